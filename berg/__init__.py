@@ -1,0 +1,26 @@
+"""BERG, the Brain Encoding Response Generator: pretrained encoding models of the brain.
+
+>>> from berg import BERG
+>>> "fmri-szinte2024-prf_css" in BERG().list_models()
+True
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from berg.core.berg import BERG as BERG
+
+__all__ = ["BERG", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for: `import berg` and `berg --help` need neither.
+    if name == "BERG":
+        from berg.core.berg import BERG
+
+        return BERG
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("berg")
+    raise AttributeError(f"module 'berg' has no attribute '{name}'")

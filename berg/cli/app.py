@@ -1,0 +1,41 @@
+"""The command ``berg``. Each verb is a file of its own, imported only when it is used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+import berg
+from berg.core.exceptions import BERGError
+
+app = App(
+    name="berg",
+    help="BERG, the Brain Encoding Response Generator: predicted brain responses to your stimuli.",
+    help_format="plaintext",
+    version=lambda: berg.__version__,
+    help_epilogue="Start with:  berg demo",
+)
+for verb, function, summary in (
+    ("demo", "demo:demo", "Encode real photographs with the built-in model of human V1; draw the responses."),
+    ("list", "list:list_models", "List the models."),
+    ("describe", "describe:describe", "Print the card of a model."),
+    ("encode", "encode:encode", "Encode pictures with a model and save the responses."),
+    ("card-schema", "card_schema:card_schema", "Print the JSON schema of a model card, for editors."),
+):
+    app.command(f"berg.cli.{function}", name=verb, help=summary)
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run the command: exit code 1 for our errors, 2 for wrong usage; anything else is a traceback."""
+    try:
+        app(tokens, exit_on_error=False, result_action="return_value")
+    except BERGError as error:
+        print(f"berg: {error}", file=sys.stderr)
+        sys.exit(1)
+    except CycloptsError:  # already printed
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("berg: interrupted", file=sys.stderr)
+        sys.exit(130)

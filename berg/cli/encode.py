@@ -1,0 +1,94 @@
+"""``berg encode``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from cyclopts import Parameter
+
+from berg.core.berg import BERG
+from berg.core.exceptions import InvalidParameterError
+from berg.features.images import FIT, image_files, load_images
+from berg.responses.labelled import label_responses
+from berg.responses.save import check_ending, save_responses
+
+Pair = Annotated[list[str] | None, Parameter(negative="")]
+
+
+def encode(
+    model_id: str,
+    *,
+    images: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    out: Path,
+    subject: str | None = None,
+    selection: Pair = None,
+    parameter: Pair = None,
+    size: int | None = None,
+    fit: FIT = "center_crop",
+    berg_dir: Path | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+) -> None:
+    """Encode pictures with a model and save the responses.
+
+    Parameters
+    ----------
+    model_id
+        One of those that ``berg list`` shows.
+    images
+        Folders and picture files; a folder stands for its pictures in the order of their names.
+    out
+        Where the responses go: .nc (labelled, opened by xarray), .npz or .npy (bare arrays).
+    subject
+        The subject, where the model has several.
+    selection
+        Which units, as key=value; may be given several times: --selection roi=V1.
+    parameter
+        Any other parameter of the model, as key=value: --parameter stimulus_width_deg=8.
+    size
+        Bring all pictures to this many pixels, height and width. Needed where their sizes differ.
+    fit
+        How pictures that are not square are brought to --size.
+    berg_dir
+        The BERG directory, for models whose files lie there.
+    device
+        auto, cpu, cuda, cuda:1 or mps.
+    batch_size
+        How many pictures are computed together.
+    """
+    check_ending(out)
+    files = image_files(images)
+    parameters = _pairs(parameter, "--parameter")
+    if subject is not None:
+        parameters["subject"] = _value(subject)
+    model = BERG(berg_dir).get_encoding_model(
+        model_id, device=device, selection=_pairs(selection, "--selection") or None, **parameters
+    )
+    with model:
+        stimuli = load_images(files, size=size, fit=fit)
+        options = {} if batch_size is None else {"batch_size": batch_size}
+        responses = model.generate_response(stimuli, **options)
+        labelled = label_responses(responses, model.get_metadata(), [file.name for file in files])
+    save_responses(labelled, out)
+    print(f"Responses of {model_id} to {len(files)} pictures: {out}")
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, Any]:
+    pairs = {}
+    for pair in given or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidParameterError(f"{option} takes key=value, got '{pair}'. For example {option} roi=V1")
+        pairs[key] = _value(value)
+    return pairs
+
+
+def _value(text: str) -> Any:
+    """A number, a list written [a, b] or a,b, or the text itself."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidParameterError(f"'{text}' is neither a number nor a list nor a name.") from error
+    return [_value(part) for part in value.split(",")] if isinstance(value, str) and "," in value else value

@@ -1,0 +1,151 @@
+"""A card for people: one walk over it, written as text or as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from textwrap import fill
+from typing import Any
+
+from berg.core.model_card import ModelCard, Parameter, ResponseOutput
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, an introduction, and rows of (name, value, remark)."""
+
+    title: str
+    text: str = ""
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def sections(card: ModelCard) -> list[Section]:
+    """The card in the order in which a reader wants it."""
+    parts = [
+        _overview(card),
+        Section("Limitations", (card.limitations or "").strip()),
+        _input(card),
+        _output(card),
+        Section("Parameters", rows=[_parameter(*item) for item in card.parameters.items()]),
+        Section("Selection", rows=[_parameter(*item) for item in _selection(card).items()]),
+        _performance(card),
+        Section("References", "\n".join(_reference(item) for item in card.references)),
+        Section("Licence and citation", "\n".join(filter(None, (card.licence, card.citation)))),
+    ]
+    return [part for part in parts if part.text or part.rows]
+
+
+def to_text(card: ModelCard, width: int = 96) -> str:
+    """The card as text for a terminal."""
+    return "\n\n".join(_section_as_text(part, width) for part in sections(card))
+
+
+def to_markdown(card: ModelCard) -> str:
+    """The card as a Markdown page."""
+    return "\n\n".join(_section_as_markdown(part, level=min(index, 1) + 1) for index, part in enumerate(sections(card)))
+
+
+def _overview(card: ModelCard) -> Section:
+    rows = [
+        ("modality", card.modality, ""),
+        ("training dataset", card.training_dataset, ""),
+        ("species", card.species, ""),
+        ("stimuli", card.stimuli, ""),
+        ("architecture", card.architecture, ""),
+        ("creator", card.creator, ""),
+        ("licence", card.licence or "", ""),
+    ]
+    return Section(card.model_id, card.description.strip(), [row for row in rows if row[1]])
+
+
+def _input(card: ModelCard) -> Section:
+    given = card.input
+    if given is None:
+        return Section("Input")
+    shape = given.shape if isinstance(given.shape, str) else f"({', '.join(map(str, given.shape))})"
+    values = f"{given.range[0]:g} to {given.range[1]:g}" if given.range else ""
+    rows = [
+        ("type", given.type, ""),
+        ("shape", shape, ""),
+        ("dtype", given.dtype or "", "any integer dtype is taken" if given.dtype == "uint8" else ""),
+        ("values", values, given.unit or ""),
+    ]
+    constraints = "\n".join(f"- {constraint}" for constraint in given.constraints)
+    text = "\n".join(filter(None, (given.description.strip(), constraints)))
+    return Section("Input", text, [row for row in rows if row[1]])
+
+
+def _output(card: ModelCard) -> Section:
+    given = card.output or ResponseOutput()
+    rows = [(f"{output.name} ({', '.join(output.axes)})", output.unit, "") for output in card.outputs]
+    if not rows and given.shape:
+        rows = [("shape", str(given.shape), "")]
+    rows += [(dimension.name, "", dimension.description.strip()) for dimension in given.dimensions]
+    return Section("Output", given.description.strip(), rows)
+
+
+def _selection(card: ModelCard) -> dict[str, Parameter]:
+    selection = card.parameters.get("selection")
+    return (selection and selection.properties) or {}
+
+
+def _parameter(name: str, parameter: Parameter) -> tuple[str, str, str]:
+    remarks = [" ".join(parameter.description.split())]
+    if parameter.allowed is not None:
+        remarks.append(f"One of: {', '.join(map(str, parameter.allowed))}.")
+    if parameter.minimum is not None or parameter.maximum is not None:
+        remarks.append(f"From {parameter.minimum} to {parameter.maximum} {parameter.unit or ''}".rstrip() + ".")
+    if parameter.default is not None:
+        remarks.append(f"Default: {parameter.default}.")
+    if parameter.example is not None:
+        remarks.append(f"Example: {parameter.example!r}.")
+    kind = f"{parameter.type}, required" if parameter.required else parameter.type
+    return name, kind, " ".join(filter(None, remarks))
+
+
+def _performance(card: ModelCard) -> Section:
+    metrics = card.performance.metrics if card.performance else []
+    rows = [(metric.name, str(metric.value), " ".join(metric.description.split())) for metric in metrics]
+    return Section("Performance", rows=rows)
+
+
+def _reference(reference: Any) -> str:
+    if isinstance(reference, dict):
+        return "\n".join(f"- {key}: {value}" for key, value in reference.items())
+    return f"- {reference}"
+
+
+def _section_as_text(part: Section, width: int) -> str:
+    lines = [part.title, "-" * len(part.title)]
+    lines += [_wrapped(paragraph, width, 2 * paragraph.startswith("- ")) for paragraph in _paragraphs(part.text)]
+    name_width = min(24, max((len(name) for name, _, _ in part.rows), default=0))
+    for name, value, remark in part.rows:
+        line = f"{name:<{name_width}}  {value}".rstrip()
+        whole = f"{line}. {remark}" if value else f"{line}  {remark}"
+        lines.append(_wrapped(whole if remark else line, width, name_width + 2))
+    return "\n".join(lines)
+
+
+def _paragraphs(text: str) -> list[str]:
+    """The lines of a text put together again; empty lines and list items begin a new paragraph."""
+    paragraphs: list[str] = [""]
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("- "):
+            paragraphs.append("")
+        paragraphs[-1] = f"{paragraphs[-1]} {line.strip()}".strip()
+    return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def _wrapped(text: str, width: int, indent: int) -> str:
+    return fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False)
+
+
+def _section_as_markdown(part: Section, level: int) -> str:
+    lines = [f"{'#' * level} {part.title}", "", part.text, ""]
+    if part.rows:
+        lines += ["| | | |", "|---|---|---|"]
+        lines += ["| " + " | ".join(_cell(text) for text in row) + " |" for row in part.rows]
+    return "\n".join(lines).strip()
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")

@@ -1,0 +1,88 @@
+"""Every error that this package raises on purpose.
+
+Each is a ``BERGError`` and also the builtin error that fits, so that an ``except ValueError`` or
+``except FileNotFoundError`` written before BERG was in use goes on working.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BERGError(Exception):
+    """The parent of all errors of this package."""
+
+    def __str__(self) -> str:
+        # KeyError and OSError would wrap or reorder the sentence.
+        return str(self.args[0]) if self.args else ""
+
+
+class ModelNotFoundError(BERGError, KeyError):
+    """No model with that id is registered."""
+
+
+class RegistrationError(BERGError, ValueError):
+    """A model cannot be registered: its id is taken, or its class cannot be imported."""
+
+
+class ModelCardError(BERGError, ValueError):
+    """A model card cannot be read, or says something that cannot be true."""
+
+
+class InvalidParameterError(BERGError, ValueError):
+    """A parameter or a selection that the model does not take."""
+
+
+class StimulusError(BERGError, ValueError):
+    """A stimulus that the model cannot take."""
+
+
+class ModelLoadError(BERGError, RuntimeError):
+    """A model cannot be made ready: its weights do not fit, or its device is not there."""
+
+
+class ModelNotLoadedError(ModelLoadError):
+    """The model has no weights in memory, because it was not loaded yet or was cleaned up."""
+
+
+class DeviceError(ModelLoadError, InvalidParameterError):
+    """The device asked for does not exist on this machine."""
+
+
+class DeviceMemoryError(ModelLoadError, MemoryError):
+    """The device has too little memory for this batch or model."""
+
+
+class MissingFileError(ModelLoadError, FileNotFoundError):
+    """A file that the model needs is not where it should be."""
+
+
+class CorruptedFileError(ModelLoadError, ValueError):
+    """A file is there but is not what it claims to be."""
+
+
+class UnsafeFileError(CorruptedFileError):
+    """A file asks for something that only code could do; nothing of it was run."""
+
+
+class MissingExtraError(BERGError, ImportError):
+    """An optional package is not installed."""
+
+
+def did_you_mean(given: object, allowed: Iterable[object]) -> str:
+    """A sentence with the nearest allowed name, or an empty string; it starts with a space.
+
+    >>> did_you_mean("V5", ["V1", "V3", "PPA"])
+    " Did you mean 'V3'?"
+    """
+    names = {str(name).casefold(): str(name) for name in reversed(list(allowed))}
+    close = difflib.get_close_matches(str(given).casefold(), list(names), n=1, cutoff=0.5)
+    return f" Did you mean '{names[close[0]]}'?" if close else ""
+
+
+def listing(names: Iterable[object], most: int = 12) -> str:
+    """Names separated by commas, cut after `most` of them."""
+    shown = [str(name) for name in names]
+    tail = f", ... ({len(shown)} in all)" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + tail

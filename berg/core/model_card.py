@@ -1,0 +1,390 @@
+"""The model card: what a model is, takes, returns, was trained on, how well it does, its licence."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+from berg.core.card_yaml import Lines, parse_card_yaml, read_card_yaml
+from berg.core.exceptions import InvalidParameterError, ModelCardError, did_you_mean, listing
+from berg.core.layout import ModelId
+
+PartT = TypeVar("PartT", bound="CardPart")
+
+
+class UnknownCardKeyWarning(UserWarning):
+    """A card of a hand-written class has a key that this version does not know; it is ignored."""
+
+
+class CardPart(BaseModel):
+    """A map inside a card; keys that it does not name are refused. Families derive their own from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) or value is None else [value]
+
+
+Texts = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class Parameter(CardPart):
+    """One parameter of a model, or one key of its selection."""
+
+    type: str = Field("any", description="int, float, str, bool, list, dict, numpy.ndarray, any; 'a or b'")
+    required: bool = False
+    valid_values: list[Any] | str | None = Field(None, description="a list, or a range such as '1-8'")
+    minimum: float | None = None
+    maximum: float | None = None
+    default: Any = None
+    unit: str | None = None
+    example: Any = None
+    description: str = ""
+    function: Texts = Field(default_factory=list, description="which function takes it")
+    properties: dict[str, Parameter] | None = Field(None, description="the keys of a selection")
+
+    @property
+    def allowed(self) -> list[Any] | None:
+        """The values that may be given, or None where the card does not list them."""
+        if not isinstance(self.valid_values, str):
+            return self.valid_values
+        first, dash, last = self.valid_values.replace("..", "-").partition("-")
+        if dash and first.strip().isdigit() and last.strip().isdigit():
+            return list(range(int(first), int(last) + 1))
+        names = [name.strip() for name in self.valid_values.split(",")]
+        return names if len(names) > 1 else None
+
+
+class StimulusInput(CardPart):
+    """What the model takes."""
+
+    type: str = "numpy.ndarray"
+    shape: list[int | str] | str = Field(description="e.g. [batch_size, 3, height, width]")
+    dtype: str | None = Field(None, description="uint8: any integers in `range` are taken")
+    range: tuple[float, float] | None = Field(None, description="smallest and largest value allowed")
+    unit: str | None = None
+    description: str = ""
+    constraints: Texts = Field(default_factory=list)
+
+
+class Dimension(CardPart):
+    """One dimension of the output, in words."""
+
+    name: str
+    description: str = ""
+
+
+class ResponseOutput(CardPart):
+    """What the model returns, in words."""
+
+    type: str = "numpy.ndarray"
+    shape: list[Any] | str | None = None
+    description: str = ""
+    dimensions: list[Dimension] = Field(default_factory=list)
+
+
+class Metric(CardPart):
+    """One figure of how well the model does."""
+
+    name: str
+    value: Any
+    description: str = ""
+
+
+class Performance(CardPart):
+    """How well the model does, on what."""
+
+    metrics: list[Metric] = Field(default_factory=list)
+    plots: Any = None
+
+
+class OutputArray(CardPart):
+    """One array that `encode` returns; the axes in their order, with the unit of its values."""
+
+    name: str
+    axes: list[str] = Field(min_length=2)
+    unit: str
+
+
+class Axis(CardPart):
+    """An axis of the outputs: how long it is, and what its places are called.
+
+    Coordinates and length name places in the metadata, such as ``eeg.ch_names``; ``{output}`` stands
+    for the name of the output.
+    """
+
+    length: int | None = None
+    coordinates: dict[str, str] = Field(default_factory=dict)
+
+
+class Selector(CardPart):
+    """How one selection key picks units.
+
+    ``name``: labels in the metadata, in the order given. ``mask``: a 0/1 vector as long as the axis.
+    ``roi``: names that the metadata turns into indices (or one label per unit); a list is their union.
+    ``minimum``: units whose value in the metadata is at least so much. ``range``: within two bounds.
+    ``file``: the value is part of a file name.
+    """
+
+    kind: Literal["name", "mask", "roi", "minimum", "range", "file"]
+    axis: str | None = None
+    output: str | None = Field(None, description="the one output it speaks of; all, where not given")
+    metadata: str | None = None
+    aliases: dict[str, str] = Field(default_factory=dict)
+    overrides: list[str] = Field(default_factory=list, description="keys that it makes ineffective")
+
+
+class Files(CardPart):
+    """File names inside the model's folder, without their ending."""
+
+    store: Literal["berg_dir", "built_in"] = "berg_dir"
+    weights: str
+    metadata: str
+
+
+class ModelCard(CardPart):
+    """A model card, read and checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model_id: str
+    modality: str
+    training_dataset: str
+    species: str = ""
+    stimuli: str = ""
+    model_architecture: str | None = None
+    model_type: str | None = None
+    creator: Annotated[str, BeforeValidator(lambda v: ", ".join(v) if isinstance(v, list) else v)] = ""
+    description: str = ""
+    limitations: str | None = Field(None, description="what the model was not fitted for")
+    input: StimulusInput | None = None
+    output: ResponseOutput | None = None
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
+    performance: Performance | None = None
+    references: list[str | dict[str, Any]] = Field(default_factory=list)
+    licence: str | None = None
+    citation: str | None = None
+
+    family: str | None = Field(None, description="a module of berg/models/families, or package.module:Class")
+    features: dict[str, Any] | None = Field(None, description="read by the family")
+    readout: dict[str, Any] | None = Field(None, description="read by the family")
+    outputs: list[OutputArray] = Field(default_factory=list)
+    axes: dict[str, Axis] = Field(default_factory=dict)
+    select: dict[str, Selector] = Field(default_factory=dict)
+    files: Files | None = None
+
+    _path: Path = PrivateAttr(default=Path())
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _lines: Lines = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path | str) -> ModelCard:
+        """The card in a YAML file.
+
+        Raises
+        ------
+        ModelCardError
+            With file, line, key, what is allowed and the nearest allowed name.
+        MissingFileError
+            Where the file cannot be opened.
+        """
+        return cls._from_data(*read_card_yaml(Path(path)), Path(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str = "card.yaml") -> ModelCard:
+        """As `read`, from the text itself."""
+        return cls._from_data(*parse_card_yaml(text, source), Path(source))
+
+    @classmethod
+    def _from_data(cls, raw: dict[str, Any], lines: Lines, path: Path) -> ModelCard:
+        known = raw if raw.get("family") else _without_unknown_keys(raw, lines, path)
+        card = _validated(cls, known, (), lines, str(path))
+        card._path, card._raw, card._lines = path, raw, lines
+        faults = list(_contradictions(card))
+        if faults:
+            raise ModelCardError(_sentence(faults, lines, str(path)))
+        return card
+
+    @property
+    def path(self) -> Path:
+        """The file that it was read from."""
+        return self._path
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The YAML as it stands, unknown keys included."""
+        return self._raw
+
+    @property
+    def architecture(self) -> str:
+        """The model's architecture; older cards call it ``model_type``."""
+        return self.model_architecture or self.model_type or ""
+
+    @property
+    def selection_keys(self) -> list[str]:
+        """What the user's selection may name."""
+        selection = self.parameters.get("selection")
+        return list(self.select) or list((selection and selection.properties) or {})
+
+    def part(self, key: str, schema: type[PartT]) -> PartT:
+        """One map of the card (``features``, ``readout``), checked by the family that reads it."""
+        return _validated(schema, getattr(self, key) or {}, (key,), self._lines, str(self._path))
+
+
+Fault = tuple[tuple[str | int, ...], str]
+
+
+def _validated(schema: type[PartT], data: Any, at: tuple[str | int, ...], lines: Lines, source: str) -> PartT:
+    try:
+        return schema.model_validate(data)
+    except pydantic.ValidationError as error:
+        faults = [_fault(schema, fault, at) for fault in error.errors()]
+        raise ModelCardError(_sentence(faults, lines, source)) from error
+
+
+def _fault(schema: type[BaseModel], fault: Any, at: tuple[str | int, ...]) -> Fault:
+    loc = tuple(fault["loc"])
+    name = str(loc[-1]) if loc else ""
+    if fault["type"] == "extra_forbidden":
+        allowed = _allowed_keys(schema, loc[:-1])
+        return (*at, *loc), f"unknown key '{name}'.{did_you_mean(name, allowed)} Allowed: {', '.join(allowed)}"
+    if fault["type"] == "missing":
+        return (*at, *loc), f"key '{name}' is missing"
+    dotted = ".".join(map(str, (*at, *loc)))
+    return (*at, *loc), f"{dotted} is {fault['input']!r:.60}: {fault['msg']}"
+
+
+def _allowed_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    part: Any = schema
+    for step in loc:
+        fields = getattr(part, "model_fields", {})
+        part = _part_within(fields[step].annotation) if step in fields else part
+    return sorted(getattr(part, "model_fields", {}))
+
+
+def _part_within(annotation: Any) -> Any:
+    """The CardPart inside ``list[Part]``, ``dict[str, Part]``, ``Part | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, CardPart):
+        return annotation
+    if get_origin(annotation) is None:
+        return None
+    return next(filter(None, (_part_within(inner) for inner in get_args(annotation))), None)
+
+
+def _sentence(faults: list[Fault], lines: Lines, source: str) -> str:
+    ordered = sorted(((_line(path, lines), text) for path, text in faults), key=lambda fault: fault[0])
+    return f"{source}, " + "; ".join(f"line {line}: {text}" for line, text in ordered[:8]) + "."
+
+
+def _line(path: tuple[str | int, ...], lines: Lines) -> int:
+    """The line of the longest part of the path that stands in the file."""
+    return next(lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in lines)
+
+
+def _without_unknown_keys(raw: dict[str, Any], lines: Lines, path: Path) -> dict[str, Any]:
+    """The card of a hand-written class less what this version does not know, with a warning for each."""
+    known = raw
+    while unknown := _unknown_keys(known):
+        for loc in unknown:
+            allowed = _allowed_keys(ModelCard, loc[:-1])
+            text = f"{path}, line {_line(loc, lines)}: unknown key '{loc[-1]}' is ignored."
+            warnings.warn(text + did_you_mean(loc[-1], allowed), UnknownCardKeyWarning, stacklevel=5)
+            known = _without(known, loc)
+    return known
+
+
+def _unknown_keys(raw: dict[str, Any]) -> list[tuple[str | int, ...]]:
+    try:
+        ModelCard.model_validate(raw)
+    except pydantic.ValidationError as error:
+        return [tuple(fault["loc"]) for fault in error.errors() if fault["type"] == "extra_forbidden"]
+    return []
+
+
+def _without(value: Any, loc: tuple[str | int, ...]) -> Any:
+    if len(loc) == 1:
+        return {key: child for key, child in value.items() if key != loc[0]}
+    copy = list(value) if isinstance(value, list) else dict(value)
+    copy[loc[0]] = _without(copy[loc[0]], loc[1:])  # type: ignore[index]
+    return copy
+
+
+# What a family needs its card to say. A hand-written class decides for itself.
+_FAMILY_NEEDS = (
+    "species", "stimuli", "creator", "description", "input", "output", "outputs",
+    "parameters", "files", "licence", "citation", "references",
+)  # fmt: skip
+
+
+def _contradictions(card: ModelCard) -> Iterator[Fault]:
+    """What the keys say about each other."""
+    yield from _wrong_id(card)
+    if card.family is None:
+        return
+    for key in _FAMILY_NEEDS:
+        if not getattr(card, key):
+            yield (key,), f"key '{key}' is missing or empty (a card with 'family' needs it)"
+    if not card.architecture:
+        yield ("model_architecture",), "key 'model_architecture' is missing or empty"
+    yield from _wrong_axes(card)
+    yield from _wrong_selectors(card)
+    yield from _wrong_defaults(card)
+
+
+def _wrong_id(card: ModelCard) -> Iterator[Fault]:
+    try:
+        parts = ModelId.parse(card.model_id)
+    except InvalidParameterError as error:
+        yield ("model_id",), str(error).rstrip(".")
+        return
+    for key, part in (("modality", parts.modality), ("training_dataset", parts.dataset)):
+        if card.family and getattr(card, key) != part:
+            yield (key,), f"{key} is '{getattr(card, key)}', but model_id says '{part}'"
+    if card.family and card.path.suffix and card.path.stem not in (card.model_id, "card"):
+        yield ("model_id",), f"model_id is '{card.model_id}', so the file must be {card.model_id}.yaml"
+
+
+def _wrong_axes(card: ModelCard) -> Iterator[Fault]:
+    names = {axis for output in card.outputs for axis in output.axes}
+    for index, output in enumerate(card.outputs):
+        if output.axes[0] != "stimulus":
+            yield ("outputs", index), f"the first axis of output '{output.name}' must be 'stimulus'"
+        for axis in output.axes[1:]:
+            if axis not in card.axes:
+                yield ("outputs", index), f"axis '{axis}' is not described under 'axes'"
+    for axis in card.axes:
+        if axis not in names:
+            yield ("axes", axis), f"no output has an axis '{axis}'.{did_you_mean(axis, names)}"
+
+
+def _wrong_selectors(card: ModelCard) -> Iterator[Fault]:
+    selection = card.parameters.get("selection")
+    documented = set((selection and selection.properties) or {})
+    for key in documented ^ set(card.select):
+        where = "select" if key in documented else "parameters.selection.properties"
+        yield ("select", key), f"selection key '{key}' is missing under '{where}'"
+    outputs = {output.name for output in card.outputs}
+    for key, selector in card.select.items():
+        if selector.kind != "file" and selector.axis not in card.axes:
+            allowed = did_you_mean(selector.axis, card.axes)
+            yield ("select", key), f"select.{key} needs an axis of 'axes', not {selector.axis!r}.{allowed}"
+        if selector.kind in ("name", "roi", "minimum", "range") and not selector.metadata:
+            yield ("select", key), f"select.{key} is of kind {selector.kind}, which needs 'metadata'"
+        if selector.output and selector.output not in outputs:
+            yield ("select", key), f"select.{key}: no output '{selector.output}'. Outputs: {listing(outputs)}"
+
+
+def _wrong_defaults(card: ModelCard) -> Iterator[Fault]:
+    for name, parameter in card.parameters.items():
+        allowed = parameter.allowed
+        if parameter.default is not None and allowed and parameter.default not in allowed:
+            yield ("parameters", name), f"default {parameter.default!r} is not one of its valid values"
+
+
+Parameter.model_rebuild()

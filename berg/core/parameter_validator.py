@@ -1,0 +1,208 @@
+"""Check what the user passes to a model; each function returns the checked value or raises.
+
+These are public: a model class written by hand calls the ones that it needs.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
+from berg.core.model_card import ModelCard, Parameter
+
+
+def validate_subject(subject: Any, valid_subjects: Collection[Any]) -> Any:
+    """The subject, if it is one of `valid_subjects`.
+
+    >>> validate_subject(1, [1, 2])
+    1
+    """
+    subject = subject.item() if isinstance(subject, np.generic) else subject
+    if isinstance(subject, bool) or subject not in valid_subjects:
+        raise InvalidParameterError(
+            f"Subject must be one of {listing(valid_subjects, most=20)}, got {subject!r}."
+            + _hint_of_type(subject, valid_subjects)
+        )
+    return subject
+
+
+def validate_selection_keys(selection: Any, valid_keys: Iterable[str]) -> Mapping[str, Any]:
+    """The selection, if it is a dict whose keys are all in `valid_keys`."""
+    keys = list(valid_keys)
+    if not isinstance(selection, Mapping):
+        example = keys[0] if keys else "roi"
+        raise InvalidParameterError(
+            f"The selection must be a dict such as {{'{example}': ...}}, got {_kind(selection)}."
+        )
+    for key in selection:
+        if key not in keys:
+            raise InvalidParameterError(
+                f"'{key}' is not a selection key.{did_you_mean(key, keys)} Keys: {listing(keys) or 'none'}."
+            )
+    return selection
+
+
+def validate_roi(roi: Any, valid_rois: Collection[str]) -> Any:
+    """The ROI name (or list of names), if `valid_rois` has it.
+
+    >>> validate_roi("V1", ["V1", "V2"])
+    'V1'
+    """
+    return _validate_names(roi, valid_rois, "ROI")
+
+
+def validate_channels(channels: Any, valid_channels: Collection[str]) -> Any:
+    """The channel name (or list of names), if `valid_channels` has it."""
+    return _validate_names(channels, valid_channels, "channel")
+
+
+def validate_timepoints(timepoints: ArrayLike, n_timepoints: int) -> NDArray[np.bool_]:
+    """The 0/1 vector over time points as booleans, shape (n_timepoints,)."""
+    return validate_binary_array(timepoints, n_timepoints, "timepoints")
+
+
+def validate_binary_array(values: ArrayLike, length: int, name: str = "mask") -> NDArray[np.bool_]:
+    """A 0/1 vector as booleans.
+
+    Parameters
+    ----------
+    values
+        Shape (length,), of 0 and 1 or of booleans.
+    name
+        What errors call it.
+    """
+    array = np.asarray(values)
+    if array.ndim != 1 or len(array) != length:
+        raise InvalidParameterError(
+            f"'{name}' must be a 0/1 vector of length {length:,}, got shape {array.shape}."
+            + _hint_of_indices(array, length, name)
+        )
+    if array.dtype == object or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise InvalidParameterError(
+            f"'{name}' must hold only 0 and 1 ({length:,} of them), got {array.dtype} values."
+            + _hint_of_indices(array, length, name)
+        )
+    return array.astype(bool)
+
+
+def get_selected_indices(mask: ArrayLike) -> NDArray[np.intp]:
+    """The places of the ones in a 0/1 vector.
+
+    >>> get_selected_indices([0, 1, 1]).tolist()
+    [1, 2]
+    """
+    array = np.asarray(mask)
+    return np.flatnonzero(validate_binary_array(array, array.size))
+
+
+def validate_parameters(card: ModelCard, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a model, defaults filled in, each checked against its card.
+
+    ``device`` and ``selection`` are not among them: they have rules of their own.
+
+    Raises
+    ------
+    InvalidParameterError
+        For an unknown name, a missing one, a wrong type or a value that the card does not allow.
+    """
+    known = {name: part for name, part in card.parameters.items() if name not in ("device", "selection")}
+    for name in given:
+        if name not in known:
+            raise InvalidParameterError(
+                f"{card.model_id} has no parameter '{name}'.{did_you_mean(name, known)} "
+                f"Parameters: {listing([*known, 'selection', 'device'])}."
+            )
+    return {name: _checked(card.model_id, name, part, given) for name, part in known.items()}
+
+
+def _checked(model_id: str, name: str, parameter: Parameter, given: Mapping[str, Any]) -> Any:
+    if name not in given:
+        if parameter.required and parameter.default is None:
+            example = parameter.example if parameter.example is not None else (parameter.allowed or ["..."])[0]
+            raise InvalidParameterError(
+                f"{model_id} needs '{name}' ({parameter.description.strip()}). For example {name}={example!r}."
+            )
+        return parameter.default
+    return validate_value(given[name], parameter, f"'{name}' of {model_id}")
+
+
+def validate_value(value: Any, parameter: Parameter, name: str) -> Any:
+    """One value checked against what its card says of it; `name` is what errors call it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    allowed = parameter.allowed
+    if not _has_type(value, parameter.type):
+        hint = _hint_of_type(value, allowed or [parameter.example])
+        raise InvalidParameterError(f"{name} must be {parameter.type}, got {_kind(value)} {value!r:.60}.{hint}")
+    if allowed is not None and not isinstance(value, (list, tuple)) and value not in allowed:
+        raise InvalidParameterError(
+            f"{name} is {value!r}.{did_you_mean(value, allowed)} Allowed: {listing(allowed, most=40)}."
+        )
+    if isinstance(value, numbers.Real) and not _within(float(value), parameter):
+        unit = f" {parameter.unit}" if parameter.unit else ""
+        raise InvalidParameterError(
+            f"{name} is {value}; it must lie in [{parameter.minimum}, {parameter.maximum}]{unit}."
+        )
+    return value
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (numbers.Integral,), "integer": (numbers.Integral,),
+    "float": (numbers.Real,), "number": (numbers.Real,),
+    "str": (str,), "string": (str,),
+    "bool": (bool, np.bool_), "boolean": (bool, np.bool_),
+    "list": (list, tuple, np.ndarray), "tuple": (list, tuple),
+    "array": (np.ndarray, list, tuple), "numpy.ndarray": (np.ndarray, list, tuple),
+    "dict": (Mapping,),
+}  # fmt: skip
+
+
+def _has_type(value: Any, described: str) -> bool:
+    names = described.lower().replace("|", " or ").replace("/", " or ").replace(",", " or ").split(" or ")
+    known = [_TYPES.get(name.split("[")[0].split(" of ")[0].strip()) for name in names]
+    if any(types is None for types in known):  # 'any', or words of the author's own
+        return True
+    is_bool = isinstance(value, (bool, np.bool_))
+    return any(isinstance(value, types) and (not is_bool or bool in types) for types in known if types is not None)
+
+
+def _within(value: float, parameter: Parameter) -> bool:
+    low = -np.inf if parameter.minimum is None else parameter.minimum
+    high = np.inf if parameter.maximum is None else parameter.maximum
+    return bool(low <= value <= high)  # NaN is outside
+
+
+def _validate_names(names: Any, valid: Collection[str], kind: str) -> Any:
+    if isinstance(names, str):
+        names_list: Sequence[Any] = [names]
+    elif isinstance(names, (list, tuple, np.ndarray)) and len(names):
+        names_list = list(names)
+    else:
+        raise InvalidParameterError(f"Give the {kind} as a name or a list of names, got {names!r:.60}.")
+    for name in names_list:
+        if not isinstance(name, str) or name not in valid:
+            raise InvalidParameterError(
+                f"There is no {kind} {name!r}.{did_you_mean(name, valid)} {kind}s: {listing(valid, most=80)}."
+            )
+    return names if isinstance(names, str) else [str(name) for name in names_list]
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _hint_of_type(value: Any, allowed: Collection[Any]) -> str:
+    """'1' where 1 is meant, or the other way round."""
+    twin = next((item for item in allowed if item is not None and str(item) == str(value)), None)
+    return "" if twin is None or type(twin) is type(value) else f" Try {twin!r} ({type(twin).__name__})."
+
+
+def _hint_of_indices(array: NDArray[Any], length: int, name: str) -> str:
+    integers = array.ndim == 1 and array.dtype.kind in "iu" and array.size
+    if not integers or array.min() < 0 or array.max() >= length:
+        return ""
+    return f" These look like indices; try {name} = np.isin(np.arange({length}), indices)."

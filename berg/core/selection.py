@@ -1,0 +1,193 @@
+"""The user's selection, the card and the metadata, turned into indices along each axis of each output."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
+from berg.core.model_card import ModelCard, OutputArray, Selector
+from berg.core.parameter_validator import (
+    validate_binary_array,
+    validate_channels,
+    validate_roi,
+    validate_selection_keys,
+    validate_value,
+)
+
+Indices = NDArray[np.intp]
+Metadata = Mapping[str, Any]
+AxisKey = tuple[str, str]  # output, axis
+
+
+class EmptySelectionWarning(UserWarning):
+    """A selection that names no unit: an array without columns comes back."""
+
+
+class IgnoredSelectionWarning(UserWarning):
+    """A selection key that has no effect beside another."""
+
+
+def look_up(metadata: Metadata, place: str, output: str = "") -> Any:
+    """What the metadata holds at a dotted place such as ``fmri.{output}_ncsnr``."""
+    value: Any = metadata
+    for step in place.format(output=output).split("."):
+        if not isinstance(value, Mapping) or step not in value:
+            raise CorruptedFileError(f"The metadata have no '{place.format(output=output)}' (missing: '{step}').")
+        value = value[step]
+    return value
+
+
+def axis_length(card: ModelCard, output: str, axis: str, metadata: Metadata) -> int:
+    """How many places an axis has before anything is selected."""
+    described = card.axes[axis]
+    if described.length is not None:
+        return described.length
+    first = next(iter(described.coordinates.values()))
+    return len(look_up(metadata, first, output))
+
+
+def check_selection(card: ModelCard, selection: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The selection with its keys and the values that the card lists checked; needs no metadata."""
+    parameter = card.parameters.get("selection")
+    if selection is None:
+        if parameter is not None and parameter.required:
+            keys = listing(card.selection_keys)
+            raise InvalidParameterError(f"{card.model_id} needs a selection. Its keys: {keys}.")
+        return {}
+    validate_selection_keys(selection, card.selection_keys)
+    checked = {}
+    for key, value in selection.items():
+        described = (parameter.properties or {})[key] if parameter else None
+        checked[key] = validate_value(value, described, f"selection '{key}'") if described else value
+        if described and described.allowed and card.select[key].kind in ("roi", "name", "file"):
+            checked[key] = validate_roi(value, described.allowed)
+    return _without_overridden(card, checked)
+
+
+def _without_overridden(card: ModelCard, selection: dict[str, Any]) -> dict[str, Any]:
+    for winner in [key for key in selection if card.select[key].overrides]:
+        for loser in set(card.select[winner].overrides) & set(selection):
+            warnings.warn(
+                f"'{winner}' is selected, so '{loser}' has no effect. Give one of the two.",
+                IgnoredSelectionWarning,
+                stacklevel=5,
+            )
+            del selection[loser]
+    return selection
+
+
+def resolve_selection(card: ModelCard, selection: Mapping[str, Any], metadata: Metadata) -> dict[AxisKey, Indices]:
+    """Indices along every axis but the stimuli, for every output, in the order of the returned columns.
+
+    Keys on the same axis are combined by intersection; a key that is not given leaves its axis whole.
+    """
+    return {
+        (output.name, axis): _resolve_axis(card, output, axis, selection, metadata)
+        for output in card.outputs
+        for axis in output.axes[1:]
+    }
+
+
+def _resolve_axis(
+    card: ModelCard, output: OutputArray, axis: str, selection: Mapping[str, Any], metadata: Metadata
+) -> Indices:
+    length = axis_length(card, output.name, axis, metadata)
+    indices = np.arange(length)
+    for key, value in selection.items():
+        selector = card.select[key]
+        if selector.axis == axis and selector.output in (None, output.name) and selector.kind != "file":
+            chosen = _RESOLVERS[selector.kind](key, value, selector, output.name, length, metadata)
+            ordered = selector.kind in ("name", "roi")  # these pick in the order that the user gave
+            indices = chosen[np.isin(chosen, indices)] if ordered else indices[np.isin(indices, chosen)]
+    if not len(indices) and selection:
+        warnings.warn(
+            f"The selection {dict(selection)!r:.200} holds no {axis} in output '{output.name}' of "
+            f"{card.model_id}; that array has no columns.",
+            EmptySelectionWarning,
+            stacklevel=6,
+        )
+    return indices
+
+
+def _by_name(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
+    names = [str(name) for name in look_up(metadata, str(selector.metadata), output)]
+    chosen = _names(validate_channels(_unaliased(value, selector), names))
+    if len(set(chosen)) < len(chosen):
+        raise InvalidParameterError(f"selection '{key}' names something twice: {listing(chosen)}.")
+    return np.array([names.index(name) for name in chosen], dtype=np.intp)
+
+
+def _by_mask(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
+    return np.flatnonzero(validate_binary_array(value, length, key))
+
+
+def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
+    """The union of ROIs in the order given; a unit in two of them comes where it is first."""
+    places = look_up(metadata, str(selector.metadata), output)
+    if not isinstance(places, Mapping):  # one label per unit
+        labels = np.asarray(places)
+        places = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
+    given = _names(validate_roi(_unaliased(value, selector), list(places)))
+    indices = np.concatenate([np.asarray(places[name]).astype(np.intp).ravel() for name in given])
+    if indices.size and not (indices.min() >= 0 and indices.max() < length):
+        raise CorruptedFileError(f"The metadata place ROI {listing(given)} outside the {length:,} units.")
+    _, first = np.unique(indices, return_index=True)
+    return indices[np.sort(first)]
+
+
+def _by_minimum(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
+    return _between(key, (value, None), selector, output, metadata)
+
+
+def _by_range(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str) or len(value) != 2:
+        raise InvalidParameterError(f"selection '{key}' takes [smallest, largest], got {value!r:.60}.")
+    return _between(key, value, selector, output, metadata)
+
+
+def _between(key: str, bounds: Any, selector: Selector, output: str, metadata: Metadata) -> Indices:
+    try:
+        low = -np.inf if bounds[0] is None else float(bounds[0])
+        high = np.inf if bounds[1] is None else float(bounds[1])
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(f"selection '{key}' takes numbers, got {bounds!r:.60}.") from error
+    if not low <= high:  # NaN too
+        raise InvalidParameterError(f"selection '{key}': {low} to {high} is not a range.")
+    values = np.asarray(look_up(metadata, str(selector.metadata), output), dtype=float)
+    return np.flatnonzero((values >= low) & (values <= high))  # NaN is never within
+
+
+_RESOLVERS = {
+    "name": _by_name,
+    "mask": _by_mask,
+    "roi": _by_roi,
+    "minimum": _by_minimum,
+    "range": _by_range,
+}
+
+
+def _names(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _unaliased(value: Any, selector: Selector) -> Any:
+    if isinstance(value, str):
+        return selector.aliases.get(value, value)
+    return [selector.aliases.get(item, item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def coordinates(
+    card: ModelCard, output: OutputArray, indices: Mapping[AxisKey, Indices], metadata: Metadata
+) -> dict[str, tuple[str, NDArray[Any]]]:
+    """The coordinates of the returned units: name -> (axis, values in the order of the columns)."""
+    found = {}
+    for axis in output.axes[1:]:
+        for name, place in card.axes[axis].coordinates.items():
+            values = np.asarray(look_up(metadata, place, output.name))
+            found[name] = (axis, values[indices[output.name, axis]])
+    return found

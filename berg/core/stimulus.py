@@ -1,0 +1,165 @@
+"""Check a stimulus against what the card says that the model takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from berg.core.exceptions import StimulusError
+from berg.core.model_card import StimulusInput
+
+_CHUNK = 64  # stimuli looked at together when values are checked
+
+
+def check_stimulus(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
+    """The stimulus as an array whose rank, fixed sizes, dtype and values are what the card says.
+
+    Parameters
+    ----------
+    stimulus
+        An array, or a sequence of arrays of one shape; first axis: the stimuli.
+    expected
+        The ``input`` of the card: shape such as [batch_size, 3, height, width], dtype, range.
+
+    Returns
+    -------
+    stimulus
+        The same values; integers that fit into the card's integer dtype keep their own dtype, so
+        that nothing is copied. `as_expected` casts a batch.
+
+    Raises
+    ------
+    StimulusError
+        It says what was given, what is taken, and what to type.
+    """
+    array = _as_array(stimulus, expected)
+    _check_shape(array, expected)
+    _check_dtype(array, expected)
+    if array.dtype != expected.dtype or array.dtype.kind == "f":  # else every value fits
+        for start in range(0, len(array), _CHUNK):
+            _check_values(array[start : start + _CHUNK], expected)
+    return array
+
+
+def as_expected(batch: NDArray[Any], expected: StimulusInput) -> NDArray[Any]:
+    """One batch in the card's dtype, contiguous and writable, as PyTorch wants it."""
+    return np.require(batch, expected.dtype and np.dtype(expected.dtype), ("C", "W", "A"))
+
+
+def _as_array(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
+    if hasattr(stimulus, "detach"):  # a torch tensor
+        stimulus = stimulus.detach().cpu().numpy()
+    if isinstance(stimulus, np.ma.MaskedArray):
+        raise StimulusError("The stimulus is a masked array; fill it first: stimulus.filled(...).")
+    try:
+        array = np.asarray(stimulus)
+    except ValueError as error:
+        raise StimulusError(
+            f"The stimuli have different shapes and cannot be stacked into {_shape(expected)}: {error}. "
+            "Bring them to one size first."
+        ) from error
+    if array.dtype == object or array.dtype.kind not in "biufc":
+        raise StimulusError(
+            f"The stimulus is {_described(stimulus, array)}, not numbers. This model takes {_taken(expected)}."
+        )
+    return array
+
+
+def _check_shape(array: NDArray[Any], expected: StimulusInput) -> None:
+    sizes = expected.shape
+    if isinstance(sizes, str):
+        return
+    if array.ndim == len(sizes) - 1:
+        raise StimulusError(
+            f"The stimulus has shape {array.shape}; this model takes {_shape(expected)}. "
+            "For one stimulus add the first axis: stimulus[None]."
+        )
+    if array.ndim != len(sizes):
+        raise StimulusError(
+            f"The stimulus has {array.ndim} axes, shape {array.shape}; this model takes {_shape(expected)}."
+        )
+    if 0 in array.shape:
+        raise StimulusError(f"The stimulus is empty: shape {array.shape}. Give at least one stimulus.")
+    for axis, size in enumerate(sizes):
+        if isinstance(size, int) and array.shape[axis] != size:
+            raise StimulusError(
+                f"Axis {axis} of the stimulus has {array.shape[axis]} places instead of {size}: shape "
+                f"{array.shape}, this model takes {_shape(expected)}." + _hint_of_channels(array, sizes)
+            )
+
+
+def _hint_of_channels(array: NDArray[Any], sizes: list[int | str]) -> str:
+    if sizes[1:] != [3, "height", "width"]:
+        return ""
+    if array.shape[-1] == 3:
+        return " Its channels come last; try stimulus.transpose(0, 3, 1, 2)."
+    if array.shape[1] == 1:
+        return " For grey pictures try stimulus.repeat(3, axis=1)."
+    if array.shape[1] == 4:
+        return " It has a fourth channel (alpha); try stimulus[:, :3]."
+    return ""
+
+
+def _check_dtype(array: NDArray[Any], expected: StimulusInput) -> None:
+    if expected.dtype is None or array.dtype == np.dtype(expected.dtype):
+        return
+    wanted = np.dtype(expected.dtype)
+    if wanted.kind == "f" and array.dtype.kind in "iuf":
+        return
+    if wanted.kind in "iu" and array.dtype.kind in "iu":
+        return
+    low, high = _bounds(array) if array.dtype.kind in "fiu" else (0.0, 0.0)
+    if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
+        raise StimulusError(f"The stimulus has NaN or infinite values. This model takes {_taken(expected)}.")
+    raise StimulusError(
+        f"The stimulus is {array.dtype}"
+        + (f" in [{low:g}, {high:g}]" if array.dtype.kind == "f" else "")
+        + f"; this model takes {_taken(expected)}."
+        + _hint_of_cast(array, low, high, expected)
+    )
+
+
+def _hint_of_cast(array: NDArray[Any], low: float, high: float, expected: StimulusInput) -> str:
+    smallest, largest = expected.range or (0, 255)
+    if array.dtype.kind == "b":
+        return f' Try stimulus.astype("{expected.dtype}") * {largest:g}.'
+    if array.dtype.kind != "f":
+        return ""
+    if low >= 0 and high <= 1:
+        return f' Try ({largest:g} * stimulus).round().astype("{expected.dtype}").'
+    if smallest <= low and high <= largest:
+        return f' Try stimulus.round().astype("{expected.dtype}").'
+    if low >= -1 and high <= 1:
+        return f' Try (127.5 * (stimulus + 1)).round().astype("{expected.dtype}") if -1 is black.'
+    return " Was it normalised already? Give the pictures themselves."
+
+
+def _check_values(chunk: NDArray[Any], expected: StimulusInput) -> None:
+    low, high = _bounds(chunk)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise StimulusError(f"The stimulus has NaN or infinite values. This model takes {_taken(expected)}.")
+    if expected.range and not (expected.range[0] <= low and high <= expected.range[1]):
+        raise StimulusError(f"The stimulus has values in [{low:g}, {high:g}]; this model takes {_taken(expected)}.")
+
+
+def _bounds(array: NDArray[Any]) -> tuple[float, float]:
+    return (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+
+
+def _described(stimulus: Any, array: NDArray[Any]) -> str:
+    return f"a {type(stimulus).__name__}" if array.ndim == 0 else f"an array of {array.dtype}"
+
+
+def _shape(expected: StimulusInput) -> str:
+    sizes = expected.shape
+    return sizes if isinstance(sizes, str) else f"({', '.join(map(str, sizes))})"
+
+
+def _taken(expected: StimulusInput) -> str:
+    integers = expected.dtype is not None and np.dtype(expected.dtype).kind in "iu"
+    kind = "integers" if integers else "numbers"
+    span = f" in [{expected.range[0]:g}, {expected.range[1]:g}]" if expected.range else ""
+    unit = f" {expected.unit}" if expected.unit else ""
+    return f"{kind}{span}{unit} of shape {_shape(expected)}"

@@ -1,0 +1,1 @@
+"""Model classes written by hand for this modality (docs: adding a model)."""

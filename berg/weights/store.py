@@ -1,0 +1,94 @@
+"""Is the file of a model there, and where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
+from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
+from berg.core.model_card import ModelCard
+
+_WEIGHT_ENDINGS = (".safetensors", ".npy", ".pt")
+_METADATA_ENDINGS = (".json", ".npy")
+
+
+def weights_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path:
+    """The weights file for these parameter values.
+
+    Raises
+    ------
+    MissingFileError
+        It names the file that is missing.
+    """
+    return _find(card, berg_dir, WEIGHTS, _files(card).weights, _WEIGHT_ENDINGS, values)
+
+
+def metadata_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path:
+    """The metadata file for these parameter values; see `weights_path`."""
+    return _find(card, berg_dir, METADATA, _files(card).metadata, _METADATA_ENDINGS, values)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata in a file; lists of numbers as arrays."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptedFileError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise CorruptedFileError(f"{path} holds a {type(content).__name__}, not a map.")
+    return {key: _with_arrays(value) for key, value in content.items()}
+
+
+def _files(card: ModelCard) -> Any:
+    if card.files is None:
+        raise InvalidParameterError(f"The card of {card.model_id} names no 'files'.")
+    return card.files
+
+
+def _find(
+    card: ModelCard,
+    berg_dir: str | None,
+    folder: str,
+    name: str,
+    endings: tuple[str, ...],
+    values: Mapping[str, Any],
+) -> Path:
+    base = ModelId.parse(card.model_id).folder(_root(card, berg_dir)) / folder
+    stem = name.format(**values)
+    for ending in endings:
+        if (path := base / (stem + ending)).is_file():
+            return path
+    raise MissingFileError(
+        f"{folder} of {card.model_id} for {_words(values)} are not there: {base / stem}"
+        f" ({' or '.join(endings)}). Is '{_root(card, berg_dir)}' the BERG directory?"
+    )
+
+
+def _root(card: ModelCard, berg_dir: str | None) -> Path:
+    if _files(card).store == "built_in":
+        return card.path.parent.parent / "built_in"
+    if berg_dir is None:
+        raise InvalidParameterError(
+            f"The files of {card.model_id} lie in a BERG directory. Say where it is: "
+            f'BERG(berg_dir=".../{PUBLISHED_NAME}").'
+        )
+    if not Path(berg_dir).is_dir():
+        raise MissingFileError(f"The BERG directory {berg_dir} does not exist.")
+    return Path(berg_dir)
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _with_arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_arrays(child) for key, child in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, (int, float)) for item in value):
+        return np.array(value)
+    return value
