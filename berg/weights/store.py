@@ -12,20 +12,28 @@ import numpy as np
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
+from berg.weights.pickled import read_npy
 
 _WEIGHT_ENDINGS = (".safetensors", ".npy", ".pt")
 _METADATA_ENDINGS = (".json", ".npy")
 
 
-def weights_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path:
-    """The weights file for these parameter values.
+def weights_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any], part: str = "") -> Path:
+    """The weights file for these parameter values; the converted one where it was made of the published one.
+
+    Parameters
+    ----------
+    values
+        What the file name of the card is filled with: parameters and selection.
+    part
+        Added to the name, for weights that lie in several files.
 
     Raises
     ------
     MissingFileError
         It names the file that is missing.
     """
-    return _find(card, berg_dir, WEIGHTS, _files(card).weights, _WEIGHT_ENDINGS, values)
+    return _find(card, berg_dir, WEIGHTS, _files(card).weights + part, _WEIGHT_ENDINGS, values)
 
 
 def metadata_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path:
@@ -35,13 +43,17 @@ def metadata_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, An
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata in a file; lists of numbers as arrays."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptedFileError(f"{path} is not valid JSON: {error}.") from error
+    content = read_npy(path) if path.suffix == ".npy" else _read_json(path)
     if not isinstance(content, dict):
         raise CorruptedFileError(f"{path} holds a {type(content).__name__}, not a map.")
-    return {key: _with_arrays(value) for key, value in content.items()}
+    return content
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return _with_arrays(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise CorruptedFileError(f"{path} is not valid JSON: {error}.") from error
 
 
 def _files(card: ModelCard) -> Any:
