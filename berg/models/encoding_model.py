@@ -1,7 +1,7 @@
 """Everything about an encoding model that its card can decide.
 
-A family adds what only it knows: `build`, which reads the weights of the selected units and returns the
-network from a batch of stimuli to responses.
+A family adds what only it knows: `build`, which reads the weights of the selected units and returns two
+modules, from a batch of stimuli to features, and from features to responses.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class EncodingModel(BaseModelInterface):
         self.berg_dir = berg_dir
         self.metadata = self._read_metadata()
         self.indices = resolve_selection(self.card, self.selection, self.metadata)
-        self.network: torch.nn.Module | None = None
+        self.features: torch.nn.Module | None = None
+        self.readout: torch.nn.Module | None = None
 
     @classmethod
     def bind(cls, card: ModelCard) -> type[Self]:
@@ -72,15 +73,23 @@ class EncodingModel(BaseModelInterface):
         return type(cls.__name__, (cls,), {"card": card, "__module__": cls.__module__, "__doc__": card.description})
 
     @abstractmethod
-    def build(self) -> torch.nn.Module:
-        """The network: a batch of stimuli -> a tuple of responses of the selected units, one per output.
+    def build(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """The two halves of the model, for the selected units.
 
-        It takes a float tensor with the values of the card's input, on the model's device.
+        Returns
+        -------
+        features
+            A batch of stimuli -> features. The batch has the values of the card's input, in its dtype
+            when encoding and in floating point in `predict`. Models may share one.
+        readout
+            Features -> a tuple of responses, one per output, shape (batch, ...).
         """
 
     def load_model(self) -> None:
         """Read the weights of the selected units and put them on the device."""
-        self.network = self.build().to(self.device).eval().requires_grad_(False)
+        features, readout = self.build()
+        self.features = features.to(self.device).eval().requires_grad_(False)
+        self.readout = readout.to(self.device).eval().requires_grad_(False)
 
     def generate_response(
         self,
@@ -109,13 +118,13 @@ class EncodingModel(BaseModelInterface):
         ------
         StimulusError, ModelNotLoadedError, DeviceMemoryError
         """
-        network = self._loaded()
+        self._loaded()
         stimuli = check_stimulus(stimulus, self.expected_input)
         size = self._checked_batch_size(batch_size)
         arrays = self._allocate(len(stimuli))
         with progress_bar(self.get_model_id(), len(stimuli), "stimuli", show_progress) as advance:
             for places in _batches(len(stimuli), size):
-                self._encode_batch(network, stimuli[places], [array[places] for array in arrays])
+                self._encode_batch(stimuli[places], [array[places] for array in arrays])
                 advance(places.stop - places.start)
         return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
@@ -127,7 +136,8 @@ class EncodingModel(BaseModelInterface):
         stimulus
             Floating-point tensor with the shape and the range of values of the card's input.
         """
-        responses = self._loaded()(stimulus.to(self.device))
+        features, readout = self._loaded()
+        responses = readout(features(stimulus.to(self.device)))
         return responses[0] if len(responses) == 1 else tuple(responses)
 
     @classmethod
@@ -141,7 +151,8 @@ class EncodingModel(BaseModelInterface):
         """The metadata of the model, without its weights.
 
         Called on a model: its own, what the model is (``model``), and the axes, the unit and the coordinates
-        of what it returns (``responses``). Called on the class: with ``berg_dir``, the parameters, and a selection (or its keys themselves).
+        of what it returns (``responses``). Called on the class: with ``berg_dir``, the
+        parameters, and a selection (or its keys themselves).
         """
         if (instance := model_instance) is not None:
             return {**instance.metadata, "model": instance.attributes(), "responses": instance.labels()}
@@ -158,7 +169,7 @@ class EncodingModel(BaseModelInterface):
 
     def cleanup(self) -> None:
         """Let go of the weights; `load_model` brings them back."""
-        self.network = None
+        self.features = self.readout = None
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -205,10 +216,10 @@ class EncodingModel(BaseModelInterface):
     def _read_metadata(self) -> dict[str, Any]:
         return store.read_metadata(store.metadata_path(self.card, self.berg_dir, self.file_values))
 
-    def _loaded(self) -> torch.nn.Module:
-        if self.network is None:
+    def _loaded(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        if self.features is None or self.readout is None:
             raise ModelNotLoadedError(f"{self.get_model_id()} is not loaded. Call model.load_model() first.")
-        return self.network
+        return self.features, self.readout
 
     def _checked_batch_size(self, batch_size: int | None) -> int:
         if batch_size is None:
@@ -223,12 +234,13 @@ class EncodingModel(BaseModelInterface):
     def _shape_of(self, output: OutputArray) -> tuple[int, ...]:
         return tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:])
 
-    def _encode_batch(self, network: torch.nn.Module, batch: NDArray[Any], into: Sequence[NDArray[np.float32]]) -> None:
+    def _encode_batch(self, batch: NDArray[Any], into: Sequence[NDArray[np.float32]]) -> None:
         """Compute one batch and write it to its place; nothing of it outlives the call."""
+        features, readout = self._loaded()
         stimuli = torch.from_numpy(as_expected(batch, self.expected_input))
         try:
-            with torch.inference_mode():
-                responses = network(stimuli.to(self.device).float())
+            with torch.no_grad():  # not inference_mode: what a module keeps may be used in predict()
+                responses = readout(features(stimuli.to(self.device)))
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
                 f"{self.device} has too little memory for {len(batch)} stimuli at once. "

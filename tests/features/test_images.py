@@ -1,0 +1,264 @@
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
+from berg.features.images import image_files, load_images
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")
+
+
+def saved(folder, picture, name="picture.png", **options):
+    path = folder / name
+    Image.fromarray(picture).save(path, **options) if isinstance(picture, np.ndarray) else picture.save(path, **options)
+    return path
+
+
+def test_pictures_come_as_stimuli_first_channels_second(tmp_path):
+    files = [saved(tmp_path, RGB, "a.png"), saved(tmp_path, 255 - RGB, "b.bmp")]
+    images = load_images(files)
+    assert images.dtype == np.uint8
+    assert images.shape == (2, 3, 6, 9)
+    np.testing.assert_array_equal(images[0], np.moveaxis(RGB, 2, 0))
+    np.testing.assert_array_equal(images[1], 255 - np.moveaxis(RGB, 2, 0))
+
+
+def test_one_picture_keeps_its_axis(tmp_path):
+    assert load_images([str(saved(tmp_path, RGB))]).shape == (1, 3, 6, 9)
+
+
+UPRIGHT = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda p: np.rot90(p, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_picture_is_turned_as_its_camera_says(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, RGB, exif=exif)
+    expected = UPRIGHT[orientation](RGB)  # the EXIF standard's table of where the 0th row and column lie
+    np.testing.assert_array_equal(load_images([path])[0], np.moveaxis(expected, 2, 0))
+
+
+def test_alpha_is_laid_on_mid_grey(tmp_path):
+    picture = np.zeros((1, 3, 4), "uint8")
+    picture[0] = [[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]
+    found = load_images([saved(tmp_path, picture)])[0, :, 0, :].T
+    np.testing.assert_array_equal(found[:2], [[200, 100, 0], [128, 128, 128]])
+    np.testing.assert_allclose(found[2], 0.2 * np.array([200, 100, 0]) + 0.8 * 128, atol=1)
+
+
+def test_grey_has_three_equal_channels(tmp_path):
+    found = load_images([saved(tmp_path, RGB[..., 0])])[0]
+    np.testing.assert_array_equal(found, np.broadcast_to(RGB[..., 0], (3, 6, 9)))
+
+
+def test_grey_with_alpha_is_laid_on_mid_grey(tmp_path):
+    found = load_images([saved(tmp_path, np.array([[[10, 255], [10, 0]]], "uint8"))])
+    assert found[0, :, 0].tolist() == [[10, 128]] * 3
+
+
+def test_black_and_white_is_0_and_255(tmp_path):
+    found = load_images([saved(tmp_path, np.array([[True, False]]))])
+    assert found[0, :, 0].tolist() == [[255, 0]] * 3
+
+
+def palette_picture():
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.putdata([0, 1])
+    return picture
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    assert load_images([saved(tmp_path, palette_picture())])[0, :, 0].T.tolist() == [[10, 20, 30], [40, 50, 60]]
+
+
+def test_a_transparent_colour_of_a_palette_is_mid_grey(tmp_path):
+    path = saved(tmp_path, palette_picture(), "picture.gif", transparency=1)
+    assert load_images([path])[0, :, 0].T.tolist() == [[10, 20, 30], [128, 128, 128]]
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    inks = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], "uint8")
+    path = saved(tmp_path, Image.frombytes("CMYK", (3, 1), inks.tobytes()), "picture.tif")
+    assert load_images([path])[0, :, 0].T.tolist() == [[255, 255, 255], [0, 255, 255], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("picture", "name"),
+    [
+        (np.full((2, 2), 40_000, "uint16"), "deep.png"),
+        (np.full((2, 2), 40_000, "int32"), "deep.tif"),
+        (np.full((2, 2), 0.5, "float32"), "deep.tif"),
+    ],
+)
+def test_more_than_8_bits_are_refused(picture, name, tmp_path):
+    with pytest.raises(StimulusError, match=rf"{name} has more than 8 bits per channel; convert it to 8 bits first"):
+        load_images([saved(tmp_path, picture, name)])
+
+
+def test_the_first_of_several_frames_is_taken(tmp_path):
+    frames = [Image.new("RGB", (2, 2), colour) for colour in ((255, 0, 0), (0, 0, 255))]
+    path = tmp_path / "film.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert load_images([path])[0, :, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_different_sizes_are_refused_with_what_to_type(tmp_path):
+    files = [saved(tmp_path, RGB, "a.png"), saved(tmp_path, RGB, "b.png"), saved(tmp_path, RGB[:4, :5], "c.png")]
+    words = r"different sizes \(9 x 6 in .*a.png, 5 x 4 in .*c.png\). Bring them to one with size=224 .*--size 224"
+    with pytest.raises(StimulusError, match=words):
+        load_images(files)
+    assert load_images(files, size=224).shape == (3, 3, 224, 224)
+
+
+def centre_cropped(picture):
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) / 2, (width - side) / 2
+    box = (left, top, left + side, top + side)
+    return Image.fromarray(picture).resize((4, 4), Image.Resampling.BICUBIC, box=box)
+
+
+@pytest.mark.parametrize("picture", [RGB, RGB.transpose(1, 0, 2)])
+def test_center_crop_is_the_middle_square(picture, tmp_path):
+    found = load_images([saved(tmp_path, picture)], size=4, fit="center_crop")
+    np.testing.assert_array_equal(found[0], np.moveaxis(np.asarray(centre_cropped(picture)), 2, 0))
+
+
+def test_center_crop_cuts_what_is_left_and_right_of_the_middle(tmp_path):
+    picture = np.zeros((20, 60, 3), "uint8")
+    picture[:, 20:40] = 90
+    assert np.unique(load_images([saved(tmp_path, picture)], size=20)).tolist() == [90]
+
+
+def test_squash_keeps_all_and_changes_the_proportions(tmp_path):
+    picture = np.zeros((20, 60, 3), "uint8")
+    picture[:, 30:] = 200
+    found = load_images([saved(tmp_path, picture)], size=20, fit="squash")[0, 0]
+    assert found[:, :8].max() < 5
+    assert found[:, 12:].min() > 195
+    np.testing.assert_allclose(found.mean(), picture.mean(), atol=1)
+
+
+def test_pad_keeps_the_proportions_and_adds_mid_grey(tmp_path):
+    picture = np.full((20, 60, 3), 7, "uint8")
+    found = load_images([saved(tmp_path, picture)], size=60, fit="pad")[0]
+    np.testing.assert_array_equal(found[:, 20:40], 7)
+    np.testing.assert_array_equal(found[:, :20], 128)
+    np.testing.assert_array_equal(found[:, 40:], 128)
+
+
+@pytest.mark.parametrize("fit", ["center_crop", "squash", "pad"])
+def test_a_square_picture_of_that_size_is_not_touched(fit, tmp_path):
+    square = RGB[:6, :6]
+    found = load_images([saved(tmp_path, square)], size=6, fit=fit)
+    np.testing.assert_array_equal(found[0], np.moveaxis(square, 2, 0))
+
+
+def test_a_picture_made_smaller_is_averaged_not_sampled(tmp_path):
+    stripes = np.zeros((64, 64, 3), "uint8")
+    stripes[:, ::2] = 255
+    found = load_images([saved(tmp_path, stripes)], size=8)
+    assert 120 < found[..., 2:-2].min() <= found[..., 2:-2].max() < 135
+
+
+def test_a_folder_stands_for_its_pictures_sorted_by_name(tmp_path):
+    for name in ("c.PNG", "a.jpg", "b.png"):
+        saved(tmp_path, RGB, name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    extra = tmp_path / "sub" / "z.png"
+    extra.parent.mkdir()
+    saved(extra.parent, RGB, "z.png")
+    assert [file.name for file in image_files([extra, tmp_path])] == ["z.png", "a.jpg", "b.png", "c.PNG"]
+
+
+def test_a_folder_called_like_a_picture_is_no_picture(tmp_path):
+    (tmp_path / "results.png").mkdir()
+    picture = saved(tmp_path, RGB, "a.png")
+    assert image_files([tmp_path]) == [picture]
+
+
+def test_an_unknown_way_to_fit_is_refused(tmp_path):
+    with pytest.raises(InvalidParameterError, match=r"fit.*'crop'.*center_crop, squash, pad"):
+        load_images([saved(tmp_path, RGB)], size=4, fit="crop")
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_size_of_nothing_is_refused(size, tmp_path):
+    with pytest.raises(InvalidParameterError, match=f"size must be .*{size}"):
+        load_images([saved(tmp_path, RGB)], size=size)
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (["gone.png"], "There is no file or folder .*gone.png"),
+        (["empty"], r"empty holds no picture \(.bmp, .gif, .*\.webp\)"),
+        ([], "No pictures were given"),
+    ],
+)
+def test_places_without_pictures_are_refused(places, words, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingFileError, match=words):
+        image_files([tmp_path / place for place in places])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no picture", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"P6 x y z", b"P6 2 2 255\n12", b"II*\0\x08\0\0\0"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_file_that_is_no_picture_is_refused(content, tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_bytes(content)
+    with pytest.raises(StimulusError, match=r"notes.png is not a picture that can be read: "):
+        load_images([path])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp", "a.gif", "a.webp", "a.ppm"])
+def test_a_truncated_picture_is_refused(name, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype="uint8")
+    path = saved(tmp_path, noise, name)
+    path.write_bytes(path.read_bytes()[:-800])
+    with pytest.raises(StimulusError, match=f"{name} is not a picture that can be read"):
+        load_images([path])
+
+
+def png_that_claims(width, height):
+    """A file of a few bytes that says it is this large."""
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_that_claims(100_000, 100_000))
+    with pytest.raises(StimulusError, match=r"bomb.png is not a picture that can be read: .*decompression bomb"):
+        load_images([path])
+
+
+def test_a_picture_that_could_be_a_bomb_is_refused_where_warnings_are_errors(tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(png_that_claims(10_000, 10_000))  # PIL warns from 89 million pixels, and refuses twice as many
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(StimulusError, match=r"large.png is not a picture that can be read"):
+            load_images([path])

@@ -1,0 +1,232 @@
+"""What every registered model promises, tried on each; a new model is tested by existing."""
+
+from __future__ import annotations
+
+import gc
+import re
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from berg import BERG
+from berg.core import model_registry
+from berg.core.exceptions import BERGError, InvalidParameterError, ModelNotLoadedError, StimulusError
+from berg.models.encoding_model import EncodingModel
+from berg.responses.labelled import label_responses
+
+MODEL_IDS = BERG().list_models()
+BUILT_IN = [
+    model_id
+    for model_id in MODEL_IDS
+    if (files := model_registry.get_card(model_id).files) is not None and files.store == "built_in"
+]
+on_every_model = pytest.mark.parametrize("model_id", MODEL_IDS)
+on_every_built_in_model = pytest.mark.parametrize("model_id", BUILT_IN)
+
+
+def stimuli(model_id: str, n: int = 3) -> Any:
+    """Random stimuli as the card describes them."""
+    given = model_registry.get_card(model_id).input
+    assert given is not None
+    assert given.range is not None
+    sizes = {"batch_size": n, "height": 48, "width": 64}
+    shape = [size if isinstance(size, int) else sizes[size] for size in given.shape]
+    low, high = given.range
+    return np.random.default_rng(0).uniform(low, high, shape).astype(given.dtype)
+
+
+def load(model_id: str, **parameters: Any) -> Any:
+    return BERG().get_encoding_model(model_id, device="cpu", **parameters)
+
+
+def as_tuple(responses: Any) -> tuple[np.ndarray, ...]:
+    return responses if isinstance(responses, tuple) else (responses,)
+
+
+def test_there_are_models_to_test() -> None:
+    assert BUILT_IN
+    assert sorted(MODEL_IDS) == MODEL_IDS
+    assert not model_registry.PROBLEMS
+
+
+@on_every_model
+def test_the_card_stands_in_the_catalog_and_describes_itself(model_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    card = model_registry.get_card(model_id)
+    assert card.training_dataset in BERG().get_model_catalog()[card.modality]
+    described = BERG().describe(model_id)
+    printed = capsys.readouterr().out
+    assert described["model_id"] == model_id
+    assert all(name in printed for name in card.parameters)
+    assert card.licence is not None
+    assert card.licence in " ".join(printed.split())
+
+
+@on_every_model
+def test_an_unknown_parameter_is_refused_with_the_nearest_name(model_id: str) -> None:
+    with pytest.raises(InvalidParameterError, match=r"no parameter 'subjekt'\. Did you mean 'subject'"):
+        load(model_id, subjekt=1)
+
+
+@on_every_model
+def test_an_unknown_selection_key_is_refused_with_the_keys(model_id: str) -> None:
+    keys = model_registry.get_card(model_id).selection_keys
+    with pytest.raises(InvalidParameterError, match=re.escape(keys[0])):
+        load(model_id, selection={"no_such_key": 1}, subject=1)
+
+
+@on_every_model
+def test_the_class_answers_for_its_id_and_parameters(model_id: str) -> None:
+    model_class = model_registry.get_model_class(model_id)
+    assert model_class.get_model_id() == model_id
+    assert set(model_class.get_supported_parameters()) == set(model_registry.get_card(model_id).parameters)
+
+
+@on_every_built_in_model
+def test_outputs_are_float32_with_the_axes_of_the_card(model_id: str) -> None:
+    berg = BERG()
+    responses, metadata = berg.encode(load(model_id), stimuli(model_id), return_metadata=True)
+    card = model_registry.get_card(model_id)
+    assert len(as_tuple(responses)) == len(card.outputs)
+    for array, output in zip(as_tuple(responses), card.outputs, strict=True):
+        assert array.dtype == np.float32
+        assert array.ndim == len(output.axes)
+        assert len(array) == 3
+        for axis, values in metadata["responses"][output.name]["coordinates"].values():
+            assert len(values) == array.shape[output.axes.index(axis)]
+    assert label_responses(responses, metadata) is not None
+
+
+@on_every_built_in_model
+def test_one_stimulus_and_one_unit_keep_their_axes(model_id: str) -> None:
+    whole = as_tuple(BERG().encode(load(model_id), stimuli(model_id, 1)))
+    card = model_registry.get_card(model_id)
+    masks = {key: selector for key, selector in card.select.items() if selector.kind == "mask"}
+    assert masks
+    for key, selector in masks.items():
+        index = next(i for i, output in enumerate(card.outputs) if selector.output in (None, output.name))
+        axis = card.outputs[index].axes.index(str(selector.axis))
+        mask = np.zeros(whole[index].shape[axis], int)
+        mask[2] = 1
+        one = as_tuple(BERG().encode(load(model_id, selection={key: mask}), stimuli(model_id, 1)))
+        assert one[index].ndim == whole[index].ndim
+        assert one[index].shape[axis] == 1
+        np.testing.assert_allclose(one[index], np.take(whole[index], [2], axis), rtol=1e-5, atol=1e-6)
+
+
+@on_every_built_in_model
+def test_the_batch_size_does_not_matter(model_id: str) -> None:
+    model, images = load(model_id), stimuli(model_id, 7)
+    together = as_tuple(BERG().encode(model, images, batch_size=7))
+    for size in (1, 2, 100):
+        for ours, theirs in zip(as_tuple(BERG().encode(model, images, batch_size=size)), together, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@on_every_built_in_model
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint16, ">i4"])
+def test_any_integer_dtype_gives_the_same_numbers(model_id: str, dtype: Any) -> None:
+    model, images = load(model_id), stimuli(model_id)
+    for ours, theirs in zip(
+        as_tuple(BERG().encode(model, images.astype(dtype))), as_tuple(BERG().encode(model, images)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@on_every_built_in_model
+def test_the_stimulus_is_left_as_it_was_and_gives_the_same_again(model_id: str) -> None:
+    model, images = load(model_id), stimuli(model_id)
+    before = images.copy()
+    first, second = (as_tuple(BERG().encode(model, images)) for _ in range(2))
+    np.testing.assert_array_equal(images, before)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@on_every_built_in_model
+def test_a_missing_batch_axis_is_named_with_its_mend(model_id: str) -> None:
+    with pytest.raises(StimulusError, match=re.escape("stimulus[None]")):
+        BERG().encode(load(model_id), stimuli(model_id)[0])
+
+
+@on_every_built_in_model
+def test_an_id_in_place_of_a_model_gives_the_same(model_id: str) -> None:
+    images = stimuli(model_id)
+    by_model = as_tuple(BERG().encode(load(model_id), images))
+    responses, metadata = BERG().encode(model_id, images, return_metadata=True, device="cpu", batch_size=2)
+    assert metadata["model"]["model_id"] == model_id
+    for one, other in zip(as_tuple(responses), by_model, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@on_every_built_in_model
+def test_metadata_needs_no_weights(model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(EncodingModel, "load_model", refuse)
+    monkeypatch.setattr(model_registry.get_model_class(model_id), "build", refuse)
+    metadata = BERG().get_model_metadata(model_id)
+    assert metadata
+    assert "responses" not in metadata
+
+
+@on_every_built_in_model
+def test_cleanup_frees_the_weights_and_load_model_brings_them_back(model_id: str) -> None:
+    images = stimuli(model_id)
+    with load(model_id) as model:
+        before = as_tuple(BERG().encode(model, images))
+        tensors = [weakref.ref(tensor) for part in (model.features, model.readout) for tensor in part.buffers()]
+        modules = [weakref.ref(model.features), weakref.ref(model.readout)]
+    gc.collect()
+    assert tensors
+    assert not any(reference() is not None for reference in tensors + modules)
+    with pytest.raises(ModelNotLoadedError, match=re.escape("model.load_model()")):
+        BERG().encode(model, images)
+    model.load_model()
+    for one, other in zip(as_tuple(BERG().encode(model, images)), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@on_every_built_in_model
+def test_predict_is_differentiable_and_agrees_with_encode(model_id: str) -> None:
+    model, images = load(model_id), stimuli(model_id, 2)
+    stimulus = torch.from_numpy(images).float().requires_grad_()
+    predicted = as_tuple(model.predict(stimulus))
+    for ours, theirs in zip(predicted, as_tuple(BERG().encode(model, images)), strict=True):
+        np.testing.assert_allclose(ours.detach().numpy().reshape(theirs.shape), theirs, rtol=1e-4, atol=1e-5)
+    sum(response.sum() for response in predicted).backward()
+    assert stimulus.grad is not None
+    assert bool(torch.isfinite(stimulus.grad).all())
+    assert float(stimulus.grad.abs().max()) > 0
+
+
+@on_every_built_in_model
+def test_nothing_global_is_touched_and_nothing_is_printed(model_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    state = (
+        torch.get_rng_state().tolist(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+    )
+    BERG().encode(load(model_id), stimuli(model_id))
+    assert state == (
+        torch.get_rng_state().tolist(), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+    )  # fmt: skip
+    assert capsys.readouterr() == ("", "")
+
+
+@on_every_built_in_model
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:99", "cpu:0", 3])
+def test_a_device_that_is_not_there_is_refused(model_id: str, device: Any) -> None:
+    with pytest.raises(BERGError, match="device"):
+        BERG().get_encoding_model(model_id, device=device)
+
+
+@on_every_built_in_model
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, "8"])
+def test_a_batch_size_that_is_none_is_refused(model_id: str, batch_size: Any) -> None:
+    with pytest.raises(InvalidParameterError, match="whole number from 1"):
+        BERG().encode(load(model_id), stimuli(model_id), batch_size=batch_size)
