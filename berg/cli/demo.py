@@ -35,7 +35,7 @@ def demo(*, out: Path = Path("berg-demo"), device: str = "auto") -> None:
     pictures = {name: _photograph(name) for name in PHOTOGRAPHS}
     stimuli = np.stack(list(pictures.values())).transpose(0, 3, 1, 2)
     berg = BERG()
-    selection = {"reliable": True}
+    selection = {"reliable": True, "amplitude": [0, None]}  # voxels that contrast drives
     model = berg.get_encoding_model(MODEL, device, selection, stimulus_width_deg=WIDTH_DEG)
     with model:
         responses, metadata = berg.encode(model, stimuli, return_metadata=True, batch_size=1, show_progress=True)
@@ -72,10 +72,11 @@ def _print_summary(responses: xr.DataArray, out: Path) -> None:
 
 def _table(responses: xr.DataArray) -> Table:
     n_voxels = responses.sizes["voxel"]
-    table = Table(title=f"{MODEL}: {n_voxels} voxels, {responses.attrs['units']}", title_justify="left", box=None)
+    title = f"Responses of {n_voxels} voxels ({responses.attrs['units']})"
+    table = Table(title=title, title_justify="left", box=None)
     table.add_column("photograph")
-    for heading in ("mean", "left visual field", "right visual field", "strongest voxel"):
-        table.add_column(heading, justify="right")
+    for heading in ("mean", "left field", "right field", "strongest", "at x, y (deg)"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name in responses.stimulus.values:
         response = responses.sel(stimulus=name)
         left, right = response[response.x_deg < 0], response[response.x_deg > 0]
@@ -85,6 +86,7 @@ def _table(responses: xr.DataArray) -> Table:
             f"{float(response.mean()):.2f}",
             f"{float(left.mean()):.2f}",
             f"{float(right.mean()):.2f}",
-            f"{float(strongest):.2f} at ({float(strongest.x_deg):+.1f}, {float(strongest.y_deg):+.1f}) deg",
+            f"{float(strongest):.2f}",
+            f"{float(strongest.x_deg):+.1f}, {float(strongest.y_deg):+.1f}",
         )
     return table

@@ -20,7 +20,6 @@ COLOURS = "magma"
 _STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 12,
-    "axes.titleweight": "medium",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.direction": "out",
@@ -47,7 +46,7 @@ def plot_visual_field(
         strongest_last.x_deg,
         strongest_last.y_deg,
         c=strongest_last.values,
-        s=22,
+        s=26,
         cmap=COLOURS,
         vmin=limits[0],
         vmax=limits[1],
@@ -77,15 +76,15 @@ def plot_pictures_and_responses(
     """
     with matplotlib.rc_context(_STYLE):
         figure = _figure(pictures, responses, picture_width_deg)
-        figure.suptitle(title, fontsize=15, fontweight="medium", x=0.01, ha="left")
+        figure.suptitle(title, fontsize=16, x=0.01, ha="left")
         FigureCanvasAgg(figure).print_figure(path, dpi=150)
 
 
 def _figure(pictures: Mapping[str, NDArray[np.uint8]], responses: xr.DataArray, width: float) -> Figure:
     n_rows = -(-len(pictures) // 2)
-    figure = Figure(figsize=(15.5, 0.9 + 3.7 * n_rows), layout="constrained")
+    figure = Figure(figsize=(16, 0.8 + 3.8 * n_rows), layout="constrained")
     panels: Any = figure.subplots(n_rows, 4, squeeze=False).ravel()
-    limits = (0.0, float(np.quantile(responses, 0.995)))
+    limits = (0.0, float(np.quantile(responses, 0.99)))
     extent = 0.56 * width
     dots = None
     for index, (name, picture) in enumerate(pictures.items()):
