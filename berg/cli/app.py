@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,10 @@ def main(tokens: Sequence[str] | None = None) -> None:
     """Run the command: exit code 1 for our errors, 2 for wrong usage; anything else is a traceback."""
     try:
         app(tokens, exit_on_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except BERGError as error:
         print(f"berg: {error}", file=sys.stderr)
         sys.exit(1)

@@ -89,6 +89,6 @@ def _value(text: str) -> Any:
     """A number, a list written [a, b] or a,b, or the text itself."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError) as error:  # 2001-99-99, !!bool x
         raise InvalidParameterError(f"'{text}' is neither a number nor a list nor a name.") from error
     return [_value(part) for part in value.split(",")] if isinstance(value, str) and "," in value else value

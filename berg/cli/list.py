@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
 
 from berg.core import model_registry
-from berg.core.exceptions import ModelNotFoundError
+from berg.core.exceptions import BERGError, ModelNotFoundError
 from berg.core.model_card import ModelCard
 
 
@@ -25,7 +26,7 @@ def list_models(*, modality: str | None = None, species: str | None = None, stim
         Only those that take these stimuli, such as images.
     """
     wanted = {"modality": modality, "species": species, "stimuli": stimuli}
-    cards = [model_registry.get_card(model_id) for model_id in _ids_with_cards()]
+    cards = list(_cards())
     chosen = [card for card in cards if _fits(card, wanted)]
     if cards and not chosen:
         asked = ", ".join(f"{key} {value}" for key, value in wanted.items() if value)
@@ -35,12 +36,12 @@ def list_models(*, modality: str | None = None, species: str | None = None, stim
         print(f"left out: {name}: {problem}", file=sys.stderr)
 
 
-def _ids_with_cards() -> list[str]:
-    return [
-        model_id
-        for model_id in model_registry.get_available_models()
-        if model_registry.get_registered(model_id)["yaml_path"]
-    ]
+def _cards() -> Iterator[ModelCard]:
+    for model_id in model_registry.get_available_models():
+        try:
+            yield model_registry.get_card(model_id)
+        except BERGError as error:  # of a class written by hand; the others are still listed
+            model_registry.PROBLEMS.setdefault(model_id, str(error))
 
 
 def _fits(card: ModelCard, wanted: dict[str, str | None]) -> bool:

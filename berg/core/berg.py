@@ -134,7 +134,9 @@ class BERG:
 def _split(model_id: str, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the model takes when it is made, and what its `generate_response` takes."""
     model_class = model_registry.get_model_class(model_id)
-    taken = {"device", "selection", *_named(model_class), *model_class.get_supported_parameters()}
+    taken = {"device", "selection", *_named(model_class)}
+    if model_registry.get_registered(model_id)["yaml_path"] is not None:
+        taken |= set(model_class.get_supported_parameters())
     options = set(kwargs) & set(_named(model_class.generate_response)) - taken
     unnamed = set(kwargs) - taken - options
     if _takes_any(model_class.generate_response):

@@ -14,8 +14,9 @@ import yaml
 
 from berg.core.exceptions import MissingFileError, ModelCardError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000
 MAX_DEPTH = 40
+MAX_DIGITS = 100
 
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
@@ -113,12 +114,18 @@ def _build_map(node: yaml.MappingNode, path: Path_, lines: Lines, source: str) -
 
 
 def _build_scalar(node: yaml.ScalarNode, source: str) -> Any:
-    if node.tag == _TAG + "timestamp":  # a date is text to us
+    kind = node.tag.removeprefix(_TAG)
+    if kind in ("str", "timestamp"):  # a date is text to us
         return node.value
     try:
+        if len(node.value) > MAX_DIGITS:  # too large to be printed again, or to be a float
+            raise ValueError(f"it has {len(node.value):,} characters")
         return yaml.constructor.SafeConstructor().construct_object(node)
-    except ValueError as error:  # e.g. an integer of 5,000 digits
-        raise ModelCardError(f"{source}, line {node.start_mark.line + 1}: {error}") from error
+    except (ValueError, LookupError) as error:  # e.g. !!int "", !!bool maybe
+        raise ModelCardError(
+            f"{source}, line {node.start_mark.line + 1}: {node.value[:40]!r} cannot be read as {kind}; "
+            "put it in quotes if it is text."
+        ) from error
 
 
 def _place(error: yaml.YAMLError) -> str:

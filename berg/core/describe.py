@@ -61,11 +61,10 @@ def _input(card: ModelCard) -> Section:
     given = card.input
     if given is None:
         return Section("Input")
-    shape = given.shape if isinstance(given.shape, str) else f"({', '.join(map(str, given.shape))})"
     values = f"{given.range[0]:g} to {given.range[1]:g}" if given.range else ""
     rows = [
         ("type", given.type, ""),
-        ("shape", shape, ""),
+        ("shape", _shape(given.shape), ""),
         ("dtype", given.dtype or "", "any integer dtype is taken" if given.dtype == "uint8" else ""),
         ("values", values, given.unit or ""),
     ]
@@ -74,11 +73,15 @@ def _input(card: ModelCard) -> Section:
     return Section("Input", text, [row for row in rows if row[1]])
 
 
+def _shape(shape: list[Any] | str) -> str:
+    return shape if isinstance(shape, str) else f"({', '.join(map(str, shape))})"
+
+
 def _output(card: ModelCard) -> Section:
     given = card.output or ResponseOutput()
     rows = [(f"{output.name} ({', '.join(output.axes)})", output.unit, "") for output in card.outputs]
     if not rows and given.shape:
-        rows = [("shape", str(given.shape), "")]
+        rows = [("shape", _shape(given.shape), "")]
     rows += [(dimension.name, "", dimension.description.strip()) for dimension in given.dimensions]
     return Section("Output", given.description.strip(), rows)
 
@@ -93,13 +96,21 @@ def _parameter(name: str, parameter: Parameter) -> tuple[str, str, str]:
     if parameter.allowed is not None:
         remarks.append(f"One of: {', '.join(map(str, parameter.allowed))}.")
     if parameter.minimum is not None or parameter.maximum is not None:
-        remarks.append(f"From {parameter.minimum} to {parameter.maximum} {parameter.unit or ''}".rstrip() + ".")
+        remarks.append(f"{_span(parameter)} {parameter.unit or ''}".rstrip() + ".")
     if parameter.default is not None:
         remarks.append(f"Default: {parameter.default}.")
     if parameter.example is not None:
         remarks.append(f"Example: {parameter.example!r}.")
     kind = f"{parameter.type}, required" if parameter.required else parameter.type
     return name, kind, " ".join(filter(None, remarks))
+
+
+def _span(parameter: Parameter) -> str:
+    if parameter.maximum is None:
+        return f"At least {parameter.minimum:g}"
+    if parameter.minimum is None:
+        return f"At most {parameter.maximum:g}"
+    return f"From {parameter.minimum:g} to {parameter.maximum:g}"
 
 
 def _performance(card: ModelCard) -> Section:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from berg.core.card_check import Fault, contradictions
 from berg.core.card_yaml import Lines, parse_card_yaml, read_card_yaml
-from berg.core.exceptions import InvalidParameterError, ModelCardError, did_you_mean, listing
-from berg.core.layout import ModelId
+from berg.core.exceptions import ModelCardError, did_you_mean
 
 PartT = TypeVar("PartT", bound="CardPart")
 
@@ -31,7 +32,23 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) or value is None else [value]
 
 
+def _joined(value: Any) -> Any:
+    names = value if isinstance(value, list) else []
+    return ", ".join(names) if names and all(isinstance(name, str) for name in names) else value
+
+
 Texts = Annotated[list[str], BeforeValidator(_as_list)]
+
+MAX_RANGE = 100_000
+_RANGE = re.compile(r"\s*([0-9]+)\s*(?:-|\.\.)\s*([0-9]+)\s*")
+
+
+def _short_range(value: Any) -> Any:
+    if isinstance(value, str) and (ends := _RANGE.fullmatch(value)):
+        first, last = int(ends[1]), int(ends[2])
+        if not first <= last < first + MAX_RANGE:
+            raise ValueError(f"a range goes up and has at most {MAX_RANGE:,} values; else give minimum and maximum")
+    return value
 
 
 class Parameter(CardPart):
@@ -39,7 +56,9 @@ class Parameter(CardPart):
 
     type: str = Field("any", description="int, float, str, bool, list, dict, numpy.ndarray, any; 'a or b'")
     required: bool = False
-    valid_values: list[Any] | str | None = Field(None, description="a list, or a range such as '1-8'")
+    valid_values: Annotated[list[Any] | str | None, AfterValidator(_short_range)] = Field(
+        None, description="a list, or a range such as '1-8'"
+    )
     minimum: float | None = None
     maximum: float | None = None
     default: Any = None
@@ -54,9 +73,8 @@ class Parameter(CardPart):
         """The values that may be given, or None where the card does not list them."""
         if not isinstance(self.valid_values, str):
             return self.valid_values
-        first, dash, last = self.valid_values.replace("..", "-").partition("-")
-        if dash and first.strip().isdigit() and last.strip().isdigit():
-            return list(range(int(first), int(last) + 1))
+        if ends := _RANGE.fullmatch(self.valid_values):
+            return list(range(int(ends[1]), int(ends[2]) + 1))
         names = [name.strip() for name in self.valid_values.split(",")]
         return names if len(names) > 1 else None
 
@@ -119,7 +137,7 @@ class Axis(CardPart):
     for the name of the output.
     """
 
-    length: int | None = None
+    length: int | None = Field(None, ge=1)
     coordinates: dict[str, str] = Field(default_factory=dict)
 
 
@@ -160,7 +178,7 @@ class ModelCard(CardPart):
     stimuli: str = ""
     model_architecture: str | None = None
     model_type: str | None = None
-    creator: Annotated[str, BeforeValidator(lambda v: ", ".join(v) if isinstance(v, list) else v)] = ""
+    creator: Annotated[str, BeforeValidator(_joined)] = ""
     description: str = ""
     limitations: str | None = Field(None, description="what the model was not fitted for")
     input: StimulusInput | None = None
@@ -171,7 +189,11 @@ class ModelCard(CardPart):
     licence: str | None = None
     citation: str | None = None
 
-    family: str | None = Field(None, description="a module of berg/models/families, or package.module:Class")
+    family: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$",
+        description="a module of berg/models/families, or package.module:Class",
+    )
     features: dict[str, Any] | None = Field(None, description="read by the family")
     readout: dict[str, Any] | None = Field(None, description="read by the family")
     outputs: list[OutputArray] = Field(default_factory=list)
@@ -203,10 +225,10 @@ class ModelCard(CardPart):
 
     @classmethod
     def _from_data(cls, raw: dict[str, Any], lines: Lines, path: Path) -> ModelCard:
-        known = raw if raw.get("family") else _without_unknown_keys(raw, lines, path)
+        known = raw if raw.get("family") is not None else _without_unknown_keys(raw, lines, path)
         card = _validated(cls, known, (), lines, str(path))
         card._path, card._raw, card._lines = path, raw, lines
-        faults = list(_contradictions(card))
+        faults = list(contradictions(card))
         if faults:
             raise ModelCardError(_sentence(faults, lines, str(path)))
         return card
@@ -219,7 +241,7 @@ class ModelCard(CardPart):
     @property
     def raw(self) -> dict[str, Any]:
         """The YAML as it stands, unknown keys included."""
-        return self._raw
+        return copy.deepcopy(self._raw)
 
     @property
     def architecture(self) -> str:
@@ -237,14 +259,15 @@ class ModelCard(CardPart):
         return _validated(schema, getattr(self, key) or {}, (key,), self._lines, str(self._path))
 
 
-Fault = tuple[tuple[str | int, ...], str]
+MAX_FAULTS = 8
 
 
 def _validated(schema: type[PartT], data: Any, at: tuple[str | int, ...], lines: Lines, source: str) -> PartT:
     try:
         return schema.model_validate(data)
     except pydantic.ValidationError as error:
-        faults = [_fault(schema, fault, at) for fault in error.errors()]
+        errors = sorted(error.errors(), key=lambda fault: _line((*at, *fault["loc"]), lines))
+        faults = [_fault(schema, fault, at) for fault in errors[:MAX_FAULTS]]
         raise ModelCardError(_sentence(faults, lines, source)) from error
 
 
@@ -261,25 +284,25 @@ def _fault(schema: type[BaseModel], fault: Any, at: tuple[str | int, ...]) -> Fa
 
 
 def _allowed_keys(schema: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    part: Any = schema
+    found: Any = schema
     for step in loc:
-        fields = getattr(part, "model_fields", {})
-        part = _part_within(fields[step].annotation) if step in fields else part
-    return sorted(getattr(part, "model_fields", {}))
+        found = _step_into(found, step)
+    return sorted(found.model_fields)
 
 
-def _part_within(annotation: Any) -> Any:
-    """The CardPart inside ``list[Part]``, ``dict[str, Part]``, ``Part | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, CardPart):
-        return annotation
-    if get_origin(annotation) is None:
-        return None
-    return next(filter(None, (_part_within(inner) for inner in get_args(annotation))), None)
+def _step_into(found: Any, step: str | int) -> Any:
+    """The part, list or map at one step of a path inside another."""
+    inner: Any = get_args(found)[-1] if get_origin(found) else found.model_fields[step].annotation
+    return next(filter(_is_part_or_container, (inner, *get_args(inner))))  # Part of ``Part | None``
+
+
+def _is_part_or_container(kind: Any) -> bool:
+    return get_origin(kind) in (list, dict) or (isinstance(kind, type) and issubclass(kind, CardPart))
 
 
 def _sentence(faults: list[Fault], lines: Lines, source: str) -> str:
     ordered = sorted(((_line(path, lines), text) for path, text in faults), key=lambda fault: fault[0])
-    return f"{source}, " + "; ".join(f"line {line}: {text}" for line, text in ordered[:8]) + "."
+    return f"{source}, " + "; ".join(f"line {line}: {text}" for line, text in ordered[:MAX_FAULTS]) + "."
 
 
 def _line(path: tuple[str | int, ...], lines: Lines) -> int:
@@ -289,13 +312,12 @@ def _line(path: tuple[str | int, ...], lines: Lines) -> int:
 
 def _without_unknown_keys(raw: dict[str, Any], lines: Lines, path: Path) -> dict[str, Any]:
     """The card of a hand-written class less what this version does not know, with a warning for each."""
-    known = raw
-    while unknown := _unknown_keys(known):
-        for loc in unknown:
-            allowed = _allowed_keys(ModelCard, loc[:-1])
-            text = f"{path}, line {_line(loc, lines)}: unknown key '{loc[-1]}' is ignored."
-            warnings.warn(text + did_you_mean(loc[-1], allowed), UnknownCardKeyWarning, stacklevel=5)
-            known = _without(known, loc)
+    unknown = _unknown_keys(raw)
+    for loc in unknown:
+        allowed = _allowed_keys(ModelCard, loc[:-1])
+        text = f"{path}, line {_line(loc, lines)}: unknown key '{loc[-1]}' is ignored."
+        warnings.warn(text + did_you_mean(loc[-1], allowed), UnknownCardKeyWarning, stacklevel=5)
+    known: dict[str, Any] = _without(raw, set(unknown), ())
     return known
 
 
@@ -307,84 +329,12 @@ def _unknown_keys(raw: dict[str, Any]) -> list[tuple[str | int, ...]]:
     return []
 
 
-def _without(value: Any, loc: tuple[str | int, ...]) -> Any:
-    if len(loc) == 1:
-        return {key: child for key, child in value.items() if key != loc[0]}
-    copy = list(value) if isinstance(value, list) else dict(value)
-    copy[loc[0]] = _without(copy[loc[0]], loc[1:])  # type: ignore[index]
-    return copy
-
-
-# What a family needs its card to say. A hand-written class decides for itself.
-_FAMILY_NEEDS = (
-    "species", "stimuli", "creator", "description", "input", "output", "outputs",
-    "parameters", "files", "licence", "citation", "references",
-)  # fmt: skip
-
-
-def _contradictions(card: ModelCard) -> Iterator[Fault]:
-    """What the keys say about each other."""
-    yield from _wrong_id(card)
-    if card.family is None:
-        return
-    for key in _FAMILY_NEEDS:
-        if not getattr(card, key):
-            yield (key,), f"key '{key}' is missing or empty (a card with 'family' needs it)"
-    if not card.architecture:
-        yield ("model_architecture",), "key 'model_architecture' is missing or empty"
-    yield from _wrong_axes(card)
-    yield from _wrong_selectors(card)
-    yield from _wrong_defaults(card)
-
-
-def _wrong_id(card: ModelCard) -> Iterator[Fault]:
-    try:
-        parts = ModelId.parse(card.model_id)
-    except InvalidParameterError as error:
-        yield ("model_id",), str(error).rstrip(".")
-        return
-    for key, part in (("modality", parts.modality), ("training_dataset", parts.dataset)):
-        if card.family and getattr(card, key) != part:
-            yield (key,), f"{key} is '{getattr(card, key)}', but model_id says '{part}'"
-    if card.family and card.path.suffix and card.path.stem not in (card.model_id, "card"):
-        yield ("model_id",), f"model_id is '{card.model_id}', so the file must be {card.model_id}.yaml"
-
-
-def _wrong_axes(card: ModelCard) -> Iterator[Fault]:
-    names = {axis for output in card.outputs for axis in output.axes}
-    for index, output in enumerate(card.outputs):
-        if output.axes[0] != "stimulus":
-            yield ("outputs", index), f"the first axis of output '{output.name}' must be 'stimulus'"
-        for axis in output.axes[1:]:
-            if axis not in card.axes:
-                yield ("outputs", index), f"axis '{axis}' is not described under 'axes'"
-    for axis in card.axes:
-        if axis not in names:
-            yield ("axes", axis), f"no output has an axis '{axis}'.{did_you_mean(axis, names)}"
-
-
-def _wrong_selectors(card: ModelCard) -> Iterator[Fault]:
-    selection = card.parameters.get("selection")
-    documented = set((selection and selection.properties) or {})
-    for key in documented ^ set(card.select):
-        where = "select" if key in documented else "parameters.selection.properties"
-        yield ("select", key), f"selection key '{key}' is missing under '{where}'"
-    outputs = {output.name for output in card.outputs}
-    for key, selector in card.select.items():
-        if selector.kind != "file" and selector.axis not in card.axes:
-            allowed = did_you_mean(selector.axis, card.axes)
-            yield ("select", key), f"select.{key} needs an axis of 'axes', not {selector.axis!r}.{allowed}"
-        if selector.kind in ("name", "roi", "minimum", "range") and not selector.metadata:
-            yield ("select", key), f"select.{key} is of kind {selector.kind}, which needs 'metadata'"
-        if selector.output and selector.output not in outputs:
-            yield ("select", key), f"select.{key}: no output '{selector.output}'. Outputs: {listing(outputs)}"
-
-
-def _wrong_defaults(card: ModelCard) -> Iterator[Fault]:
-    for name, parameter in card.parameters.items():
-        allowed = parameter.allowed
-        if parameter.default is not None and allowed and parameter.default not in allowed:
-            yield ("parameters", name), f"default {parameter.default!r} is not one of its valid values"
+def _without(value: Any, unknown: set[tuple[str | int, ...]], at: tuple[str | int, ...]) -> Any:
+    if isinstance(value, dict):
+        return {key: _without(child, unknown, (*at, key)) for key, child in value.items() if (*at, key) not in unknown}
+    if isinstance(value, list):
+        return [_without(child, unknown, (*at, index)) for index, child in enumerate(value)]
+    return value
 
 
 Parameter.model_rebuild()

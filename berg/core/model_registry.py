@@ -66,6 +66,8 @@ def register_model(
     RegistrationError
         Where another class holds the id; it names both.
     """
+    if not isinstance(model_id, str):
+        raise RegistrationError(f"A model id is text, got {model_id!r:.60} ({module_path}.{class_name}).")
     entry = RegisteredModel(
         module_path=module_path,
         class_name=class_name,
@@ -147,7 +149,7 @@ def _open(name: str, load: object) -> ModuleType | None:
         return None
     try:
         module = load()  # type: ignore[operator]
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without its `if __name__ == "__main__"`
         PROBLEMS[name] = f"{name} cannot be imported: {type(error).__name__}: {error}"
         if name not in _opened:
             logger.warning("%s", PROBLEMS[name])

@@ -6,7 +6,7 @@ These are public: a model class written by hand calls the ones that it needs.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ def validate_subject(subject: Any, valid_subjects: Collection[Any]) -> Any:
     1
     """
     subject = subject.item() if isinstance(subject, np.generic) else subject
-    if isinstance(subject, bool) or subject not in valid_subjects:
+    if isinstance(subject, bool) or not _is_one_of(subject, valid_subjects):
         raise InvalidParameterError(
             f"Subject must be one of {listing(valid_subjects, most=20)}, got {subject!r}."
             + _hint_of_type(subject, valid_subjects)
@@ -76,7 +76,7 @@ def validate_binary_array(values: ArrayLike, length: int, name: str = "mask") ->
     name
         What errors call it.
     """
-    array = np.asarray(values)
+    array = _array(values, name)
     if array.ndim != 1 or len(array) != length:
         raise InvalidParameterError(
             f"'{name}' must be a 0/1 vector of length {length:,}, got shape {array.shape}."
@@ -96,8 +96,15 @@ def get_selected_indices(mask: ArrayLike) -> NDArray[np.intp]:
     >>> get_selected_indices([0, 1, 1]).tolist()
     [1, 2]
     """
-    array = np.asarray(mask)
+    array = _array(mask, "mask")
     return np.flatnonzero(validate_binary_array(array, array.size))
+
+
+def _array(values: ArrayLike, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InvalidParameterError(f"'{name}' must be a 0/1 vector, and its rows differ in length.") from error
 
 
 def validate_parameters(card: ModelCard, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,11 +145,11 @@ def validate_value(value: Any, parameter: Parameter, name: str) -> Any:
     if not _has_type(value, parameter.type):
         hint = _hint_of_type(value, allowed or [parameter.example])
         raise InvalidParameterError(f"{name} must be {parameter.type}, got {_kind(value)} {value!r:.60}.{hint}")
-    if allowed is not None and not isinstance(value, (list, tuple)) and value not in allowed:
-        raise InvalidParameterError(
-            f"{name} is {value!r}.{did_you_mean(value, allowed)} Allowed: {listing(allowed, most=40)}."
-        )
-    if isinstance(value, numbers.Real) and not _within(float(value), parameter):
+    for item in _items(value) if allowed is not None else ():
+        if not _is_one_of(item, allowed or ()):
+            hint = did_you_mean(item, allowed or ())
+            raise InvalidParameterError(f"{name} is {item!r:.60}.{hint} Allowed: {listing(allowed or (), most=40)}.")
+    if isinstance(value, numbers.Real) and not _within(value, parameter):
         unit = f" {parameter.unit}" if parameter.unit else ""
         raise InvalidParameterError(
             f"{name} is {value}; it must lie in [{parameter.minimum}, {parameter.maximum}]{unit}."
@@ -170,18 +177,29 @@ def _has_type(value: Any, described: str) -> bool:
     return any(isinstance(value, types) and (not is_bool or bool in types) for types in known if types is not None)
 
 
-def _within(value: float, parameter: Parameter) -> bool:
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, np.ndarray):
+        return value.ravel().tolist()
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _is_one_of(value: Any, allowed: Collection[Any]) -> bool:
+    try:
+        return bool(value in allowed)
+    except (ValueError, RuntimeError):  # an array or a tensor, which compares item by item
+        return False
+
+
+def _within(value: Any, parameter: Parameter) -> bool:
     low = -np.inf if parameter.minimum is None else parameter.minimum
     high = np.inf if parameter.maximum is None else parameter.maximum
     return bool(low <= value <= high)  # NaN is outside
 
 
 def _validate_names(names: Any, valid: Collection[str], kind: str) -> Any:
-    if isinstance(names, str):
-        names_list: Sequence[Any] = [names]
-    elif isinstance(names, (list, tuple, np.ndarray)) and len(names):
-        names_list = list(names)
-    else:
+    names = names.tolist() if isinstance(names, np.ndarray) else names
+    names_list = [names] if isinstance(names, str) else names
+    if not isinstance(names_list, (list, tuple)) or not names_list:
         raise InvalidParameterError(f"Give the {kind} as a name or a list of names, got {names!r:.60}.")
     for name in names_list:
         if not isinstance(name, str) or name not in valid:

@@ -25,7 +25,7 @@ def progress_bar(description: str, total: int, unit: str, show: bool | None = No
     show
         None: only where somebody sees it, that is where standard error is a terminal.
     """
-    if not (sys.stderr.isatty() if show is None else show):
+    if not (sys.stderr and sys.stderr.isatty() if show is None else show):
         yield lambda n: None
         return
     with _bar(unit) as bar:

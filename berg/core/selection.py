@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
-from berg.core.model_card import ModelCard, OutputArray, Selector
+from berg.core.model_card import ModelCard, OutputArray, Parameter, Selector
 from berg.core.parameter_validator import (
     validate_binary_array,
     validate_channels,
@@ -47,31 +47,45 @@ def axis_length(card: ModelCard, output: str, axis: str, metadata: Metadata) -> 
     described = card.axes[axis]
     if described.length is not None:
         return described.length
-    first = next(iter(described.coordinates.values()))
-    return len(look_up(metadata, first, output))
+    place = next(iter(described.coordinates.values()))
+    return len(_list_at(place, output, metadata))
+
+
+def _list_at(place: str, output: str, metadata: Metadata, dtype: type | None = None) -> NDArray[Any]:
+    found = look_up(metadata, place, output)
+    try:
+        values = np.asarray(found, dtype)
+    except (TypeError, ValueError) as error:
+        raise CorruptedFileError(f"The metadata at '{place}' are not one value per unit: {error}.") from error
+    if values.ndim == 0:
+        raise CorruptedFileError(f"The metadata at '{place}' are not one value per unit: {found!r:.60}.")
+    return values
 
 
 def check_selection(card: ModelCard, selection: Mapping[str, Any] | None) -> dict[str, Any]:
     """The selection with its keys and the values that the card lists checked; needs no metadata."""
     parameter = card.parameters.get("selection")
-    if selection is None:
-        if parameter is not None and parameter.required:
-            keys = listing(card.selection_keys)
-            raise InvalidParameterError(f"{card.model_id} needs a selection. Its keys: {keys}.")
-        return {}
-    validate_selection_keys(selection, card.selection_keys)
-    checked = {}
-    for key, value in selection.items():
-        described = (parameter.properties or {})[key] if parameter else None
-        checked[key] = validate_value(value, described, f"selection '{key}'") if described else value
-        if described and described.allowed and card.select[key].kind in ("roi", "name", "file"):
-            checked[key] = validate_roi(value, described.allowed)
+    described = (parameter and parameter.properties) or {}
+    given = {} if selection is None else validate_selection_keys(selection, card.selection_keys)
+    missing = [key for key, part in described.items() if part.required and key not in given]
+    if missing or (parameter is not None and parameter.required and not given):
+        keys = listing(missing or card.selection_keys)
+        raise InvalidParameterError(f"{card.model_id} needs a selection. Its {'missing ' * bool(missing)}keys: {keys}.")
+    checked = {key: _checked(key, value, described[key], card.select[key]) for key, value in given.items()}
     return _without_overridden(card, checked)
 
 
+def _checked(key: str, value: Any, described: Parameter, selector: Selector) -> Any:
+    """The value of one key, its aliases replaced by the names in the metadata."""
+    if described.allowed is not None:
+        described = described.model_copy(update={"valid_values": [*described.allowed, *selector.aliases]})
+    return _unaliased(validate_value(value, described, f"selection '{key}'"), selector)
+
+
 def _without_overridden(card: ModelCard, selection: dict[str, Any]) -> dict[str, Any]:
-    for winner in [key for key in selection if card.select[key].overrides]:
-        for loser in set(card.select[winner].overrides) & set(selection):
+    for winner in list(selection):
+        losers = card.select[winner].overrides if winner in selection else []  # it may have lost itself
+        for loser in [key for key in losers if key in selection]:
             warnings.warn(
                 f"'{winner}' is selected, so '{loser}' has no effect. Give one of the two.",
                 IgnoredSelectionWarning,
@@ -115,8 +129,8 @@ def _resolve_axis(
 
 
 def _by_name(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
-    names = [str(name) for name in look_up(metadata, str(selector.metadata), output)]
-    chosen = _names(validate_channels(_unaliased(value, selector), names))
+    names = [str(name) for name in _column(selector.metadata, output, length, metadata)]
+    chosen = _names(validate_channels(value, names))
     if len(set(chosen)) < len(chosen):
         raise InvalidParameterError(f"selection '{key}' names something twice: {listing(chosen)}.")
     return np.array([names.index(name) for name in chosen], dtype=np.intp)
@@ -130,36 +144,50 @@ def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, 
     """The union of ROIs in the order given; a unit in two of them comes where it is first."""
     places = look_up(metadata, str(selector.metadata), output)
     if not isinstance(places, Mapping):  # one label per unit
-        labels = np.asarray(places)
-        places = {str(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
-    given = _names(validate_roi(_unaliased(value, selector), list(places)))
-    indices = np.concatenate([np.asarray(places[name]).astype(np.intp).ravel() for name in given])
+        labels = _column(selector.metadata, output, length, metadata).astype(str)
+        places = {str(label): labels == label for label in np.unique(labels)}
+    given = _names(validate_roi(value, list(places)))
+    indices = np.concatenate([_as_indices(places[name]) for name in given])
     if indices.size and not (indices.min() >= 0 and indices.max() < length):
         raise CorruptedFileError(f"The metadata place ROI {listing(given)} outside the {length:,} units.")
     _, first = np.unique(indices, return_index=True)
     return indices[np.sort(first)]
 
 
+def _as_indices(places: Any) -> Indices:
+    array = np.asarray(places)
+    return np.flatnonzero(array) if array.dtype == bool else array.astype(np.intp).ravel()
+
+
 def _by_minimum(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
-    return _between(key, (value, None), selector, output, metadata)
+    return _between(key, (value, None), selector, output, length, metadata)
 
 
 def _by_range(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str) or len(value) != 2:
+    bounds = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
         raise InvalidParameterError(f"selection '{key}' takes [smallest, largest], got {value!r:.60}.")
-    return _between(key, value, selector, output, metadata)
+    return _between(key, bounds, selector, output, length, metadata)
 
 
-def _between(key: str, bounds: Any, selector: Selector, output: str, metadata: Metadata) -> Indices:
+def _between(key: str, bounds: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
     try:
         low = -np.inf if bounds[0] is None else float(bounds[0])
         high = np.inf if bounds[1] is None else float(bounds[1])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidParameterError(f"selection '{key}' takes numbers, got {bounds!r:.60}.") from error
     if not low <= high:  # NaN too
         raise InvalidParameterError(f"selection '{key}': {low} to {high} is not a range.")
-    values = np.asarray(look_up(metadata, str(selector.metadata), output), dtype=float)
+    values = _column(selector.metadata, output, length, metadata, float)
     return np.flatnonzero((values >= low) & (values <= high))  # NaN is never within
+
+
+def _column(place: str | None, output: str, length: int, metadata: Metadata, dtype: type | None = None) -> NDArray[Any]:
+    """One value of the metadata per unit."""
+    values = _list_at(str(place), output, metadata, dtype)
+    if values.shape != (length,):
+        raise CorruptedFileError(f"The metadata at '{place}' have shape {values.shape}, for {length:,} units.")
+    return values
 
 
 _RESOLVERS = {
@@ -178,7 +206,9 @@ def _names(value: Any) -> list[str]:
 def _unaliased(value: Any, selector: Selector) -> Any:
     if isinstance(value, str):
         return selector.aliases.get(value, value)
-    return [selector.aliases.get(item, item) for item in value] if isinstance(value, (list, tuple)) else value
+    if not selector.aliases or not isinstance(value, (list, tuple, np.ndarray)):
+        return value
+    return [selector.aliases.get(item, item) if isinstance(item, str) else item for item in value]
 
 
 def coordinates(
@@ -188,6 +218,8 @@ def coordinates(
     found = {}
     for axis in output.axes[1:]:
         for name, place in card.axes[axis].coordinates.items():
-            values = np.asarray(look_up(metadata, place, output.name))
+            values, length = _list_at(place, output.name, metadata), axis_length(card, output.name, axis, metadata)
+            if len(values) != length:
+                raise CorruptedFileError(f"The metadata at '{place}' have {len(values):,} values for {length:,} units.")
             found[name] = (axis, values[indices[output.name, axis]])
     return found

@@ -37,7 +37,7 @@ def check_stimulus(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
     array = _as_array(stimulus, expected)
     _check_shape(array, expected)
     _check_dtype(array, expected)
-    if array.dtype != expected.dtype or array.dtype.kind == "f":  # else every value fits
+    if not _always_fits(array.dtype, expected):
         for start in range(0, len(array), _CHUNK):
             _check_values(array[start : start + _CHUNK], expected)
     return array
@@ -45,30 +45,44 @@ def check_stimulus(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
 
 def as_expected(batch: NDArray[Any], expected: StimulusInput) -> NDArray[Any]:
     """One batch in the card's dtype, contiguous and writable, as PyTorch wants it."""
-    return np.require(batch, expected.dtype and np.dtype(expected.dtype), ("C", "W", "A"))
+    return np.require(batch, np.dtype(expected.dtype or batch.dtype.newbyteorder("=")), ("C", "W", "A"))
 
 
 def _as_array(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
-    if hasattr(stimulus, "detach"):  # a torch tensor
-        stimulus = stimulus.detach().cpu().numpy()
+    if hasattr(stimulus, "detach"):
+        stimulus = _from_torch(stimulus)
     if isinstance(stimulus, np.ma.MaskedArray):
         raise StimulusError("The stimulus is a masked array; fill it first: stimulus.filled(...).")
     try:
         array = np.asarray(stimulus)
     except ValueError as error:
         raise StimulusError(
-            f"The stimuli have different shapes and cannot be stacked into {_shape(expected)}: {error}. "
+            f"The stimuli have different shapes and cannot be stacked into {_shape(expected)}: {error} "
             "Bring them to one size first."
         ) from error
-    if array.dtype == object or array.dtype.kind not in "biufc":
+    except (TypeError, RuntimeError) as error:  # e.g. a list of tensors on a GPU
+        raise StimulusError(f"The stimulus cannot be made one array: {error}. Try numpy.stack first.") from error
+    if array.dtype.kind not in "biuf":
         raise StimulusError(
-            f"The stimulus is {_described(stimulus, array)}, not numbers. This model takes {_taken(expected)}."
+            f"The stimulus is {_described(stimulus, array)}, not real numbers. This model takes {_taken(expected)}."
         )
+    return array
+
+
+def _from_torch(tensor: Any) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = tensor.detach().cpu().numpy()
+    except (TypeError, RuntimeError) as error:  # bfloat16, sparse, quantized
+        raise StimulusError(f"The stimulus is a tensor of {tensor.dtype} that NumPy cannot hold: {error}.") from error
     return array
 
 
 def _check_shape(array: NDArray[Any], expected: StimulusInput) -> None:
     sizes = expected.shape
+    if array.ndim == 0:
+        raise StimulusError(f"The stimulus is a single number; this model takes {_taken(expected)}.")
+    if 0 in array.shape:
+        raise StimulusError(f"The stimulus is empty: shape {array.shape}. Give at least one stimulus.")
     if isinstance(sizes, str):
         return
     if array.ndim == len(sizes) - 1:
@@ -80,8 +94,6 @@ def _check_shape(array: NDArray[Any], expected: StimulusInput) -> None:
         raise StimulusError(
             f"The stimulus has {array.ndim} axes, shape {array.shape}; this model takes {_shape(expected)}."
         )
-    if 0 in array.shape:
-        raise StimulusError(f"The stimulus is empty: shape {array.shape}. Give at least one stimulus.")
     for axis, size in enumerate(sizes):
         if isinstance(size, int) and array.shape[axis] != size:
             raise StimulusError(
@@ -91,7 +103,7 @@ def _check_shape(array: NDArray[Any], expected: StimulusInput) -> None:
 
 
 def _hint_of_channels(array: NDArray[Any], sizes: list[int | str]) -> str:
-    if sizes[1:] != [3, "height", "width"]:
+    if len(sizes) != 4 or sizes[1] != 3:
         return ""
     if array.shape[-1] == 3:
         return " Its channels come last; try stimulus.transpose(0, 3, 1, 2)."
@@ -110,7 +122,7 @@ def _check_dtype(array: NDArray[Any], expected: StimulusInput) -> None:
         return
     if wanted.kind in "iu" and array.dtype.kind in "iu":
         return
-    low, high = _bounds(array) if array.dtype.kind in "fiu" else (0.0, 0.0)
+    low, high = _bounds(array)
     if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
         raise StimulusError(f"The stimulus has NaN or infinite values. This model takes {_taken(expected)}.")
     raise StimulusError(
@@ -136,16 +148,36 @@ def _hint_of_cast(array: NDArray[Any], low: float, high: float, expected: Stimul
     return " Was it normalised already? Give the pictures themselves."
 
 
+def _limits(expected: StimulusInput) -> tuple[float, float]:
+    """The card's range, or else what its dtype holds."""
+    if expected.range:
+        return expected.range
+    if expected.dtype is None:
+        return -np.inf, np.inf
+    dtype = np.dtype(expected.dtype)
+    held = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    return float(held.min), float(held.max)
+
+
+def _always_fits(dtype: np.dtype[Any], expected: StimulusInput) -> bool:
+    """Whether no value of this dtype can be wrong, so that none needs to be looked at."""
+    low, high = _limits(expected)
+    if dtype.kind not in "iu":
+        return False
+    return low <= np.iinfo(dtype).min and np.iinfo(dtype).max <= high
+
+
 def _check_values(chunk: NDArray[Any], expected: StimulusInput) -> None:
     low, high = _bounds(chunk)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise StimulusError(f"The stimulus has NaN or infinite values. This model takes {_taken(expected)}.")
-    if expected.range and not (expected.range[0] <= low and high <= expected.range[1]):
+    smallest, largest = _limits(expected)
+    if not (smallest <= low and high <= largest):
         raise StimulusError(f"The stimulus has values in [{low:g}, {high:g}]; this model takes {_taken(expected)}.")
 
 
 def _bounds(array: NDArray[Any]) -> tuple[float, float]:
-    return (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    return float(array.min()), float(array.max())
 
 
 def _described(stimulus: Any, array: NDArray[Any]) -> str:
@@ -160,6 +192,7 @@ def _shape(expected: StimulusInput) -> str:
 def _taken(expected: StimulusInput) -> str:
     integers = expected.dtype is not None and np.dtype(expected.dtype).kind in "iu"
     kind = "integers" if integers else "numbers"
-    span = f" in [{expected.range[0]:g}, {expected.range[1]:g}]" if expected.range else ""
+    low, high = _limits(expected)
+    span = f" in [{low:g}, {high:g}]" if expected.range or integers else ""
     unit = f" {expected.unit}" if expected.unit else ""
     return f"{kind}{span}{unit} of shape {_shape(expected)}"

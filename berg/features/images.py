@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from berg.core.exceptions import MissingFileError, StimulusError
+from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 
 FIT = Literal["center_crop", "squash", "pad"]
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"}
 
 
@@ -27,7 +28,7 @@ def image_files(places: Iterable[Path | str]) -> list[Path]:
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            found = sorted(file for file in place.iterdir() if file.suffix.lower() in ENDINGS)
+            found = sorted(file for file in place.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
             if not found:
                 raise MissingFileError(f"{place} holds no picture ({', '.join(sorted(ENDINGS))}).")
             files += found
@@ -64,6 +65,10 @@ def load_images(files: Sequence[Path | str], size: int | None = None, fit: FIT =
     StimulusError
         For a file that is no picture, and for pictures of different sizes without `size`.
     """
+    if fit not in get_args(FIT):
+        raise InvalidParameterError(f"fit is '{fit}'. Allowed: {', '.join(get_args(FIT))}.")
+    if size is not None and size < 1:
+        raise InvalidParameterError(f"size must be a number of pixels from 1, got {size}.")
     pictures = [_sized(_open(Path(file)), size, fit) for file in files]
     shapes = {picture.shape for picture in pictures}
     if len(shapes) > 1:
@@ -81,7 +86,7 @@ def _open(file: Path) -> Image.Image:
         with Image.open(file) as opened:
             opened.load()
             picture = ImageOps.exif_transpose(opened)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise StimulusError(f"{file} is not a picture that can be read: {error}") from error
     if picture.mode.startswith("I") or picture.mode == "F":
         raise StimulusError(f"{file} has more than 8 bits per channel; convert it to 8 bits first.")

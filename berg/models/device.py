@@ -19,7 +19,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu"
     kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (colon and (kind != "cuda" or not number.isdigit())):
+    if kind not in ("cpu", "cuda", "mps") or (colon and (kind != "cuda" or not number.isdecimal())):
         raise DeviceError(f"'{name}' is not a device. Use 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'.")
     if kind == "cuda":
         _check_cuda(name, int(number or 0))

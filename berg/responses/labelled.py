@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
 
+_NOT_THESE = (
+    "These metadata do not label these responses; give both values that "
+    "berg.encode(..., return_metadata=True) returned."
+)
+
 Labelled = xr.Dataset | xr.DataTree
 
 
@@ -38,12 +43,11 @@ def label_responses(
     arrays = responses if isinstance(responses, tuple) else (responses,)
     labels = metadata.get("responses")
     if not labels or len(labels) != len(arrays):
-        raise InvalidParameterError(
-            "These metadata do not label these responses; give both values that "
-            "berg.encode(..., return_metadata=True) returned."
-        )
+        raise InvalidParameterError(_NOT_THESE)
     names = list(range(len(arrays[0]))) if stimuli is None else list(stimuli)
-    attributes = dict(metadata.get("model", {}))
+    if len(names) != len(arrays[0]):
+        raise InvalidParameterError(f"{len(names)} names were given for {len(arrays[0])} stimuli.")
+    attributes = {name: _storable(value) for name, value in metadata.get("model", {}).items()}
     datasets = {
         name: _dataset(name, array, label, names, attributes)
         for (name, label), array in zip(labels.items(), arrays, strict=True)
@@ -51,6 +55,13 @@ def label_responses(
     if len(datasets) == 1:
         return next(iter(datasets.values()))
     return xr.DataTree.from_dict(datasets)
+
+
+def _storable(value: Any) -> Any:
+    """A text, number or list of them: what an attribute in a NetCDF file can hold."""
+    if isinstance(value, bool):
+        return int(value)
+    return value if isinstance(value, (str, int, float, list, np.ndarray)) else repr(value)
 
 
 def _dataset(
@@ -61,5 +72,8 @@ def _dataset(
     attributes: Mapping[str, Any],
 ) -> xr.Dataset:
     coordinates = {"stimulus": ("stimulus", stimuli), **label["coordinates"]}
-    values = xr.DataArray(array, dims=label["axes"], coords=coordinates, attrs={"units": label["unit"]})
+    try:
+        values = xr.DataArray(array, dims=label["axes"], coords=coordinates, attrs={"units": label["unit"]})
+    except ValueError as error:
+        raise InvalidParameterError(_NOT_THESE) from error
     return xr.Dataset({name: values}, attrs=dict(attributes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _find(
     values: Mapping[str, Any],
 ) -> Path:
     base = ModelId.parse(card.model_id).folder(_root(card, berg_dir)) / folder
-    stem = name.format(**values)
+    stem = _file_name(card, name, values)
     for ending in endings:
         if (path := base / (stem + ending)).is_file():
             return path
@@ -79,6 +80,17 @@ def _find(
         f"{folder} of {card.model_id} for {_words(values)} are not there: {base / stem}"
         f" ({' or '.join(endings)}). Is '{_root(card, berg_dir)}' the BERG directory?"
     )
+
+
+def _file_name(card: ModelCard, name: str, values: Mapping[str, Any]) -> str:
+    try:
+        return name.format(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        needed = [field for _, field, _, _ in string.Formatter().parse(name) if field]
+        missing = [field for field in needed if values.get(field) is None] or needed
+        raise InvalidParameterError(
+            f"{card.model_id} has a file for each {' and '.join(needed)}; say which {' and '.join(missing)}."
+        ) from error
 
 
 def _root(card: ModelCard, berg_dir: str | None) -> Path:

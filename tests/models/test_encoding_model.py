@@ -42,6 +42,7 @@ def test_a_device_that_is_there_is_found(name: str, kind: str | None) -> None:
         ("gpu", "'gpu' is not a device. Use 'auto', 'cpu'"),
         ("cuda:", "is not a device"),
         ("cuda:one", "is not a device"),
+        ("cuda:²", "is not a device"),
         ("cpu:1", "is not a device"),
         ("cuda:999", r"PyTorch sees \d+ CUDA device\(s\) here. Use device='auto'"),
     ],

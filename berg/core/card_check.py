@@ -1,0 +1,154 @@
+"""What the keys of a model card say about each other: every contradiction, with the key that it is about."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
+from berg.core.layout import ModelId
+
+if TYPE_CHECKING:
+    from berg.core.model_card import ModelCard, Parameter
+
+Fault = tuple[tuple[str | int, ...], str]
+"""The path of a key, and what is wrong there."""
+
+# What a family needs its card to say. A hand-written class decides for itself.
+_FAMILY_NEEDS = (
+    "species", "stimuli", "creator", "description", "input", "output", "outputs",
+    "parameters", "files", "licence", "citation", "references",
+)  # fmt: skip
+
+
+def contradictions(card: ModelCard) -> Iterator[Fault]:
+    """What the keys say about each other."""
+    yield from _wrong_id(card)
+    if card.family is None:
+        return
+    for key in _FAMILY_NEEDS:
+        if not getattr(card, key):
+            yield (key,), f"key '{key}' is missing or empty (a card with 'family' needs it)"
+    if not card.architecture:
+        yield ("model_architecture",), "key 'model_architecture' is missing or empty"
+    yield from _wrong_input(card)
+    yield from _wrong_axes(card)
+    yield from _wrong_selectors(card)
+    yield from _wrong_places(card)
+    yield from _wrong_examples(card)
+
+
+def _wrong_id(card: ModelCard) -> Iterator[Fault]:
+    try:
+        parts = ModelId.parse(card.model_id)
+    except InvalidParameterError as error:
+        yield ("model_id",), str(error).rstrip(".")
+        return
+    for key, part in (("modality", parts.modality), ("training_dataset", parts.dataset)):
+        if card.family and getattr(card, key) != part:
+            yield (key,), f"{key} is '{getattr(card, key)}', but model_id says '{part}'"
+    if card.family and card.path.suffix and card.path.stem not in (card.model_id, "card"):
+        yield ("model_id",), f"model_id is '{card.model_id}', so the file must be {card.model_id}.yaml"
+
+
+_INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+_DTYPES = (*_INTEGERS, "float16", "float32", "float64")
+
+
+def _wrong_input(card: ModelCard) -> Iterator[Fault]:
+    if card.input is None:
+        return
+    dtype, limits = card.input.dtype, card.input.range
+    if dtype is not None and dtype not in _DTYPES:
+        yield ("input", "dtype"), f"'{dtype}' is not a dtype.{did_you_mean(dtype, _DTYPES)} Allowed: {listing(_DTYPES)}"
+    if limits and not limits[0] < limits[1]:  # NaN too
+        yield ("input", "range"), f"range is {list(limits)}; give [smallest, largest]"
+    elif limits and dtype in _INTEGERS and not np.iinfo(dtype).min <= limits[0] <= limits[1] <= np.iinfo(dtype).max:
+        yield ("input", "range"), f"range {list(limits)} does not fit into {dtype}"
+
+
+def _wrong_axes(card: ModelCard) -> Iterator[Fault]:
+    names = {axis for output in card.outputs for axis in output.axes}
+    for index, output in enumerate(card.outputs):
+        if output.name in [other.name for other in card.outputs[:index]]:
+            yield ("outputs", index), f"two outputs have the name '{output.name}'"
+        if len(set(output.axes)) < len(output.axes):
+            yield ("outputs", index), f"an axis stands twice in output '{output.name}': {listing(output.axes)}"
+        if output.axes[0] != "stimulus":
+            yield ("outputs", index), f"the first axis of output '{output.name}' must be 'stimulus'"
+        for axis in output.axes[1:]:
+            if axis not in card.axes:
+                yield ("outputs", index), f"axis '{axis}' is not described under 'axes'"
+    for axis, described in card.axes.items():
+        if described.length is None and not described.coordinates:
+            yield ("axes", axis), f"axis '{axis}' needs a 'length' or 'coordinates'"
+        if axis not in names:
+            yield ("axes", axis), f"no output has an axis '{axis}'.{did_you_mean(axis, names)}"
+
+
+def _wrong_selectors(card: ModelCard) -> Iterator[Fault]:
+    selection = card.parameters.get("selection")
+    documented = set((selection and selection.properties) or {})
+    for key in documented ^ set(card.select):
+        where = "select" if key in documented else "parameters.selection.properties"
+        yield ("select", key), f"selection key '{key}' is missing under '{where}'"
+    outputs = {output.name for output in card.outputs}
+    for key, selector in card.select.items():
+        if selector.kind != "file" and selector.axis not in card.axes:
+            allowed = did_you_mean(selector.axis, card.axes)
+            yield ("select", key), f"select.{key} needs an axis of 'axes', not {selector.axis!r}.{allowed}"
+        if selector.kind in ("name", "roi", "minimum", "range") and not selector.metadata:
+            yield ("select", key), f"select.{key} is of kind {selector.kind}, which needs 'metadata'"
+        if selector.output and selector.output not in outputs:
+            yield ("select", key), f"select.{key}: no output '{selector.output}'. Outputs: {listing(outputs)}"
+        for other in selector.overrides:
+            if other not in card.select:
+                yield ("select", key), f"select.{key} overrides '{other}'.{did_you_mean(other, card.select)}"
+
+
+def _wrong_places(card: ModelCard) -> Iterator[Fault]:
+    """Places in the metadata and file names whose ``{...}`` nothing could fill."""
+    for key, selector in card.select.items():
+        yield from _wrong_placeholders(("select", key, "metadata"), selector.metadata or "", ["output"])
+    for axis, described in card.axes.items():
+        for name, place in described.coordinates.items():
+            yield from _wrong_placeholders(("axes", axis, "coordinates", name), place, ["output"])
+    fillers = [name for name in card.parameters if name not in ("selection", "device")]
+    fillers += [key for key, selector in card.select.items() if selector.kind == "file"]
+    for name in ("weights", "metadata"):
+        yield from _wrong_placeholders(("files", name), getattr(card.files, name, ""), fillers)
+
+
+def _wrong_placeholders(path: tuple[str, ...], text: str, allowed: Collection[str]) -> Iterator[Fault]:
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        yield path, f"'{text}': {error}"
+        return
+    for name in set(names).difference(allowed):
+        hint = f"{did_you_mean(name, allowed)} Allowed: {listing(allowed) or 'none'}"
+        yield path, f"'{text}' has a '{{{name}}}' that nothing fills.{hint}"
+
+
+def _wrong_examples(card: ModelCard) -> Iterator[Fault]:
+    """Defaults and examples that the card itself would refuse from a user."""
+    described: dict[tuple[str, ...], Parameter] = {("parameters", key): part for key, part in card.parameters.items()}
+    selection = card.parameters.get("selection")
+    for key, parameter in ((selection and selection.properties) or {}).items():
+        described["parameters", "selection", "properties", key] = parameter
+    for path, parameter in described.items():
+        for key, value in (("default", parameter.default), ("example", parameter.example)):
+            if value is not None:
+                yield from _refused((*path, key), value, parameter)
+
+
+def _refused(path: tuple[str, ...], value: Any, parameter: Parameter) -> Iterator[Fault]:
+    from berg.core.parameter_validator import validate_value  # which reads cards
+
+    try:
+        validate_value(value, parameter, path[-1])
+    except InvalidParameterError as error:
+        yield path, str(error).rstrip(".")
