@@ -23,6 +23,7 @@ for verb, function, summary in (
     ("list", "list:list_models", "List the models."),
     ("describe", "describe:describe", "Print the card of a model."),
     ("encode", "encode:encode", "Encode pictures with a model and save the responses."),
+    ("convert", "convert:convert", "Write published weights once more, in a form that loads faster."),
     ("card-schema", "card_schema:card_schema", "Print the JSON schema of a model card, for editors."),
 ):
     app.command(f"berg.cli.{function}", name=verb, help=summary)

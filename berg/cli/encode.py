@@ -60,11 +60,11 @@ def encode(
     """
     check_ending(out)
     files = image_files(images)
-    parameters = _pairs(parameter, "--parameter")
+    parameters = pairs(parameter, "--parameter")
     if subject is not None:
-        parameters["subject"] = _value(subject)
+        parameters["subject"] = value(subject)
     model = BERG(berg_dir).get_encoding_model(
-        model_id, device=device, selection=_pairs(selection, "--selection") or None, **parameters
+        model_id, device=device, selection=pairs(selection, "--selection") or None, **parameters
     )
     with model:
         stimuli = load_images(files, size=size, fit=fit)
@@ -75,20 +75,21 @@ def encode(
     print(f"Responses of {model_id} to {len(files)} pictures: {out}")
 
 
-def _pairs(given: list[str] | None, option: str) -> dict[str, Any]:
-    pairs = {}
+def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
+    """What was given as key=value."""
+    found = {}
     for pair in given or []:
-        key, equals, value = pair.partition("=")
+        key, equals, text = pair.partition("=")
         if not equals:
             raise InvalidParameterError(f"{option} takes key=value, got '{pair}'. For example {option} roi=V1")
-        pairs[key] = _value(value)
-    return pairs
+        found[key] = value(text)
+    return found
 
 
-def _value(text: str) -> Any:
+def value(text: str) -> Any:
     """A number, a list written [a, b] or a,b, or the text itself."""
     try:
-        value = yaml.safe_load(text)
+        read = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError) as error:  # 2001-99-99, !!bool x
         raise InvalidParameterError(f"'{text}' is neither a number nor a list nor a name.") from error
-    return [_value(part) for part in value.split(",")] if isinstance(value, str) and "," in value else value
+    return [value(part) for part in read.split(",")] if isinstance(read, str) and "," in read else read

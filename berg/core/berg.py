@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class BERG:
 
     def encode(
         self,
-        model: BaseModelInterface | str,
+        model: BaseModelInterface | str | Sequence[BaseModelInterface],
         stimulus: Any,
         return_metadata: bool = False,
         **kwargs: Any,
@@ -99,7 +99,8 @@ class BERG:
         ----------
         model
             A loaded model, or a model id with the model's parameters among `kwargs`; such a model is
-            loaded for this call and released after it.
+            loaded for this call and released after it. A list of loaded models gives a list of responses;
+            features that they share are computed once.
         stimulus
             As the card's input says; pictures: integers in [0, 255], shape (n_stimuli, 3, height, width).
         return_metadata
@@ -113,6 +114,8 @@ class BERG:
             A float32 array, first axis: the stimuli; a tuple of arrays, in the order of the card, for a
             model with several outputs. With `return_metadata`, always the two values (responses, metadata).
         """
+        if isinstance(model, (list, tuple)):
+            return _encode_each(model, stimulus, return_metadata, kwargs)
         if isinstance(model, str):
             parameters, options = _split(model, kwargs)
             with self.get_encoding_model(model, **parameters) as loaded:
@@ -122,13 +125,42 @@ class BERG:
                 f"encode takes a loaded model or a model id, got {type(model).__name__}. "
                 'Try berg.encode("fmri-szinte2024-prf_css", stimulus).'
             )
-        responses = model.generate_response(stimulus, **kwargs)
-        return (responses, model.get_metadata()) if return_metadata else responses
+        one: Any = model
+        responses = one.generate_response(stimulus, **kwargs)
+        return (responses, one.get_metadata()) if return_metadata else responses
+
+    def convert(self, model_id: str, selection: Selection | None = None, **parameters: Any) -> list[Path]:
+        """Write the weights of a published model once more, in a form that loads faster; see ``berg convert``.
+
+        The new files lie beside the published ones, which stay; loading prefers them.
+
+        Returns
+        -------
+        paths
+            The files written.
+        """
+        model_class: Any = model_registry.get_model_class(model_id)
+        if not hasattr(model_class, "convert"):
+            raise InvalidParameterError(f"{model_id} is a class of its own and cannot be converted.")
+        written: list[Path] = model_class.convert(berg_dir=self.berg_dir, selection=selection, **parameters)
+        return written
 
     def get_model_metadata(self, model_id: str, **parameters: Any) -> dict[str, Any]:
         """The metadata of a model (ROIs, coordinates, accuracy), without loading its weights."""
         model_class = model_registry.get_model_class(model_id)
         return model_class.get_metadata(berg_dir=self.berg_dir, **parameters)
+
+
+def _encode_each(
+    models: Sequence[BaseModelInterface], stimulus: Any, return_metadata: bool, options: dict[str, Any]
+) -> Any:
+    """The responses of several models, in one pass where all of them know how."""
+    together = [getattr(model, "generate_together", None) for model in models]
+    if models and all(together):
+        responses = together[0](models, stimulus, **options)  # type: ignore[misc]
+    else:
+        responses = [model.generate_response(stimulus, **options) for model in models]
+    return (responses, [model.get_metadata() for model in models]) if return_metadata else responses
 
 
 def _split(model_id: str, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -41,13 +42,15 @@ def image_files(places: Iterable[Path | str]) -> list[Path]:
     return files
 
 
-def load_images(files: Sequence[Path | str], size: int | None = None, fit: FIT = "center_crop") -> NDArray[np.uint8]:
+def load_images(
+    files: Sequence[Path | str | Image.Image], size: int | None = None, fit: FIT = "center_crop"
+) -> NDArray[np.uint8]:
     """Pictures as one array.
 
     Parameters
     ----------
     files
-        Paths of picture files; see `image_files` for folders.
+        Paths of picture files (see `image_files` for folders), or PIL images.
     size
         Height and width in pixels that all are brought to (PIL, bicubic, antialiased). None: as they
         are, which needs them to be of one size.
@@ -69,7 +72,7 @@ def load_images(files: Sequence[Path | str], size: int | None = None, fit: FIT =
         raise InvalidParameterError(f"fit is '{fit}'. Allowed: {', '.join(get_args(FIT))}.")
     if size is not None and size < 1:
         raise InvalidParameterError(f"size must be a number of pixels from 1, got {size}.")
-    pictures = [_sized(_open(Path(file)), size, fit) for file in files]
+    pictures = [_sized(_upright(file), size, fit) for file in files]
     shapes = {picture.shape for picture in pictures}
     if len(shapes) > 1:
         other = next(index for index, picture in enumerate(pictures) if picture.shape != pictures[0].shape)
@@ -80,10 +83,11 @@ def load_images(files: Sequence[Path | str], size: int | None = None, fit: FIT =
     return np.stack(pictures).transpose(0, 3, 1, 2)
 
 
-def _open(file: Path) -> Image.Image:
+def _upright(file: Path | str | Image.Image) -> Image.Image:
     """The picture as the camera meant it: upright, and without alpha (laid on mid-grey)."""
     try:
-        with Image.open(file) as opened:
+        opening = nullcontext(file) if isinstance(file, Image.Image) else Image.open(file)
+        with opening as opened:
             opened.load()
             picture = ImageOps.exif_transpose(opened)
     except _UNREADABLE as error:

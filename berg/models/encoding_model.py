@@ -9,26 +9,25 @@ from __future__ import annotations
 import gc
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.exceptions import (
-    DeviceMemoryError,
-    InvalidParameterError,
-    ModelNotLoadedError,
-)
+from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, ModelNotLoadedError, listing
 from berg.core.model_card import ModelCard, OutputArray, StimulusInput
 from berg.core.parameter_validator import validate_parameters
 from berg.core.progress import progress_bar
 from berg.core.selection import AxisKey, Indices, check_selection, coordinates, resolve_selection
-from berg.core.stimulus import as_expected, check_stimulus
+from berg.features.stimuli import open_stimuli, release_pages
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.device import resolve_device
 from berg.weights import store
+from berg.weights.safetensors_files import write_safetensors
 
 Responses = NDArray[np.float32] | tuple[NDArray[np.float32], ...]
 
@@ -85,11 +84,55 @@ class EncodingModel(BaseModelInterface):
             Features -> a tuple of responses, one per output, shape (batch, ...).
         """
 
+    @classmethod
+    def weights_paths(cls, berg_dir: str | None, values: Mapping[str, Any], published: bool = False) -> list[Path]:
+        """The weights files for these parameters and this selection; families with several override it.
+
+        Parameters
+        ----------
+        published
+            Only files in their published form, not those that `convert` made of them.
+        """
+        return [store.weights_path(cls.card, berg_dir, values, published=published)]
+
+    @classmethod
+    def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """What `convert` writes for a published file; families that read published files define it."""
+        raise InvalidParameterError(f"The weights of {cls.card.model_id} need no conversion.")
+
+    @classmethod
+    def convert(
+        cls, berg_dir: str | None = None, selection: Mapping[str, Any] | None = None, **parameters: Any
+    ) -> list[Path]:
+        """Write a safetensors file beside each published weights file; loading prefers it.
+
+        What is written is read again and compared before it gets its name. The published files stay.
+
+        Returns
+        -------
+        paths
+            The files written.
+        """
+        values = {
+            **validate_parameters(cls.card, parameters),
+            **(check_selection(cls.card, selection) if selection else {}),
+        }
+        if cls.card.files is not None and cls.card.files.store == "built_in":
+            raise InvalidParameterError(f"The weights of {cls.card.model_id} are built in and need no conversion.")
+        written = []
+        for path in cls.weights_paths(berg_dir, values, published=True):
+            source = {"source": path.name, store.SOURCE: store.fingerprint(path)}
+            target = path.with_suffix(".safetensors")
+            write_safetensors(target, cls.converted_tensors(path, values), source)
+            written.append(target)
+        return written
+
     def load_model(self) -> None:
         """Read the weights of the selected units and put them on the device."""
-        features, readout = self.build()
-        self.features = features.to(self.device).eval().requires_grad_(False)
-        self.readout = readout.to(self.device).eval().requires_grad_(False)
+        with _typed_memory_error(f"{self.device} has too little memory for {self.get_model_id()}. Select fewer units."):
+            features, readout = self.build()
+            self.features = features.to(self.device).eval().requires_grad_(False)
+            self.readout = readout.to(self.device).eval().requires_grad_(False)
 
     def generate_response(
         self,
@@ -97,36 +140,64 @@ class EncodingModel(BaseModelInterface):
         *,
         batch_size: int | None = None,
         show_progress: bool | None = None,
+        out: Any = None,
     ) -> Responses:
         """The in silico responses to the stimuli.
 
         Parameters
         ----------
         stimulus
-            As the card's input says; first axis: the stimuli.
+            As the card's input says, first axis: the stimuli. An array, a memory map, a dataset of h5py or
+            zarr; for pictures also a folder, or a list of files or PIL images. What is not in memory is
+            read batch by batch.
         batch_size
             How many stimuli are computed together; does not change the result.
         show_progress
             None: a bar where standard error is a terminal.
+        out
+            An array (a tuple for several outputs) of the right shape to write into, also a memory map, or a
+            dataset of h5py or zarr.
 
         Returns
         -------
         responses
-            float32, axes as the card's outputs say; a tuple where there are several outputs.
+            float32, axes as the card's outputs say; a tuple where there are several outputs. `out`, where given.
 
         Raises
         ------
-        StimulusError, ModelNotLoadedError, DeviceMemoryError
+        StimulusError, InvalidParameterError, ModelNotLoadedError, DeviceMemoryError
         """
-        self._loaded()
-        stimuli = check_stimulus(stimulus, self.expected_input)
-        size = self._checked_batch_size(batch_size)
-        arrays = self._allocate(len(stimuli))
-        with progress_bar(self.get_model_id(), len(stimuli), "stimuli", show_progress) as advance:
+        outs = None if out is None else [out]
+        return self.generate_together([self], stimulus, batch_size=batch_size, show_progress=show_progress, out=outs)[0]
+
+    @staticmethod
+    def generate_together(
+        models: Sequence[EncodingModel],
+        stimulus: Any,
+        *,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+        out: Sequence[Any] | None = None,
+    ) -> list[Responses]:
+        """The responses of several models to the same stimuli, in the order of the models.
+
+        Features that models share (the same network, transform, precision and device) are computed once per
+        stimulus. Parameters are those of `generate_response`, ``out`` one per model.
+        """
+        stimuli = open_stimuli(stimulus, _common_input(models))
+        size = min(model._checked_batch_size(batch_size) for model in models)
+        given = [None] * len(models) if out is None else out
+        if not isinstance(given, (list, tuple)) or len(given) != len(models):
+            raise InvalidParameterError(
+                f"out must be a list with one entry per model ({len(models)}); None for a new array."
+            )
+        arrays = [model._arrays(len(stimuli), own) for model, own in zip(models, given, strict=True)]
+        name = models[0].get_model_id() if len(models) == 1 else f"{len(models)} models"
+        with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance:
             for places in _batches(len(stimuli), size):
-                self._encode_batch(stimuli[places], [array[places] for array in arrays])
+                _encode_batch(models, torch.from_numpy(stimuli.read(places)), places, arrays)
                 advance(places.stop - places.start)
-        return arrays[0] if len(arrays) == 1 else tuple(arrays)
+        return [own[0] if len(own) == 1 else tuple(own) for own in arrays]
 
     def predict(self, stimulus: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The responses to a batch as tensors, differentiable with respect to the stimulus.
@@ -228,26 +299,71 @@ class EncodingModel(BaseModelInterface):
             raise InvalidParameterError(f"batch_size must be a whole number from 1, got {batch_size!r}.")
         return int(batch_size)
 
-    def _allocate(self, n_stimuli: int) -> list[NDArray[np.float32]]:
-        return [np.empty((n_stimuli, *self._shape_of(output)), np.float32) for output in self.card.outputs]
+    def _arrays(self, n_stimuli: int, out: Any) -> list[NDArray[np.float32]]:
+        """The arrays that responses are written into: `out`, checked, or new ones."""
+        shapes = [(n_stimuli, *self._shape_of(output)) for output in self.card.outputs]
+        if out is None:
+            return [np.empty(shape, np.float32) for shape in shapes]
+        given = list(out) if isinstance(out, (tuple, list)) else [out]
+        found = [(getattr(array, "shape", None), getattr(array, "dtype", None)) for array in given]
+        if found != [(shape, np.dtype(np.float32)) for shape in shapes]:
+            raise InvalidParameterError(
+                f"out must be {len(shapes)} float32 array(s) of shape {listing(shapes)}, got {listing(found)}. "
+                f'Try np.empty({shapes[0]}, "float32").'
+            )
+        if any(isinstance(array, np.ndarray) and not array.flags.writeable for array in given):
+            raise InvalidParameterError('out cannot be written to. Open a memory map with mode="r+".')
+        return given
 
     def _shape_of(self, output: OutputArray) -> tuple[int, ...]:
         return tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:])
 
-    def _encode_batch(self, batch: NDArray[Any], into: Sequence[NDArray[np.float32]]) -> None:
-        """Compute one batch and write it to its place; nothing of it outlives the call."""
-        features, readout = self._loaded()
-        stimuli = torch.from_numpy(as_expected(batch, self.expected_input))
-        try:
-            with torch.no_grad():  # not inference_mode: what a module keeps may be used in predict()
-                responses = readout(features(stimuli.to(self.device)))
-        except torch.OutOfMemoryError as error:
-            raise DeviceMemoryError(
-                f"{self.device} has too little memory for {len(batch)} stimuli at once. "
-                f"Try batch_size={max(1, len(batch) // 2)}."
-            ) from error
-        for array, response in zip(into, responses, strict=True):
-            array[...] = response.reshape(array.shape).cpu().numpy()
+
+def _common_input(models: Sequence[EncodingModel]) -> StimulusInput:
+    """What all the models take."""
+    if not models:
+        raise InvalidParameterError("No models were given.")
+    for model in models:
+        model._loaded()
+    expected = models[0].expected_input
+    for model in models[1:]:
+        other = model.expected_input
+        if (other.shape, other.dtype, other.range) != (expected.shape, expected.dtype, expected.range):
+            raise InvalidParameterError(
+                f"{models[0].get_model_id()} and {model.get_model_id()} take different stimuli; encode with each alone."
+            )
+    return expected
+
+
+def _encode_batch(
+    models: Sequence[EncodingModel], batch: torch.Tensor, places: slice, arrays: Sequence[Sequence[NDArray[np.float32]]]
+) -> None:
+    """Compute one batch and write it to its place; nothing of it outlives the call."""
+    computed: dict[int, Any] = {}
+    for model, own in zip(models, arrays, strict=True):
+        features, readout = model._loaded()
+        words = f"{model.device} has too little memory for {len(batch)} stimuli at once. "
+        # no_grad, not inference_mode: what a module keeps may be used in predict()
+        with _typed_memory_error(f"{words}Try batch_size={max(1, len(batch) // 2)}."), torch.no_grad():
+            if id(features) not in computed:
+                computed[id(features)] = features(batch.to(model.device))
+            responses = readout(computed[id(features)])
+        for array, response in zip(own, responses, strict=True):
+            # Not into a slice of it, which of a dataset would be a copy.
+            array[places] = response.reshape(len(batch), *array.shape[1:]).float().cpu().numpy()
+            release_pages(array)
+
+
+@contextmanager
+def _typed_memory_error(words: str) -> Iterator[None]:
+    """PyTorch's errors for too little memory, of which those of the CPU and of Apple's GPUs have no class."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and not any(part in str(error) for part in ("can't allocate memory", "out of memory")):
+            raise
+        raise DeviceMemoryError(words) from error
 
 
 def _batches(n_stimuli: int, size: int) -> Iterator[slice]:

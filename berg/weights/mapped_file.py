@@ -27,11 +27,16 @@ MAX_CODE_POINT = 0x10FFFF
 _GET_IT_AGAIN = "Delete it and get it again with:  berg download <model_id>"
 
 
-def map_file(path: Path) -> memoryview:
-    """Return the bytes of a file, read only and read from disk when they are looked at.
+def map_file(path: Path, private: bool = False) -> memoryview:
+    """Return the bytes of a file, read from disk when they are looked at.
 
     The mapping ends when the last view of it is gone. A file that is shortened by somebody else
     in the meantime ends the process (SIGBUS), as with every memory map; replacing is harmless.
+
+    Parameters
+    ----------
+    private
+        May be written to, in memory only; read-only otherwise. The file stays as it is either way.
 
     Raises
     ------
@@ -45,7 +50,8 @@ def map_file(path: Path) -> memoryview:
             # An empty file cannot be mapped.
             if not path.stat().st_size:
                 return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            access = mmap.ACCESS_COPY if private else mmap.ACCESS_READ
+            return memoryview(mmap.mmap(file.fileno(), 0, access=access))
     except OSError as error:
         raise MissingFileError(
             f"{path} cannot be opened: {error.strerror}. Look at its owner and rights with:  ls -l {path}"

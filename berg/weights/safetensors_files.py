@@ -106,13 +106,17 @@ def write_safetensors(
         temporary.unlink(missing_ok=True)
 
 
-def read_safetensors(path: str | os.PathLike[str], names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
-    """Return tensors of a safetensors file as arrays of their own, by name.
+def read_safetensors(
+    path: str | os.PathLike[str], names: Collection[str] | None = None, mapped: bool = False
+) -> dict[str, NDArray[Any]]:
+    """Return tensors of a safetensors file as arrays, by name.
 
     Parameters
     ----------
     names
         The tensors to read; all where it is None.
+    mapped
+        As parts of the file that are read from disk when they are used, not as arrays of their own.
 
     Raises
     ------
@@ -124,10 +128,10 @@ def read_safetensors(path: str | os.PathLike[str], names: Collection[str] | None
         When the file is not whole, or is no safetensors file of plain numbers.
     """
     path = Path(path)
-    data = map_file(path)
+    data = map_file(path, private=mapped)
     entries = _read_header(path, data)
-    wanted = entries if names is None else names
-    return {name: np.array(_view(path, data, entries, name)) for name in wanted}
+    views = {name: _view(path, data, entries, name) for name in (entries if names is None else names)}
+    return views if mapped else {name: np.array(view) for name, view in views.items()}
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import string
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,25 @@ import numpy as np
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
+from berg.weights.mapped_file import map_file
 from berg.weights.pickled import read_npy
+from berg.weights.safetensors_files import read_metadata as safetensors_metadata
 
-_WEIGHT_ENDINGS = (".safetensors", ".npy", ".pt")
+CONVERTED = ".safetensors"
+SOURCE = "source_fingerprint"  # in the metadata of a converted file: of what it was made
+_N_PIECES = 64
+_PIECE_BYTES = 4096
+_PUBLISHED_ENDINGS = (".npy", ".pt")
 _METADATA_ENDINGS = (".json", ".npy")
 
 
-def weights_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any], part: str = "") -> Path:
+class StaleConversionWarning(UserWarning):
+    """A converted weights file does not belong to the published one beside it."""
+
+
+def weights_path(
+    card: ModelCard, berg_dir: str | None, values: Mapping[str, Any], part: str = "", published: bool = False
+) -> Path:
     """The weights file for these parameter values; the converted one where it was made of the published one.
 
     Parameters
@@ -28,13 +42,50 @@ def weights_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any
         What the file name of the card is filled with: parameters and selection.
     part
         Added to the name, for weights that lie in several files.
+    published
+        Only the published file, not the converted one.
 
     Raises
     ------
     MissingFileError
         It names the file that is missing.
     """
-    return _find(card, berg_dir, WEIGHTS, _files(card).weights + part, _WEIGHT_ENDINGS, values)
+    name = _files(card).weights + part
+    endings = _PUBLISHED_ENDINGS if published else (CONVERTED, *_PUBLISHED_ENDINGS)
+    path = _find(card, berg_dir, WEIGHTS, name, endings, values)
+    if path.suffix != CONVERTED or (published_path := _newer_source(path)) is None:
+        return path
+    subject = f" --subject {values['subject']}" if "subject" in values else ""
+    warnings.warn(
+        f"{path} was made of another {published_path.name} than the one beside it, and is not used. "
+        f"Make it anew with:  berg convert {card.model_id}{subject}",
+        StaleConversionWarning,
+        stacklevel=6,
+    )
+    return published_path
+
+
+def _newer_source(converted: Path) -> Path | None:
+    """The published file beside a converted one, if it is no longer the one that it was made of."""
+    expected = safetensors_metadata(converted).get(SOURCE)
+    for published in (converted.with_suffix(ending) for ending in _PUBLISHED_ENDINGS):
+        if expected is not None and published.is_file() and fingerprint(published) != expected:
+            return published
+    return None
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a file's size and of 64 pieces of it, evenly spread.
+
+    The size alone says nothing: the weights of one model, trained anew, are as large. The whole of a file
+    of 2 GB would take longer to read than the model takes to load.
+    """
+    data = map_file(path)
+    digest = hashlib.sha256(str(len(data)).encode())
+    for piece in range(_N_PIECES):
+        start = piece * max(0, len(data) - _PIECE_BYTES) // (_N_PIECES - 1)
+        digest.update(data[start : start + _PIECE_BYTES])
+    return digest.hexdigest()
 
 
 def metadata_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path:
@@ -77,7 +128,7 @@ def _find(
         if (path := base / (stem + ending)).is_file():
             return path
     raise MissingFileError(
-        f"{folder} of {card.model_id} for {_words(values)} are not there: {base / stem}"
+        f"{folder} of {card.model_id} for {_words(name, values)} are not there: {base / stem}"
         f" ({' or '.join(endings)}). Is '{_root(card, berg_dir)}' the BERG directory?"
     )
 
@@ -86,7 +137,7 @@ def _file_name(card: ModelCard, name: str, values: Mapping[str, Any]) -> str:
     try:
         return name.format(**values)
     except (KeyError, TypeError, ValueError) as error:
-        needed = [field for _, field, _, _ in string.Formatter().parse(name) if field]
+        needed = _fields(name)
         missing = [field for field in needed if values.get(field) is None] or needed
         raise InvalidParameterError(
             f"{card.model_id} has a file for each {' and '.join(needed)}; say which {' and '.join(missing)}."
@@ -106,8 +157,12 @@ def _root(card: ModelCard, berg_dir: str | None) -> Path:
     return Path(berg_dir)
 
 
-def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+def _fields(name: str) -> list[str]:
+    return [field for _, field, _, _ in string.Formatter().parse(name) if field]
+
+
+def _words(name: str, values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{field} {values[field]}" for field in _fields(name))
 
 
 def _with_arrays(value: Any) -> Any:

@@ -1,0 +1,29 @@
+"""``berg convert``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from berg.cli.encode import Pair, pairs, value
+from berg.core.berg import BERG
+
+
+def convert(model_id: str, *, subject: str | None = None, selection: Pair = None, berg_dir: Path | None = None) -> None:
+    """Write the weights of a published model once more, in a form that loads faster and cannot run code.
+
+    The new .safetensors files lie beside the published ones, which stay; loading prefers them.
+
+    Parameters
+    ----------
+    model_id
+        One of those that ``berg list`` shows.
+    subject
+        The subject.
+    selection
+        As key=value, for models with several files per subject: --selection roi=V1. All, where not given.
+    berg_dir
+        The BERG directory.
+    """
+    parameters = {} if subject is None else {"subject": value(subject)}
+    for path in BERG(berg_dir).convert(model_id, pairs(selection, "--selection") or None, **parameters):
+        print(f"{path} ({path.stat().st_size / 1e6:.0f} MB)")

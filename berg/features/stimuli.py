@@ -1,0 +1,123 @@
+"""Stimuli of any size, read batch by batch."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from berg.core.exceptions import StimulusError
+from berg.core.model_card import StimulusInput
+from berg.core.stimulus import as_expected, check_stimulus
+from berg.features.images import image_files, load_images
+
+
+class Stimuli(Protocol):
+    """Stimuli in an order, of which any slice can be read."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, places: slice) -> NDArray[Any]:
+        """The stimuli at these places, checked, in the dtype of the card."""
+        ...
+
+
+def open_stimuli(stimulus: Any, expected: StimulusInput) -> Stimuli:
+    """Stimuli from whatever the user has.
+
+    Parameters
+    ----------
+    stimulus
+        An array; a memory map, a dataset of h5py or zarr, or anything else with ``shape`` and slices, which is
+        read batch by batch; a folder, or a list of picture files or PIL images, likewise.
+    expected
+        The ``input`` of the card.
+
+    Raises
+    ------
+    StimulusError
+        At once for what the shape and dtype tell; for values, an array at once, everything else with the
+        batch that holds them.
+    MissingFileError
+        For a picture file or folder that is not there, or a folder without pictures.
+    """
+    pictures = [stimulus] if _is_picture(stimulus) else stimulus
+    if isinstance(pictures, Sequence) and len(pictures) and all(_is_picture(item) for item in pictures):
+        in_memory = any(isinstance(item, Image.Image) for item in pictures)
+        return _Pictures(pictures if in_memory else image_files(pictures), expected)
+    if _is_dataset(stimulus):
+        return _Dataset(stimulus, expected)
+    return _Array(check_stimulus(stimulus, expected), expected)
+
+
+class _Array:
+    def __init__(self, array: NDArray[Any], expected: StimulusInput) -> None:
+        self.array, self.expected = array, expected
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, places: slice) -> NDArray[Any]:
+        return as_expected(self.array[places], self.expected)
+
+
+class _Dataset:
+    """Something on disk that has a shape and gives slices."""
+
+    def __init__(self, dataset: Any, expected: StimulusInput) -> None:
+        self.dataset, self.expected = dataset, expected
+        # The first stimulus shows all that does not depend on the others, without reading them.
+        check_stimulus(dataset[:1] if len(dataset.shape) else np.zeros(()), expected)
+
+    def __len__(self) -> int:
+        return int(self.dataset.shape[0])
+
+    def read(self, places: slice) -> NDArray[Any]:
+        release_pages(self.dataset)
+        return as_expected(check_stimulus(self.dataset[places], self.expected), self.expected)
+
+
+def release_pages(array: Any) -> None:
+    """Let go of what was touched of a memory map; the system keeps it in its cache, outside this process.
+
+    Without it, a map that is read or written from end to end counts as memory of the process, all of it.
+    """
+    mapped = getattr(array, "_mmap", None)
+    # What was written to a private map (mode "c") is nowhere else and would be lost.
+    if isinstance(array, np.memmap) and mapped is not None and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class _Pictures:
+    """Picture files or PIL images, all of one size."""
+
+    def __init__(self, pictures: Sequence[Any], expected: StimulusInput) -> None:
+        self.pictures, self.expected = pictures, expected
+        self.shape = check_stimulus(load_images(pictures[:1]), expected).shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def read(self, places: slice) -> NDArray[Any]:
+        batch = load_images(self.pictures[places])
+        if batch.shape[1:] != self.shape:
+            raise StimulusError(
+                f"Pictures {places.start} to {places.stop - 1} are {batch.shape[3]} x {batch.shape[2]} pixels, the "
+                f"first is {self.shape[2]} x {self.shape[1]}. Bring them to one size with load_images(..., size=224)."
+            )
+        return as_expected(batch, self.expected)
+
+
+def _is_picture(item: Any) -> bool:
+    return isinstance(item, (str, Path, Image.Image))
+
+
+def _is_dataset(stimulus: Any) -> bool:
+    is_array_like = all(hasattr(stimulus, name) for name in ("shape", "dtype", "__getitem__"))
+    in_memory = isinstance(stimulus, np.ndarray) and not isinstance(stimulus, np.memmap)
+    return is_array_like and not in_memory and not hasattr(stimulus, "detach")

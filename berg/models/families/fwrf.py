@@ -1,0 +1,237 @@
+"""Feature-weighted receptive fields on GNet, a convolutional network trained for the brain.
+
+    picture -> GNet -> three groups of feature maps -> receptive field per voxel and group
+            -> weight per channel -> responses
+
+The arithmetic is in `berg.features.gnet` and `berg.readouts.fwrf`. There is a file per region of interest;
+the voxels of a large one are split over several, each with its own network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from berg.core.exceptions import CorruptedFileError, MissingFileError, ModelLoadError
+from berg.core.model_card import CardPart
+from berg.features.gnet import GNet
+from berg.models.encoding_model import EncodingModel
+from berg.readouts.fwrf import FeatureWeightedReceptiveField, compile_once, saturate
+from berg.weights import store
+from berg.weights.safetensors_files import read_safetensors
+from berg.weights.torch_files import read_pt
+
+RECEPTIVE_FIELDS = ("rf0", "rf1", "rf2")
+
+
+class Features(CardPart):
+    """What the card says under ``features``."""
+
+    extractor: Literal["gnet"]
+
+
+class Readout(CardPart):
+    """What the card says under ``readout``."""
+
+    steps: list[str]
+    splits: dict[str, int] = {}  # region -> how many files its voxels are split over
+
+
+class FWRFModel(EncodingModel):
+    """Voxels of one or several regions of interest, in the order of the regions given."""
+
+    batch_size = 16
+
+    def build(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """The networks of all files, and the readout of each."""
+        self.card.part("features", Features)
+        if self.parameters["compile"]:
+            check_compiler()
+        parts = [self._part(path) for path in self.weights_paths(self.berg_dir, self.file_values)]
+        n_voxels = sum(readout.n_voxels for _, readout in parts)
+        expected = len(self.indices_of(self.card.outputs[0].name, "voxel"))
+        if n_voxels != expected:
+            raise CorruptedFileError(
+                f"The weights of {self.card.model_id} for {self.file_values} have {n_voxels} voxels, its metadata "
+                f"{expected}. Get both again."
+            )
+        dtype = getattr(torch, self.parameters.get("precision", "float32"))
+        return (
+            Networks([network for network, _ in parts], dtype),
+            Readouts([readout for _, readout in parts], dtype),
+        )
+
+    @classmethod
+    def weights_paths(cls, berg_dir: str | None, values: Mapping[str, Any], published: bool = False) -> list[Path]:
+        """The files of the selected regions; without a selection, of all regions that are there."""
+        if "roi" in values:
+            return [path for each in values_per_roi(values) for path in cls._split_paths(berg_dir, each, published)]
+        selection = cls.card.parameters["selection"].properties or {}
+        aliases = cls.card.select["roi"].aliases
+        found, missing = [], None
+        for roi in selection["roi"].allowed or []:
+            try:
+                found += cls._split_paths(berg_dir, {**values, "roi": aliases.get(roi, roi)}, published)
+            except MissingFileError as error:
+                missing = error
+        if missing is not None and not found:
+            raise missing
+        return list(dict.fromkeys(found))
+
+    @classmethod
+    def _split_paths(cls, berg_dir: str | None, values: Mapping[str, Any], published: bool) -> list[Path]:
+        n_files = cls.card.part("readout", Readout).splits.get(values["roi"], 1)
+        parts = [f"_split-{number}" for number in range(1, n_files + 1)] if n_files > 1 else [""]
+        return [store.weights_path(cls.card, berg_dir, values, part, published) for part in parts]
+
+    @classmethod
+    def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """The states of the network and of the readout, under ``enc/`` and ``fwrf/``."""
+        network, readout = read_weights(path, values["subject"])
+        named = {f"enc/{name}": value for name, value in network.items()}
+        named |= {f"fwrf/{name}": readout[name] for name in (*RECEPTIVE_FIELDS, "w", "b")}
+        return {name: value.numpy() for name, value in named.items()}
+
+    def _part(self, path: Path) -> tuple[GNet, FeatureWeightedReceptiveField]:
+        network_state, readout_state = read_weights(path, self.parameters["subject"])
+        with torch.device("meta"):  # no time for random first weights
+            network = GNet()
+        _check_names_and_shapes(path, network.state_dict(), network_state)
+        network.load_state_dict(network_state, assign=True)
+        fields = [readout_state[name] for name in RECEPTIVE_FIELDS]
+        return network, FeatureWeightedReceptiveField(
+            fields, readout_state["w"], readout_state["b"], self.parameters["compile"]
+        )
+
+    def _read_metadata(self) -> dict[str, Any]:
+        """The metadata of the region; of several, those of each under its name, and what is per voxel side by side."""
+        each = {
+            values["roi"]: store.read_metadata(store.metadata_path(self.card, self.berg_dir, values))
+            for values in values_per_roi(self.file_values)
+        }
+        return with_roi_labels(each)
+
+
+def check_compiler() -> None:
+    """Nothing, or an error where this machine cannot compile."""
+    try:
+        compile_once(saturate)(torch.ones(2, 2))
+    except RuntimeError as error:  # what PyTorch's compiler raises derives from it
+        reason = str(error).strip().splitlines()[0]
+        raise ModelLoadError(
+            f"compile=True needs a C++ compiler, and PyTorch could not use one here: {reason} Use compile=False."
+        ) from error
+
+
+def values_per_roi(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the file names of each selected region are made of."""
+    rois = [values["roi"]] if isinstance(values["roi"], str) else values["roi"]
+    return [{**values, "roi": roi} for roi in rois]
+
+
+def with_roi_labels(each: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """One metadata dict for the voxels of several regions, with the region of every voxel under ``fmri.roi``."""
+    merged: dict[str, Any] = {}
+    for section in next(iter(each.values())):
+        parts = {roi: metadata.get(section, {}) for roi, metadata in each.items()}
+        merged[section] = parts if len(each) > 1 else next(iter(parts.values()))
+    n_voxels = {roi: len(metadata["fmri"]["ncsnr"]) for roi, metadata in each.items()}
+    if len(each) > 1:
+        for section, parts in list(merged.items()):
+            merged[section] = _joined(parts, n_voxels)
+    labels = [roi for roi, count in n_voxels.items() for _ in range(count)]
+    merged["fmri"] = {**merged["fmri"], "roi": np.array(labels, dtype="U")}
+    return merged
+
+
+def _joined(parts: Mapping[str, Mapping[str, Any]], n_voxels: Mapping[str, int]) -> dict[str, Any]:
+    """Values per voxel one region after another; everything else as {region: value}."""
+    joined: dict[str, Any] = {}
+    for key in next(iter(parts.values())):
+        values = {roi: part.get(key) for roi, part in parts.items()}
+        per_voxel = all(
+            isinstance(value, np.ndarray) and value.shape == (n_voxels[roi],) for roi, value in values.items()
+        )
+        joined[key] = np.concatenate(list(values.values())) if per_voxel else values
+    return joined
+
+
+class Networks(torch.nn.Module):
+    """Pictures with values in [0, 255] -> the feature maps of each network."""
+
+    def __init__(self, networks: list[GNet], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.networks = torch.nn.ModuleList(
+            network.to(dtype).to(memory_format=torch.channels_last) for network in networks
+        )
+
+    def forward(self, pictures: Tensor) -> list[tuple[Tensor, ...]]:
+        return [network(pictures) for network in self.networks]
+
+
+class Readouts(torch.nn.Module):
+    """The feature maps of each network -> the responses of all voxels, side by side."""
+
+    def __init__(self, readouts: list[FeatureWeightedReceptiveField], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.readouts = torch.nn.ModuleList(readout.to(dtype) for readout in readouts)
+
+    def forward(self, maps: list[tuple[Tensor, ...]]) -> tuple[Tensor]:
+        responses = [readout(part) for readout, part in zip(self.readouts, maps, strict=True)]
+        return (torch.cat(responses, dim=1).float(),)
+
+
+def read_weights(path: Path, subject: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state of the network and of the readout in one file, published or converted.
+
+    Raises
+    ------
+    CorruptedFileError
+        Where a part is missing or has a wrong shape.
+    """
+    if path.suffix == ".safetensors":
+        tensors = {name: torch.from_numpy(array) for name, array in read_safetensors(path).items()}
+        network = {name.removeprefix("enc/"): value for name, value in tensors.items() if name.startswith("enc/")}
+        readout = {name.removeprefix("fwrf/"): value for name, value in tensors.items() if name.startswith("fwrf/")}
+    else:
+        network, readout = _published(path, subject)
+    _check_readout(path, readout)
+    return network, readout
+
+
+def _published(path: Path, subject: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    content = read_pt(path)
+    best = content.get("best_params") if isinstance(content, dict) else None
+    if not isinstance(best, dict) or not isinstance(best.get("enc"), dict) or not isinstance(best.get("fwrfs"), dict):
+        raise CorruptedFileError(
+            f"{path} has no best_params with 'enc' and 'fwrfs'; it is not a weights file of this model."
+        )
+    if subject not in best["fwrfs"]:
+        held = ", ".join(map(str, best["fwrfs"]))
+        raise CorruptedFileError(f"{path} has no weights of subject {subject}; it has subject {held}.")
+    return dict(best["enc"]), dict(best["fwrfs"][subject])
+
+
+def _check_readout(path: Path, readout: dict[str, Tensor]) -> None:
+    n_voxels = len(readout["b"]) if "b" in readout else 0
+    shapes = {"rf0": (27, 27), "rf1": (25, 25), "rf2": (13, 13), "w": (768,), "b": ()}
+    expected = {name: torch.empty((n_voxels, *shape), device="meta") for name, shape in shapes.items()}
+    _check_names_and_shapes(path, expected, readout)
+
+
+def _check_names_and_shapes(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name, tensor in expected.items():
+        value = found.get(name)
+        if not isinstance(value, Tensor) or value.shape != tensor.shape:
+            shape = "not there" if value is None else f"of shape {tuple(getattr(value, 'shape', ()))}"
+            raise CorruptedFileError(
+                f"{path}: '{name}' is {shape}, expected {tuple(tensor.shape)}. Get the file again."
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CorruptedFileError(f"{path}: '{name}' has NaN or infinite values. Get the file again.")

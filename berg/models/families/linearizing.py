@@ -1,0 +1,267 @@
+"""Linear readouts on the layers of a pretrained network.
+
+    picture -> network -> layers -> standardize -> PCA -> linear regression -> responses
+
+The last three steps are folded into one affine map (`berg.readouts.linear`). The weights are read from the
+published ``.npy`` files, or from the ``.safetensors`` that `convert` makes of them once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from berg.core.exceptions import CorruptedFileError
+from berg.core.model_card import CardPart, OutputArray
+from berg.core.selection import axis_length
+from berg.features.torchvision_network import expand, network_features
+from berg.models.encoding_model import EncodingModel
+from berg.readouts.linear import LinearReadout, Projection
+from berg.weights.pickled import read_npy
+from berg.weights.safetensors_files import read_rows, read_safetensors
+
+REPETITION = "repetition"
+
+Floats = NDArray[np.floating[Any]]
+Rows = Callable[[NDArray[np.intp]], NDArray[np.float32]]
+
+
+class Features(CardPart):
+    """What the card says under ``features``."""
+
+    extractor: str  # torchvision/NAME
+    weights: str
+    nodes: str | list[str]
+    transform: Literal["preset", "as_trained"]
+
+
+class Readout(CardPart):
+    """What the card says under ``readout``: the steps, and where the regression of an output lies in the file."""
+
+    steps: list[Any]
+    regression: str  # e.g. "{output}_reg_param"
+    repeats: str | None = None  # e.g. "rep-{1..4}": one regression per place of the axis ``repetition``
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The folded weights of one subject; rows of the regressions are read when they are asked for."""
+
+    centre: NDArray[np.float32]  # (n_features,)
+    matrix: NDArray[np.float32]  # (n_pcas * n_components, n_features)
+    offset: NDArray[np.float32]  # (n_pcas * n_components,)
+    n_pcas: int
+    coefficients: dict[str, Rows]  # output -> rows, repeats one after another
+    intercepts: dict[str, NDArray[np.float32]]
+
+
+class LinearizingModel(EncodingModel):
+    """A linear readout on the layers of a torchvision network."""
+
+    batch_size = 32
+
+    def build(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """The network, shared with other models on it, and the readout of the selected units."""
+        stated = self.card.part("features", Features)
+        precision = self.parameters.get("precision", "float32")
+        network = network_features(
+            stated.extractor.removeprefix("torchvision/"),
+            stated.weights,
+            stated.nodes,
+            self.parameters.get("transform", stated.transform),
+            precision,
+            self.device,
+        )
+        return network, self._readout(self._read_weights(), getattr(torch, precision))
+
+    def _read_weights(self) -> Weights:
+        (path,) = self.weights_paths(self.berg_dir, self.file_values)
+        if path.suffix == ".safetensors":
+            return read_converted(path, [output.name for output in self.card.outputs])
+        return fold(read_published(path, self.card.part("readout", Readout), self.card.outputs), path)
+
+    @classmethod
+    def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """The folded weights of a published file, one regression per output."""
+        published = read_published(path, cls.card.part("readout", Readout), cls.card.outputs)
+        weights = fold(published, path)
+        tensors: dict[str, NDArray[Any]] = {
+            "centre": weights.centre,
+            "matrix": weights.matrix,
+            "offset": weights.offset,
+            "n_pcas": np.array([weights.n_pcas]),
+        }
+        for name, rows in weights.coefficients.items():
+            tensors[f"{name}.coefficient"] = rows(np.arange(len(weights.intercepts[name])))
+            tensors[f"{name}.intercept"] = weights.intercepts[name]
+        return tensors
+
+    def _readout(self, weights: Weights, dtype: torch.dtype) -> LinearReadout:
+        matrix = torch.from_numpy(weights.matrix).to(dtype)
+        projection = Projection(
+            torch.from_numpy(weights.centre), matrix, torch.from_numpy(weights.offset), weights.n_pcas
+        )
+        coefficients, intercepts = [], []
+        for output in self.card.outputs:
+            rows = self._rows(output)  # (n_repeats, n_units)
+            flat = rows.ravel()
+            coefficient = weights.coefficients[output.name](flat).reshape(*rows.shape, -1)
+            coefficients.append(torch.from_numpy(coefficient))
+            intercepts.append(torch.from_numpy(weights.intercepts[output.name][flat].reshape(rows.shape)))
+        return LinearReadout(projection, coefficients, intercepts)
+
+    def _rows(self, output: OutputArray) -> NDArray[np.intp]:
+        """The rows of the regression that belong to the selected units, shape (n_repeats, n_units)."""
+        axes = [axis for axis in output.axes[1:] if axis != REPETITION]
+        lengths = [axis_length(self.card, output.name, axis, self.metadata) for axis in axes]
+        selected = np.ix_(*(self.indices_of(output.name, axis) for axis in axes))
+        units = np.ravel_multi_index(selected, lengths).ravel()
+        if REPETITION not in output.axes:
+            return units[None]
+        return self.indices_of(output.name, REPETITION)[:, None] * int(np.prod(lengths)) + units
+
+
+@dataclass(frozen=True)
+class Published:
+    """The content of a published ``.npy`` file, checked."""
+
+    scale: Floats  # (n_features,)
+    mean: Floats
+    pcas: list[tuple[Floats, Floats]]  # components (n_components, n_features) and mean (n_features,)
+    regressions: dict[str, list[tuple[Floats, Floats]]]  # output -> per repeat: coefficients, intercepts
+
+
+def read_published(path: Path, readout: Readout, outputs: list[OutputArray]) -> Published:
+    """The weights in a published file; the PCA in any of its three layouts.
+
+    Raises
+    ------
+    CorruptedFileError
+        It names the key that is missing, or whose array has a wrong shape.
+    """
+    content = _Content(path, read_npy(path))
+    scale, mean = content.array("scaler_param.scale_", ("F",)), content.array("scaler_param.mean_", ("F",))
+    repeats = expand(readout.repeats) if readout.repeats else []
+    pca_places = [f"pca_param.{repeat}" for repeat in repeats if content.has(f"pca_param.{repeat}")]
+    pcas = [
+        (content.array(f"{place}.components_", ("K", "F")), content.array(f"{place}.mean_", ("F",)))
+        for place in pca_places or ["pca_param"]
+    ]
+    regressions = {}
+    for output in outputs:
+        place = readout.regression.format(output=output.name)
+        places = [f"{place}.{repeat}" for repeat in repeats] or [place]
+        content.sizes.pop("U", None)
+        regressions[output.name] = [
+            (content.array(f"{each}.coef_", ("U", "K")), content.array(f"{each}.intercept_", ("U",))) for each in places
+        ]
+    return Published(scale, mean, pcas, regressions)
+
+
+class _Content:
+    """The nested dict of a file, and the sizes that its arrays have in common."""
+
+    def __init__(self, path: Path, content: object) -> None:
+        self.path = path
+        self.content = content
+        self.sizes: dict[str, int] = {}
+
+    def has(self, place: str) -> bool:
+        return self._look_up(place) is not None
+
+    def array(self, place: str, axes: tuple[str, ...]) -> Floats:
+        """The array at a place; an axis of one letter must have the same length wherever it stands."""
+        found = self._look_up(place)
+        if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.ndim != len(axes):
+            raise CorruptedFileError(
+                f"{self.path} has no array of {len(axes)} axes at '{place}'; it is not a weights file of this model. "
+                "Get it again."
+            )
+        for axis, length in zip(axes, found.shape, strict=True):
+            if self.sizes.setdefault(axis, length) != length:
+                raise CorruptedFileError(
+                    f"{self.path}: '{place}' has shape {found.shape}, where {self.sizes[axis]} was expected "
+                    f"instead of {length}. Get the file again."
+                )
+        return found
+
+    def _look_up(self, place: str) -> object:
+        value = self.content
+        for step in place.split("."):
+            if not isinstance(value, dict) or step not in value:
+                return None
+            value = value[step]
+        return value
+
+
+def fold(published: Published, path: Path) -> Weights:
+    """Scaler and PCA as one matrix; see `berg.readouts.linear`."""
+    n_rows = sum(len(components) for components, _ in published.pcas)
+    matrix = np.empty((n_rows, len(published.scale)), np.float32)
+    offset = np.empty(n_rows)
+    rows = [(component, mean) for components, mean in published.pcas for component in components]
+
+    def fold_row(index: int) -> None:
+        component, mean = rows[index]
+        in_double = component.astype(np.float64)
+        offset[index] = -in_double @ mean
+        np.divide(in_double, published.scale, out=matrix[index], casting="same_kind")
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets go of the lock
+        list(pool.map(fold_row, range(n_rows)))
+    for name, array in (("scaler and PCA", matrix), ("scaler mean", published.mean), ("PCA mean", offset)):
+        if not np.isfinite(array.sum(dtype=np.float64)):
+            raise CorruptedFileError(f"{path} has NaN or infinite values in its {name}. Get the file again.")
+    return Weights(
+        published.mean.astype(np.float32),
+        matrix,
+        offset.astype(np.float32),
+        len(published.pcas),
+        {name: _rows_of(parts, path) for name, parts in published.regressions.items()},
+        {name: _intercepts(parts) for name, parts in published.regressions.items()},
+    )
+
+
+def _rows_of(parts: list[tuple[Floats, Floats]], path: Path) -> Rows:
+    """Rows of the regressions' coefficients, repeats one after another; only they are touched."""
+    n_units = len(parts[0][1])
+
+    def rows(indices: NDArray[np.intp]) -> NDArray[np.float32]:
+        found = np.empty((len(indices), parts[0][0].shape[1]), np.float32)
+        for repeat, (coefficients, _) in enumerate(parts):
+            own = indices // n_units == repeat
+            found[own] = coefficients[indices[own] - repeat * n_units]
+        if not np.isfinite(found).all():
+            raise CorruptedFileError(f"{path} has NaN or infinite regression coefficients. Get the file again.")
+        return found
+
+    return rows
+
+
+def _intercepts(parts: list[tuple[Floats, Floats]]) -> NDArray[np.float32]:
+    return np.concatenate([intercepts for _, intercepts in parts]).astype(np.float32)
+
+
+def read_converted(path: Path, outputs: list[str]) -> Weights:
+    """The folded weights in a file that `convert` wrote."""
+    names = ["centre", "matrix", "offset", "n_pcas", *(f"{output}.intercept" for output in outputs)]
+    tensors = read_safetensors(path, names, mapped=True)
+    return Weights(
+        tensors["centre"],
+        tensors["matrix"],
+        tensors["offset"],
+        int(tensors["n_pcas"][0]),
+        {output: _row_reader(path, f"{output}.coefficient") for output in outputs},
+        {output: tensors[f"{output}.intercept"] for output in outputs},
+    )
+
+
+def _row_reader(path: Path, name: str) -> Rows:
+    return lambda indices: read_rows(path, name, indices)
