@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,16 @@ BUILT_IN = [
     for model_id in MODEL_IDS
     if (files := model_registry.get_card(model_id).files) is not None and files.store == "built_in"
 ]
+PUBLISHED = [model_id for model_id in MODEL_IDS if model_id not in BUILT_IN]
 on_every_model = pytest.mark.parametrize("model_id", MODEL_IDS)
+SELECTABLE = [
+    model_id
+    for model_id in PUBLISHED
+    if any(selector.kind != "file" for selector in model_registry.get_card(model_id).select.values())
+]
+on_every_published_model = pytest.mark.parametrize(
+    "model_id", [pytest.param(model_id, marks=pytest.mark.xdist_group("published")) for model_id in PUBLISHED]
+)
 on_every_built_in_model = pytest.mark.parametrize("model_id", BUILT_IN)
 
 
@@ -42,12 +52,30 @@ def load(model_id: str, **parameters: Any) -> Any:
     return BERG().get_encoding_model(model_id, device="cpu", **parameters)
 
 
+def load_published(berg_dir: Path, model_id: str, selection: dict[str, Any] | None = None, **changed: Any) -> Any:
+    """A model from random files; what it needs is as in the examples of its card."""
+    parameters = {**required_by(model_registry.get_card(model_id).parameters), **changed}
+    selection = {**parameters.pop("selection", {}), **(selection or {})}
+    return BERG(berg_dir).get_encoding_model(model_id, device="cpu", selection=selection or None, **parameters)
+
+
+def required_by(described: dict[str, Any]) -> dict[str, Any]:
+    """An example of each parameter that is required, and of each required key of the selection."""
+    return {
+        name: required_by(parameter.properties) if parameter.properties else parameter.example
+        for name, parameter in described.items()
+        if parameter.required
+    }
+
+
 def as_tuple(responses: Any) -> tuple[np.ndarray, ...]:
     return responses if isinstance(responses, tuple) else (responses,)
 
 
 def test_there_are_models_to_test() -> None:
     assert BUILT_IN
+    assert len(PUBLISHED) >= 3
+    assert len(SELECTABLE) >= 2
     assert sorted(MODEL_IDS) == MODEL_IDS
     assert not model_registry.PROBLEMS
 
@@ -114,6 +142,120 @@ def test_one_stimulus_and_one_unit_keep_their_axes(model_id: str) -> None:
         assert one[index].ndim == whole[index].ndim
         assert one[index].shape[axis] == 1
         np.testing.assert_allclose(one[index], np.take(whole[index], [2], axis), rtol=1e-5, atol=1e-6)
+
+
+@on_every_published_model
+def test_published_models_return_float32_with_the_axes_of_the_card(model_id: str, berg_dir: Path) -> None:
+    model, images = load_published(berg_dir, model_id), stimuli(model_id)
+    before, state = images.copy(), global_state()
+    responses, metadata = BERG().encode(model, images, return_metadata=True)
+    assert global_state() == state
+    np.testing.assert_array_equal(images, before)
+    card = model_registry.get_card(model_id)
+    for array, output in zip(as_tuple(responses), card.outputs, strict=True):
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all()
+        assert array.std() > 0
+        assert array.ndim == len(output.axes)
+        assert len(array) == 3
+        for axis, values in metadata["responses"][output.name]["coordinates"].values():
+            assert len(values) == array.shape[output.axes.index(axis)]
+    assert label_responses(responses, metadata) is not None
+
+
+def global_state() -> Any:
+    return torch.get_rng_state().tolist(), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+
+
+def example_selections(model_id: str) -> dict[str, Any]:
+    """For each key of a selection one value, made of what the card says of it."""
+    card = model_registry.get_card(model_id)
+    described = card.parameters["selection"].properties or {}
+    found = {}
+    for key, selector in card.select.items():
+        if selector.kind == "mask":
+            length = card.axes[str(selector.axis)].length
+            found[key] = (np.arange(length) % 50 == 3).astype(int)
+        elif selector.kind != "file":
+            found[key] = described[key].example
+    return found
+
+
+@pytest.mark.xdist_group("published")
+@pytest.mark.parametrize("model_id", SELECTABLE)
+def test_selected_responses_are_columns_of_all_responses(model_id: str, berg_dir: Path) -> None:
+    images = stimuli(model_id, 2)
+    card = model_registry.get_card(model_id)
+    whole = as_tuple(BERG().encode(load_published(berg_dir, model_id), images))
+    for key, value in example_selections(model_id).items():
+        model = load_published(berg_dir, model_id, {key: value})
+        for array, all_of_it, output in zip(as_tuple(BERG().encode(model, images)), whole, card.outputs, strict=True):
+            columns = all_of_it
+            for axis, name in enumerate(output.axes[1:], start=1):
+                columns = np.take(columns, model.indices_of(output.name, name), axis)
+            assert array.shape == columns.shape
+            np.testing.assert_allclose(array, columns, atol=1e-6, rtol=1e-6)
+        assert any(len(places) < size for places, size in zip(model.indices.values(), sizes(whole), strict=True))
+
+
+def sizes(responses: tuple[np.ndarray, ...]) -> list[int]:
+    return [size for array in responses for size in array.shape[1:]]
+
+
+@pytest.mark.xdist_group("published")
+@pytest.mark.parametrize("model_id", SELECTABLE)
+def test_one_stimulus_and_one_unit_of_a_published_model_keep_their_axes(model_id: str, berg_dir: Path) -> None:
+    images = stimuli(model_id, 1)
+    card = model_registry.get_card(model_id)
+    whole = as_tuple(BERG().encode(load_published(berg_dir, model_id), images))
+    assert all(len(array) == 1 for array in whole)
+    for key, value in example_selections(model_id).items():
+        selector = card.select[key]
+        if selector.kind == "roi":
+            continue
+        one = value[:1] if selector.kind == "name" else (np.cumsum(value) * value == 1).astype(int)
+        for array, output in zip(
+            as_tuple(BERG().encode(load_published(berg_dir, model_id, {key: one}), images)), card.outputs, strict=True
+        ):
+            assert array.ndim == len(output.axes)
+            assert len(array) == 1
+            if selector.output in (None, output.name):
+                assert array.shape[output.axes.index(str(selector.axis))] == 1
+
+
+@on_every_published_model
+def test_the_batch_size_of_a_published_model_does_not_matter(model_id: str, berg_dir: Path) -> None:
+    model, images = load_published(berg_dir, model_id), stimuli(model_id, 5)
+    together = as_tuple(BERG().encode(model, images, batch_size=5))
+    for size in (1, 2):
+        for ours, theirs in zip(as_tuple(BERG().encode(model, images, batch_size=size)), together, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@on_every_published_model
+@pytest.mark.parametrize("dtype", [np.int64, ">i4"])
+def test_any_integer_dtype_gives_a_published_model_the_same_numbers(model_id: str, dtype: Any, berg_dir: Path) -> None:
+    model, images = load_published(berg_dir, model_id), stimuli(model_id, 2)
+    for ours, theirs in zip(
+        as_tuple(BERG().encode(model, images.astype(dtype))), as_tuple(BERG().encode(model, images)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@on_every_published_model
+def test_a_published_model_can_be_cleaned_up_and_loaded_again(model_id: str, berg_dir: Path) -> None:
+    images = stimuli(model_id, 1)
+    with load_published(berg_dir, model_id) as model:
+        before = as_tuple(BERG().encode(model, images))
+        readout = [weakref.ref(tensor) for tensor in model.readout.buffers()]
+    gc.collect()
+    assert readout
+    assert not any(reference() is not None for reference in readout)
+    with pytest.raises(ModelNotLoadedError, match=re.escape("model.load_model()")):
+        BERG().encode(model, images)
+    model.load_model()
+    for one, other in zip(as_tuple(BERG().encode(model, images)), before, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @on_every_built_in_model

@@ -5,6 +5,7 @@ Models that ask for the same network, nodes, transform, precision and device sha
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,9 +105,10 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         network.load_state_dict(state, assign=True)
-    except Exception as error:
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CorruptedFileError(
-            f"{path} does not hold the weights of {name}: {str(error).splitlines()[0]} Delete it and get it again."
+            f"{path} does not hold the weights of {name}: {reason} Delete it and get it again."
         ) from error
     return network, entry.transforms()
 

@@ -61,7 +61,7 @@ class EncodingModel(BaseModelInterface):
         self.selection = check_selection(self.card, selection)
         self.device = resolve_device(device)
         self.berg_dir = berg_dir
-        self.metadata = self._read_metadata()
+        self.metadata = self.read_metadata(berg_dir, self.file_values)
         self.indices = resolve_selection(self.card, self.selection, self.metadata)
         self.features: torch.nn.Module | None = None
         self.readout: torch.nn.Module | None = None
@@ -83,6 +83,11 @@ class EncodingModel(BaseModelInterface):
         readout
             Features -> a tuple of responses, one per output, shape (batch, ...).
         """
+
+    @classmethod
+    def read_metadata(cls, berg_dir: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The metadata for these parameters and this selection; families with several files override it."""
+        return store.read_metadata(store.metadata_path(cls.card, berg_dir, values))
 
     @classmethod
     def weights_paths(cls, berg_dir: str | None, values: Mapping[str, Any], published: bool = False) -> list[Path]:
@@ -121,7 +126,7 @@ class EncodingModel(BaseModelInterface):
             raise InvalidParameterError(f"The weights of {cls.card.model_id} are built in and need no conversion.")
         written = []
         for path in cls.weights_paths(berg_dir, values, published=True):
-            source = {"source": path.name, store.SOURCE: store.fingerprint(path)}
+            source = {store.SOURCE: store.fingerprint(path)}  # alone: safetensors writes several in any order
             target = path.with_suffix(".safetensors")
             write_safetensors(target, cls.converted_tensors(path, values), source)
             written.append(target)
@@ -231,7 +236,7 @@ class EncodingModel(BaseModelInterface):
         given = {**(selection or {}), **keys}
         chosen = check_selection(cls.card, given) if given else {}  # metadata can be had without one
         values = {**validate_parameters(cls.card, parameters), **chosen}
-        return store.read_metadata(store.metadata_path(cls.card, berg_dir, values))
+        return cls.read_metadata(berg_dir, values)
 
     @classmethod
     def get_model_id(cls) -> str:
@@ -283,9 +288,6 @@ class EncodingModel(BaseModelInterface):
     def file_values(self) -> dict[str, Any]:
         """What file names may be made of: the parameters, and the selection."""
         return {**self.parameters, **self.selection}
-
-    def _read_metadata(self) -> dict[str, Any]:
-        return store.read_metadata(store.metadata_path(self.card, self.berg_dir, self.file_values))
 
     def _loaded(self) -> tuple[torch.nn.Module, torch.nn.Module]:
         if self.features is None or self.readout is None:

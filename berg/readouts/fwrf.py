@@ -31,6 +31,9 @@ class FeatureWeightedReceptiveField(nn.Module):
         Shape (n_voxels, n_channels), over the channels of all groups.
     bias
         Shape (n_voxels,).
+    dtype
+        Of the matrix products. The arithmetic behind them stays in float32, which costs little: in bfloat16
+        it would cost accuracy.
     compiled
         Compile the arithmetic around the matrix products for this machine.
     """
@@ -38,7 +41,12 @@ class FeatureWeightedReceptiveField(nn.Module):
     bias: Tensor
 
     def __init__(
-        self, receptive_fields: Sequence[Tensor], weights: Tensor, bias: Tensor, compiled: bool = False
+        self,
+        receptive_fields: Sequence[Tensor],
+        weights: Tensor,
+        bias: Tensor,
+        dtype: torch.dtype = torch.float32,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.saturate = compile_once(saturate) if compiled else saturate
@@ -48,14 +56,14 @@ class FeatureWeightedReceptiveField(nn.Module):
         n_channels = weights.shape[1] // len(receptive_fields)
         for group, logits in enumerate(receptive_fields):
             pooling = torch.softmax(logits.flatten(1).float(), dim=1)  # (n_voxels, n_pixels)
-            self.register_buffer(f"pooling{group}", pooling)
+            self.register_buffer(f"pooling{group}", pooling.to(dtype))
             own = weights[:, group * n_channels : (group + 1) * n_channels]
             self.register_buffer(f"weights{group}", own.float().contiguous())
         self.register_buffer("bias", bias.float())
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Responses, shape (batch, n_voxels), to feature maps of shape (batch, channels, height, width)."""
-        responses = self.bias.float().repeat(len(maps[0]), 1)
+        responses = self.bias.repeat(len(maps[0]), 1)
         for group, feature_map in enumerate(maps):
             pooling, weights = getattr(self, f"pooling{group}"), getattr(self, f"weights{group}")
             by_pixel = self.saturate(feature_map.permute(0, 2, 3, 1).flatten(1, 2))  # (batch, pixels, channels)
@@ -82,4 +90,4 @@ def saturate(x: Tensor) -> Tensor:
 
 def weighted_sum(pooled: Tensor, weights: Tensor) -> Tensor:
     """Responses, shape (batch, n_voxels), of pooled features (batch, n_voxels, n_channels)."""
-    return (saturate(pooled) * weights).sum(-1)
+    return (saturate(pooled.to(weights.dtype)) * weights).sum(-1)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from published import layouts
 
 from berg.core.exceptions import DeviceError
 from berg.models.device import resolve_device
@@ -28,6 +31,39 @@ def test_memory_does_not_grow_with_the_number_of_stimuli() -> None:
     )
     # All 800 as float32 would be 39 MB, their luminance at the working resolution 82 MB.
     assert many - few < 20
+
+
+PEAK_MEMORY_FROM_DISK = """
+import resource, sys
+import numpy as np
+from berg import BERG
+
+berg_dir, images, out, n_images = *sys.argv[1:4], int(sys.argv[4])
+model = BERG(berg_dir).get_encoding_model("fmri-nsd-fwrf", device="cpu", subject=1, selection={"roi": "V1"})
+stimuli = np.load(images, mmap_mode="r")[:n_images]
+responses = np.lib.format.open_memmap(out, "w+", np.float32, (n_images, 100))
+model.generate_response(stimuli, out=responses, show_progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images_on_disk(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    layouts.write_fwrf(tmp_path, 1, "V1", rng, n_voxels=100)
+    images = tmp_path / "images.npy"
+    np.save(images, rng.integers(0, 256, (600, 3, 224, 224), dtype=np.uint8))
+    few, many = (peak_memory(tmp_path, images, tmp_path / "responses.npy", n_images) for n_images in (200, 600))
+    # 400 more images are 60 MB, mapped or read; as float32 240 MB.
+    assert many - few < 40
+    responses = np.load(tmp_path / "responses.npy")
+    assert responses.shape == (600, 100)
+    assert responses.std(axis=0).min() > 0
+
+
+def peak_memory(*arguments: object) -> float:
+    command = [sys.executable, "-c", PEAK_MEMORY_FROM_DISK, *map(str, arguments)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cpu", "cpu"), ("auto", None)])

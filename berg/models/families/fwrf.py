@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from berg.core.exceptions import CorruptedFileError, MissingFileError, ModelLoadError
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, ModelLoadError, listing
 from berg.core.model_card import CardPart
-from berg.features.gnet import GNet
+from berg.core.selection import look_up
+from berg.features.gnet import MAP_SIZES, GNet
 from berg.models.encoding_model import EncodingModel
 from berg.readouts.fwrf import FeatureWeightedReceptiveField, compile_once, saturate
 from berg.weights import store
@@ -53,7 +54,8 @@ class FWRFModel(EncodingModel):
         self.card.part("features", Features)
         if self.parameters["compile"]:
             check_compiler()
-        parts = [self._part(path) for path in self.weights_paths(self.berg_dir, self.file_values)]
+        dtype = getattr(torch, self.parameters["precision"])
+        parts = [self._part(path, dtype) for path in self.weights_paths(self.berg_dir, self.file_values)]
         n_voxels = sum(readout.n_voxels for _, readout in parts)
         expected = len(self.indices_of(self.card.outputs[0].name, "voxel"))
         if n_voxels != expected:
@@ -61,10 +63,9 @@ class FWRFModel(EncodingModel):
                 f"The weights of {self.card.model_id} for {self.file_values} have {n_voxels} voxels, its metadata "
                 f"{expected}. Get both again."
             )
-        dtype = getattr(torch, self.parameters.get("precision", "float32"))
         return (
             Networks([network for network, _ in parts], dtype),
-            Readouts([readout for _, readout in parts], dtype),
+            Readouts([readout for _, readout in parts]),
         )
 
     @classmethod
@@ -98,7 +99,7 @@ class FWRFModel(EncodingModel):
         named |= {f"fwrf/{name}": readout[name] for name in (*RECEPTIVE_FIELDS, "w", "b")}
         return {name: value.numpy() for name, value in named.items()}
 
-    def _part(self, path: Path) -> tuple[GNet, FeatureWeightedReceptiveField]:
+    def _part(self, path: Path, dtype: torch.dtype) -> tuple[GNet, FeatureWeightedReceptiveField]:
         network_state, readout_state = read_weights(path, self.parameters["subject"])
         with torch.device("meta"):  # no time for random first weights
             network = GNet()
@@ -106,14 +107,15 @@ class FWRFModel(EncodingModel):
         network.load_state_dict(network_state, assign=True)
         fields = [readout_state[name] for name in RECEPTIVE_FIELDS]
         return network, FeatureWeightedReceptiveField(
-            fields, readout_state["w"], readout_state["b"], self.parameters["compile"]
+            fields, readout_state["w"], readout_state["b"], dtype, self.parameters["compile"]
         )
 
-    def _read_metadata(self) -> dict[str, Any]:
-        """The metadata of the region; of several, those of each under its name, and what is per voxel side by side."""
+    @classmethod
+    def read_metadata(cls, berg_dir: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The metadata of the region; of several, values per voxel side by side, the others as {region: value}."""
         each = {
-            values["roi"]: store.read_metadata(store.metadata_path(self.card, self.berg_dir, values))
-            for values in values_per_roi(self.file_values)
+            roi_values.get("roi", ""): store.read_metadata(store.metadata_path(cls.card, berg_dir, roi_values))
+            for roi_values in values_per_roi(values)
         }
         return with_roi_labels(each)
 
@@ -131,23 +133,36 @@ def check_compiler() -> None:
 
 def values_per_roi(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the file names of each selected region are made of."""
-    rois = [values["roi"]] if isinstance(values["roi"], str) else values["roi"]
-    return [{**values, "roi": roi} for roi in rois]
+    roi = values.get("roi")
+    if roi is None:
+        return [dict(values)]
+    rois = [roi] if isinstance(roi, str) else list(roi)
+    if not rois or len(set(rois)) < len(rois):
+        reason = "no ROI" if not rois else "an ROI twice (OVWFA and OWFA are the same)"
+        raise InvalidParameterError(f"selection 'roi' names {reason}: {rois}. Try {{'roi': ['V1', 'V2']}}.")
+    return [{**values, "roi": name} for name in rois]
 
 
 def with_roi_labels(each: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """One metadata dict for the voxels of several regions, with the region of every voxel under ``fmri.roi``."""
-    merged: dict[str, Any] = {}
-    for section in next(iter(each.values())):
-        parts = {roi: metadata.get(section, {}) for roi, metadata in each.items()}
-        merged[section] = parts if len(each) > 1 else next(iter(parts.values()))
-    n_voxels = {roi: len(metadata["fmri"]["ncsnr"]) for roi, metadata in each.items()}
-    if len(each) > 1:
-        for section, parts in list(merged.items()):
-            merged[section] = _joined(parts, n_voxels)
+    n_voxels = {roi: _count_voxels(roi, metadata) for roi, metadata in each.items()}
+    if len(each) == 1:
+        merged = dict(next(iter(each.values())))
+    else:
+        sections = next(iter(each.values()))
+        merged = {key: _joined({roi: part.get(key, {}) for roi, part in each.items()}, n_voxels) for key in sections}
     labels = [roi for roi, count in n_voxels.items() for _ in range(count)]
     merged["fmri"] = {**merged["fmri"], "roi": np.array(labels, dtype="U")}
     return merged
+
+
+def _count_voxels(roi: str, metadata: Mapping[str, Any]) -> int:
+    ceilings = look_up(metadata, "fmri.ncsnr")
+    if not isinstance(ceilings, np.ndarray) or ceilings.ndim != 1:
+        raise CorruptedFileError(
+            f"The metadata of {roi} have no 'fmri.ncsnr' with one value per voxel. Get them again."
+        )
+    return len(ceilings)
 
 
 def _joined(parts: Mapping[str, Mapping[str, Any]], n_voxels: Mapping[str, int]) -> dict[str, Any]:
@@ -178,13 +193,13 @@ class Networks(torch.nn.Module):
 class Readouts(torch.nn.Module):
     """The feature maps of each network -> the responses of all voxels, side by side."""
 
-    def __init__(self, readouts: list[FeatureWeightedReceptiveField], dtype: torch.dtype) -> None:
+    def __init__(self, readouts: list[FeatureWeightedReceptiveField]) -> None:
         super().__init__()
-        self.readouts = torch.nn.ModuleList(readout.to(dtype) for readout in readouts)
+        self.readouts = torch.nn.ModuleList(readouts)
 
     def forward(self, maps: list[tuple[Tensor, ...]]) -> tuple[Tensor]:
         responses = [readout(part) for readout, part in zip(self.readouts, maps, strict=True)]
-        return (torch.cat(responses, dim=1).float(),)
+        return (torch.cat(responses, dim=1),)
 
 
 def read_weights(path: Path, subject: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -219,13 +234,15 @@ def _published(path: Path, subject: int) -> tuple[dict[str, Tensor], dict[str, T
 
 
 def _check_readout(path: Path, readout: dict[str, Tensor]) -> None:
-    n_voxels = len(readout["b"]) if "b" in readout else 0
-    shapes = {"rf0": (27, 27), "rf1": (25, 25), "rf2": (13, 13), "w": (768,), "b": ()}
+    bias = readout.get("b")
+    n_voxels = len(bias) if isinstance(bias, Tensor) and bias.ndim == 1 else 0
+    shapes = {"b": (), "w": (768,), **{f"rf{group}": (size, size) for group, size in enumerate(MAP_SIZES)}}
     expected = {name: torch.empty((n_voxels, *shape), device="meta") for name, shape in shapes.items()}
     _check_names_and_shapes(path, expected, readout)
 
 
-def _check_names_and_shapes(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _check_names_and_shapes(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
+    """Each tensor is there with its shape, of numbers of its kind, all finite; and there is no other."""
     for name, tensor in expected.items():
         value = found.get(name)
         if not isinstance(value, Tensor) or value.shape != tensor.shape:
@@ -233,5 +250,9 @@ def _check_names_and_shapes(path: Path, expected: Mapping[str, Tensor], found: M
             raise CorruptedFileError(
                 f"{path}: '{name}' is {shape}, expected {tuple(tensor.shape)}. Get the file again."
             )
+        if value.is_floating_point() != tensor.is_floating_point():
+            raise CorruptedFileError(f"{path}: '{name}' holds {value.dtype} numbers. Get the file again.")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise CorruptedFileError(f"{path}: '{name}' has NaN or infinite values. Get the file again.")
+    if unknown := sorted(map(str, set(found) - set(expected))):
+        raise CorruptedFileError(f"{path} has weights that this model does not know: {listing(unknown)}.")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.exceptions import CorruptedFileError
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.model_card import CardPart, OutputArray
 from berg.core.selection import axis_length
 from berg.features.torchvision_network import expand, network_features
@@ -39,6 +39,7 @@ class Features(CardPart):
     extractor: str  # torchvision/NAME
     weights: str
     nodes: str | list[str]
+    n_features: int  # of all nodes together
     transform: Literal["preset", "as_trained"]
 
 
@@ -54,6 +55,7 @@ class Readout(CardPart):
 class Weights:
     """The folded weights of one subject; rows of the regressions are read when they are asked for."""
 
+    path: Path
     centre: NDArray[np.float32]  # (n_features,)
     matrix: NDArray[np.float32]  # (n_pcas * n_components, n_features)
     offset: NDArray[np.float32]  # (n_pcas * n_components,)
@@ -79,7 +81,9 @@ class LinearizingModel(EncodingModel):
             precision,
             self.device,
         )
-        return network, self._readout(self._read_weights(), getattr(torch, precision))
+        weights = self._read_weights()
+        _check_shapes(weights, stated.n_features)
+        return network, self._readout(weights, getattr(torch, precision))
 
     def _read_weights(self) -> Weights:
         (path,) = self.weights_paths(self.berg_dir, self.file_values)
@@ -112,10 +116,22 @@ class LinearizingModel(EncodingModel):
         for output in self.card.outputs:
             rows = self._rows(output)  # (n_repeats, n_units)
             flat = rows.ravel()
-            coefficient = weights.coefficients[output.name](flat).reshape(*rows.shape, -1)
-            coefficients.append(torch.from_numpy(coefficient))
-            intercepts.append(torch.from_numpy(weights.intercepts[output.name][flat].reshape(rows.shape)))
+            self._check_units(weights, output)
+            coefficient, intercept = weights.coefficients[output.name](flat), weights.intercepts[output.name][flat]
+            if not (np.isfinite(coefficient).all() and np.isfinite(intercept).all()):
+                raise CorruptedFileError(f"{weights.path} has NaN or infinite values in its regression. Get it again.")
+            coefficients.append(torch.from_numpy(coefficient.reshape(*rows.shape, coefficient.shape[1])))
+            intercepts.append(torch.from_numpy(intercept.reshape(rows.shape)))
         return LinearReadout(projection, coefficients, intercepts)
+
+    def _check_units(self, weights: Weights, output: OutputArray) -> None:
+        lengths = [axis_length(self.card, output.name, axis, self.metadata) for axis in output.axes[1:]]
+        found = len(weights.intercepts[output.name])
+        if found != np.prod(lengths):
+            raise CorruptedFileError(
+                f"{weights.path} has {found:,} units for output '{output.name}'; its axes {tuple(output.axes[1:])} "
+                f"have {' x '.join(f'{length}' for length in lengths)}. Get the file again."
+            )
 
     def _rows(self, output: OutputArray) -> NDArray[np.intp]:
         """The rows of the regression that belong to the selected units, shape (n_repeats, n_units)."""
@@ -203,6 +219,10 @@ class _Content:
 
 def fold(published: Published, path: Path) -> Weights:
     """Scaler and PCA as one matrix; see `berg.readouts.linear`."""
+    if not (np.isfinite(published.scale).all() and (published.scale > 0).all()):
+        raise CorruptedFileError(
+            f"{path} has zero, negative, NaN or infinite values as scales of its scaler. Get it again."
+        )
     n_rows = sum(len(components) for components, _ in published.pcas)
     matrix = np.empty((n_rows, len(published.scale)), np.float32)
     offset = np.empty(n_rows)
@@ -220,16 +240,17 @@ def fold(published: Published, path: Path) -> Weights:
         if not np.isfinite(array.sum(dtype=np.float64)):
             raise CorruptedFileError(f"{path} has NaN or infinite values in its {name}. Get the file again.")
     return Weights(
+        path,
         published.mean.astype(np.float32),
         matrix,
         offset.astype(np.float32),
         len(published.pcas),
-        {name: _rows_of(parts, path) for name, parts in published.regressions.items()},
+        {name: _rows_of(parts) for name, parts in published.regressions.items()},
         {name: _intercepts(parts) for name, parts in published.regressions.items()},
     )
 
 
-def _rows_of(parts: list[tuple[Floats, Floats]], path: Path) -> Rows:
+def _rows_of(parts: list[tuple[Floats, Floats]]) -> Rows:
     """Rows of the regressions' coefficients, repeats one after another; only they are touched."""
     n_units = len(parts[0][1])
 
@@ -238,8 +259,6 @@ def _rows_of(parts: list[tuple[Floats, Floats]], path: Path) -> Rows:
         for repeat, (coefficients, _) in enumerate(parts):
             own = indices // n_units == repeat
             found[own] = coefficients[indices[own] - repeat * n_units]
-        if not np.isfinite(found).all():
-            raise CorruptedFileError(f"{path} has NaN or infinite regression coefficients. Get the file again.")
         return found
 
     return rows
@@ -250,18 +269,39 @@ def _intercepts(parts: list[tuple[Floats, Floats]]) -> NDArray[np.float32]:
 
 
 def read_converted(path: Path, outputs: list[str]) -> Weights:
-    """The folded weights in a file that `convert` wrote."""
+    """The folded weights in a file that `convert` wrote, mapped: what is not used is not read."""
     names = ["centre", "matrix", "offset", "n_pcas", *(f"{output}.intercept" for output in outputs)]
-    tensors = read_safetensors(path, names, mapped=True)
+    try:
+        tensors = read_safetensors(path, names, mapped=True)
+        (n_pcas,) = tensors["n_pcas"]
+    except (InvalidParameterError, ValueError) as error:
+        raise CorruptedFileError(f"{path}: {error} Delete it and make it anew with:  berg convert") from error
     return Weights(
+        path,
         tensors["centre"],
         tensors["matrix"],
         tensors["offset"],
-        int(tensors["n_pcas"][0]),
+        int(n_pcas),
         {output: _row_reader(path, f"{output}.coefficient") for output in outputs},
         {output: tensors[f"{output}.intercept"] for output in outputs},
     )
 
 
 def _row_reader(path: Path, name: str) -> Rows:
-    return lambda indices: read_rows(path, name, indices)
+    def rows(indices: NDArray[np.intp]) -> NDArray[np.float32]:
+        try:
+            return read_rows(path, name, indices)
+        except InvalidParameterError as error:
+            raise CorruptedFileError(f"{path}: {error} Delete it and make it anew with:  berg convert") from error
+
+    return rows
+
+
+def _check_shapes(weights: Weights, n_features: int) -> None:
+    n_rows = len(weights.offset)
+    fits = weights.matrix.shape == (n_rows, n_features) and weights.centre.shape == (n_features,)
+    if not fits or weights.n_pcas < 1 or n_rows % weights.n_pcas:
+        raise CorruptedFileError(
+            f"{weights.path} has {weights.n_pcas} PCA(s) of shape {weights.matrix.shape}; this model's network has "
+            f"{n_features} features. It is the file of another model, or damaged; get it again."
+        )

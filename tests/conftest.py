@@ -1,0 +1,73 @@
+"""Files of the published models, with random numbers, written once for all tests that need them.
+
+Such tests carry the mark ``xdist_group("published")``: with ``--dist loadgroup`` one worker runs them
+all, so that the backbone lies once on disk and once in memory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from published import layouts, reference
+
+FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.Floats]]
+
+
+@pytest.fixture(scope="session")
+def torch_home() -> Iterator[Path]:
+    """Where torchvision finds a random ViT-B/32."""
+    # Not tmp_path: pytest keeps that of the last three runs, 353 MB each.
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        layouts.write_backbone(Path(folder), np.random.default_rng(0))
+        patch.setenv("TORCH_HOME", folder)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def statistics(torch_home: Path) -> layouts.FeatureStatistics:
+    """A scaler and eight principal components, fitted to features of the backbone."""
+    images = layouts.random_images(np.random.default_rng(1), 16, 96, 128)
+    return layouts.fitted_statistics(reference.network_features(images, torch_home, dtype=np.float32), 8)
+
+
+@pytest.fixture(scope="session")
+def berg_dir(statistics: layouts.FeatureStatistics) -> Iterator[Path]:
+    """Subject 1 on fsaverage, subjects 1 to 3 of EEG with a PCA layout each, some ROIs of fwRF."""
+    rng = np.random.default_rng(2)
+    with tempfile.TemporaryDirectory() as folder:
+        berg_dir = Path(folder)
+        layouts.write_fsaverage(berg_dir, 1, rng, statistics=statistics)
+        layouts.write_eeg(berg_dir, 1, rng, statistics=statistics, pca_layout="single")
+        layouts.write_eeg(berg_dir, 2, rng, statistics=statistics, pca_layout="per_repeat")
+        layouts.write_eeg(berg_dir, 3, rng, statistics=statistics, pca_layout="sklearn")
+        for roi, n_voxels in (("V1", 21), ("V2", 5), ("OWFA", 3), ("lateral", 8)):
+            layouts.write_fwrf(berg_dir, 1, roi, rng, n_voxels=n_voxels)
+        yield berg_dir
+
+
+@pytest.fixture
+def own_berg_dir(berg_dir: Path) -> Iterator[Path]:
+    """The same files for a test that adds some or replaces some; links, which cost nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in berg_dir.rglob("*.*"):
+            link = Path(folder, path.relative_to(berg_dir))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def features_of(torch_home: Path) -> FeaturesOf:
+    """Three images of a size, and their features after a transform in float64; each computed once."""
+
+    @cache
+    def features_of(size: tuple[int, int], transform: str) -> tuple[reference.Images, reference.Floats]:
+        images = layouts.random_images(np.random.default_rng(size), 3, *size)
+        return images, reference.network_features(images, torch_home, transform=transform)
+
+    return features_of
