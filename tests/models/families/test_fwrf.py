@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -317,3 +318,12 @@ def responses_of_floats(image: Tensor, berg_dir: Path) -> Tensor:
     readout = {name: tensor.double() for name, tensor in best_params["fwrfs"][1].items()}
     maps = reference.gnet_maps(encoder, image / 255 - encoder["mu"])
     return reference.fwrf_readout(readout, [feature_map[0] for feature_map in maps])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+@pytest.mark.parametrize("n_images", [1, 5])
+def test_a_compiled_readout_gives_the_same(n_images: int, berg_dir: Path) -> None:
+    images = layouts.random_images(np.random.default_rng(13), n_images)
+    plain, compiled = (BERG().encode(load(berg_dir, "V1", compile=c), images) for c in (False, True))
+    np.testing.assert_allclose(compiled, plain, atol=1e-5 * plain.std())
