@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/berg demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

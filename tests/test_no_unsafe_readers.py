@@ -63,8 +63,9 @@ def _of_import(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
 def _of_name(dotted: str) -> Iterator[str]:
     parent, _, name = dotted.rpartition(".")
     unsafe = {"yaml": UNSAFE_YAML, "builtins": RUN_CODE, "torch.hub": {"load"}, "torch.jit": {"load"}}
-    # Of pickle only the letters of its language may be used, which are spelt in capitals.
-    if name in unsafe.get(parent, UNSAFE_ANYWHERE) or (parent == "pickle" and not name.isupper()):
+    # Of pickle only the letters of its language may be used, which are spelt in capitals, and its error.
+    harmless = name.isupper() or name == "UnpicklingError"
+    if name in unsafe.get(parent, UNSAFE_ANYWHERE) or (parent == "pickle" and not harmless):
         yield dotted
 
 
