@@ -351,9 +351,15 @@ def _encode_batch(
                 computed[id(features)] = features(batch.to(model.device))
             responses = readout(computed[id(features)])
         for array, response in zip(own, responses, strict=True):
-            # Not into a slice of it, which of a dataset would be a copy.
-            array[places] = response.reshape(len(batch), *array.shape[1:]).float().cpu().numpy()
+            _write(array, places, response.reshape(len(batch), *array.shape[1:]))
             release_pages(array)
+
+
+def _write(array: Any, places: slice, responses: torch.Tensor) -> None:
+    if isinstance(array, np.ndarray) and min(array.strides, default=0) >= 0:  # in one step, on all cores
+        torch.from_numpy(array[places]).copy_(responses)
+    else:  # a dataset, of which a slice would be a copy
+        array[places] = responses.float().cpu().numpy()
 
 
 @contextmanager

@@ -88,6 +88,9 @@ class LinearReadout(nn.Module):
 
     def _regress(self, components: Tensor, index: int) -> Tensor:
         coefficient, intercept = getattr(self, f"coefficient{index}"), getattr(self, f"intercept{index}")
+        if components.shape[1] == 1:  # one PCA for all repeats: one matrix product, its result in order
+            flat = functional.linear(components[:, 0].to(coefficient), coefficient.flatten(0, 1), intercept.flatten())
+            return flat.reshape(len(flat), *intercept.shape)
         by_repeat = components.to(coefficient.dtype).transpose(0, 1)  # (n_pcas, batch, n_components)
         responses = torch.matmul(by_repeat, coefficient.transpose(1, 2))  # (n_repeats, batch, n_units)
         by_stimulus: Tensor = responses.transpose(0, 1) + intercept
