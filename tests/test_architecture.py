@@ -9,11 +9,12 @@ PACKAGE = Path(berg.__file__).parent
 
 # Downwards only. A room may import itself and what stands here (design: who may import whom).
 MAY = {
-    "core": "", "interfaces": "core", "features": "core", "readouts": "core", "weights": "core",
+    "core": "", "interfaces": "core", "kernels": "core", "weights": "core",
+    "features": "kernels core", "readouts": "kernels core",
     "responses": "core", "evaluation": "core", "plotting": "core",
-    "models": "interfaces features readouts weights responses core",
-    "fitting": "models evaluation responses weights features readouts interfaces core",
-    "experiments": "models evaluation responses weights features readouts interfaces core",
+    "models": "interfaces features readouts kernels weights responses core",
+    "fitting": "models evaluation responses weights features readouts kernels interfaces core",
+    "experiments": "models evaluation responses weights features readouts kernels interfaces core",
     "cli": "*", "app": "*", "__init__": "core", "__main__": "cli",
 }  # fmt: skip
 HEAVY = {"torch", "torchvision", "xarray", "matplotlib"}  # none of them in core, at any level

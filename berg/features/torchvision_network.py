@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision.transforms import functional
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, did_you_mean
+from berg.features.fused_layers import with_fused_layers
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -30,12 +31,12 @@ class NetworkFeatures(nn.Module):
 
     def __init__(self, network: nn.Module, nodes: Sequence[str], transform: Transform, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network = network.to(dtype)
+        self.network = with_fused_layers(network.to(dtype), nodes)
         self.transform = transform
         self.dtype = dtype
         self._layers: dict[str, Tensor] = {}
         self.nodes = list(nodes)
-        modules = dict(network.named_modules())
+        modules = dict(self.network.named_modules())
         for node in self.nodes:
             if node not in modules:
                 raise InvalidParameterError(f"The network has no module '{node}'.{did_you_mean(node, modules)}")
@@ -170,7 +171,7 @@ def preset_transform(preset: Any) -> Transform:
 def _normalised(pictures: Tensor, preset: Any) -> Tensor:
     """Pictures with values in [0, 255], brought to the mean and standard deviation that the network was trained on."""
     mean, std = (pictures.new_tensor(values).view(3, 1, 1) * 255 for values in (preset.mean, preset.std))
-    return (pictures - mean) / std
+    return (pictures - mean).div_(std)
 
 
 def as_trained_transform(preset: Any) -> Transform:

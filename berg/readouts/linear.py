@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from berg.kernels.linear import linear
 
 
 class Projection(nn.Module):
@@ -54,7 +55,7 @@ class Projection(nn.Module):
         start = 0
         for layer in layers:
             columns = slice(start, start + layer.shape[1])
-            projected = functional.linear(layer - self.centre[columns], self.matrix[:, columns])
+            projected = linear(layer - self.centre[columns], self.matrix[:, columns])
             components = components + projected.float()
             start = columns.stop
         return components.reshape(len(components), self.n_pcas, -1)
@@ -89,9 +90,10 @@ class LinearReadout(nn.Module):
     def _regress(self, components: Tensor, index: int) -> Tensor:
         coefficient, intercept = getattr(self, f"coefficient{index}"), getattr(self, f"intercept{index}")
         if components.shape[1] == 1:  # one PCA for all repeats: one matrix product, its result in order
-            flat = functional.linear(components[:, 0].to(coefficient), coefficient.flatten(0, 1), intercept.flatten())
+            flat = linear(components[:, 0].to(coefficient), coefficient.flatten(0, 1), intercept.flatten())
             return flat.reshape(len(flat), *intercept.shape)
         by_repeat = components.to(coefficient.dtype).transpose(0, 1)  # (n_pcas, batch, n_components)
-        responses = torch.matmul(by_repeat, coefficient.transpose(1, 2))  # (n_repeats, batch, n_units)
-        by_stimulus: Tensor = responses.transpose(0, 1) + intercept
-        return by_stimulus
+        return torch.stack(
+            [linear(*each) for each in zip(by_repeat, coefficient, intercept, strict=True)],
+            dim=1,
+        )

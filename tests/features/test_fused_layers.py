@@ -1,0 +1,82 @@
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from berg.features.fused_layers import FusedLinear, SelfAttention, with_fused_layers
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    torch.manual_seed(0)
+    network = torchvision.models.VisionTransformer(32, 16, 2, 2, 24, 48, num_classes=5).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def outputs(network, nodes, x):
+    found = {}
+    modules = dict(network.named_modules())
+    for node in nodes:
+        modules[node].register_forward_hook(lambda module, inputs, output, node=node: found.update({node: output}))
+    with torch.no_grad():
+        return network(x), found
+
+
+NODES = [
+    [],
+    ["encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1"],
+    ["encoder.layers.encoder_layer_0.mlp.0"],
+    ["encoder.layers.encoder_layer_0.mlp.1", "encoder.layers.encoder_layer_1.mlp"],
+    ["heads.head"],
+]
+
+
+@pytest.mark.parametrize("nodes", NODES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_node_puts_out_what_it_did(transformer, nodes, dtype):
+    x = torch.randn(3, 3, 32, 32, dtype=dtype)
+    expected, expected_nodes = outputs(copy.deepcopy(transformer).to(dtype), nodes, x)
+    fused = with_fused_layers(copy.deepcopy(transformer).to(dtype), nodes)
+    found, found_nodes = outputs(fused, nodes, x)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    assert list(found_nodes) == list(expected_nodes)
+    for node, output in expected_nodes.items():
+        torch.testing.assert_close(found_nodes[node], output, atol=2e-5, rtol=1e-4)
+    assert any(isinstance(module, SelfAttention) for module in fused.modules())
+    assert not any(type(module) is nn.Linear for module in fused.modules())
+
+
+def test_a_node_inside_the_attention_keeps_the_attention(transformer):
+    inside = "encoder.layers.encoder_layer_0.self_attention.out_proj"
+    fused = with_fused_layers(copy.deepcopy(transformer), [inside])
+    assert inside in dict(fused.named_modules())
+
+
+@pytest.mark.parametrize("name", ["swin_t", "convnext_tiny", "resnet18", "efficientnet_b0", "alexnet"])
+def test_other_networks_give_what_they_gave(name):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network(x)
+        found = with_fused_layers(copy.deepcopy(network))(x)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_are_shared_and_not_copied(transformer):
+    network = copy.deepcopy(transformer)
+    before = {parameter.data_ptr() for parameter in network.parameters()}
+    fused = with_fused_layers(network)
+    assert {parameter.data_ptr() for parameter in fused.parameters()} == before
+    assert any(isinstance(module, FusedLinear) and module.gelu for module in fused.modules())
+
+
+def test_attention_between_different_tensors_is_refused():
+    attention = SelfAttention(nn.MultiheadAttention(8, 2, batch_first=True))
+    x = torch.zeros(1, 2, 8)
+    with pytest.raises(NotImplementedError, match="only self-attention"):
+        attention(x, x.clone(), x)
