@@ -8,6 +8,7 @@ published ``.npy`` files, or from the ``.safetensors`` that `convert` makes of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -114,9 +115,10 @@ class LinearizingModel(EncodingModel):
         )
         coefficients, intercepts = [], []
         for output in self.card.outputs:
-            rows = self._rows(output)  # (n_repeats, n_units)
+            lengths = {axis: axis_length(self.card, output.name, axis, self.metadata) for axis in output.axes[1:]}
+            _check_units(weights, output, lengths)
+            rows = self._rows(output, lengths)  # (n_repeats, n_units)
             flat = rows.ravel()
-            self._check_units(weights, output)
             coefficient, intercept = weights.coefficients[output.name](flat), weights.intercepts[output.name][flat]
             if not (np.isfinite(coefficient).all() and np.isfinite(intercept).all()):
                 raise CorruptedFileError(f"{weights.path} has NaN or infinite values in its regression. Get it again.")
@@ -124,24 +126,24 @@ class LinearizingModel(EncodingModel):
             intercepts.append(torch.from_numpy(intercept.reshape(rows.shape)))
         return LinearReadout(projection, coefficients, intercepts)
 
-    def _check_units(self, weights: Weights, output: OutputArray) -> None:
-        lengths = [axis_length(self.card, output.name, axis, self.metadata) for axis in output.axes[1:]]
-        found = len(weights.intercepts[output.name])
-        if found != np.prod(lengths):
-            raise CorruptedFileError(
-                f"{weights.path} has {found:,} units for output '{output.name}'; its axes {tuple(output.axes[1:])} "
-                f"have {' x '.join(f'{length}' for length in lengths)}. Get the file again."
-            )
-
-    def _rows(self, output: OutputArray) -> NDArray[np.intp]:
+    def _rows(self, output: OutputArray, lengths: Mapping[str, int]) -> NDArray[np.intp]:
         """The rows of the regression that belong to the selected units, shape (n_repeats, n_units)."""
         axes = [axis for axis in output.axes[1:] if axis != REPETITION]
-        lengths = [axis_length(self.card, output.name, axis, self.metadata) for axis in axes]
+        sizes = [lengths[axis] for axis in axes]
         selected = np.ix_(*(self.indices_of(output.name, axis) for axis in axes))
-        units = np.ravel_multi_index(selected, lengths).ravel()
+        units = np.ravel_multi_index(selected, sizes).ravel()
         if REPETITION not in output.axes:
             return units[None]
-        return self.indices_of(output.name, REPETITION)[:, None] * int(np.prod(lengths)) + units
+        return self.indices_of(output.name, REPETITION)[:, None] * math.prod(sizes) + units
+
+
+def _check_units(weights: Weights, output: OutputArray, lengths: Mapping[str, int]) -> None:
+    found = len(weights.intercepts[output.name])
+    if found != math.prod(lengths.values()):
+        raise CorruptedFileError(
+            f"{weights.path} has {found:,} units for output '{output.name}'; its axes {tuple(lengths)} "
+            f"have {' x '.join(f'{length}' for length in lengths.values())}. Get the file again."
+        )
 
 
 @dataclass(frozen=True)
