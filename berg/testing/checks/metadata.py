@@ -1,0 +1,157 @@
+"""Checks of the metadata."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from berg.core.berg import BERG
+from berg.core.exceptions import CorruptedFileError
+from berg.core.layout import METADATA, ModelId
+from berg.core.selection import coordinates
+from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.model_under_test import ModelUnderTest, takes
+from berg.testing.selections import Selections
+
+OF_THE_INSTANCE = ("model", "responses")  # what a loaded model adds
+
+
+@check("Return a dict from get_metadata, with texts as keys.")
+def metadata_are_a_dict(model: ModelUnderTest) -> Faults:
+    """The metadata are a dict with texts as keys."""
+    found = model.loaded and model.first_run.metadata
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        yield f"get_metadata returned a {type(found).__name__}"
+
+
+@check("Make get_metadata a class method that takes berg_dir, the parameters and the selection.")
+def class_gives_metadata(model: ModelUnderTest) -> Faults:
+    """The class gives its metadata without an instance."""
+    found = model.made and model.model_class.get_metadata(berg_dir=model.berg.berg_dir, **_arguments(model))
+    if not isinstance(found, dict):
+        yield f"get_metadata of the class returned a {type(found).__name__}"
+
+
+@check("Read the metadata file alone in get_metadata: no load_model, no weights file.")
+def metadata_need_no_weights(model: ModelUnderTest) -> Faults:
+    """BERG.get_model_metadata reads no weights, and works where there are none."""
+    with _loading_forbidden(model), _without_weights(model) as berg_dir:
+        found = BERG(berg_dir).get_model_metadata(model.model_id, **_arguments(model))
+    if not isinstance(found, dict):
+        yield f"get_model_metadata returned a {type(found).__name__}"
+
+
+@check("Let get_metadata of the instance return the same as that of the class.")
+def class_and_instance_agree(model: ModelUnderTest) -> Faults:
+    """The metadata of the class are those of the instance; a loaded model may add 'model' and 'responses'."""
+    of_instance = model.metadata
+    found = model.berg.get_model_metadata(model.model_id, **_arguments(model))
+    own = {key: value for key, value in of_instance.items() if key in found or key not in OF_THE_INSTANCE}
+    yield from _differences(found, own, "metadata")
+
+
+@check("Give as many values as there are units, in the order of the responses' columns.")
+def coordinates_are_as_long_as_their_axes(model: ModelUnderTest) -> Faults:
+    """Every coordinate in the metadata has one value for each place along its axis of the responses."""
+    for index, (output, array) in enumerate(zip(model.card.outputs, model.responses, strict=False)):
+        for name, (axis, values) in _coordinates(model, index).items():
+            length = array.shape[output.axes.index(axis)]
+            if len(values) != length:
+                yield f"'{name}' has {len(values)} values for {length} places of axis '{axis}' of '{output.name}'"
+    if not model.card.outputs:
+        raise NotApplicable("the card has no 'outputs'")
+
+
+@check("Turn everything into numbers, texts, lists, dicts and NumPy arrays of these.")
+def metadata_are_plain(model: ModelUnderTest) -> Faults:
+    """The metadata hold numbers, texts, lists, dicts and arrays of these, which any file can hold."""
+    yield from _not_plain(model.metadata, "metadata")
+
+
+def _arguments(model: ModelUnderTest) -> dict[str, Any]:
+    """What `get_metadata` takes of the parameters; the selection as one, or key by key."""
+    function = model.model_class.get_metadata
+    has_selection = takes(function, "selection")
+    given = {"selection": model.selection} if has_selection else model.selection
+    every = {**{key: value for key, value in model.parameters.items() if key != "device"}, **given}
+    takes_any = any(part.kind is part.VAR_KEYWORD for part in inspect.signature(function).parameters.values())
+    return {name: value for name, value in every.items() if takes_any or takes(function, name)}
+
+
+@contextmanager
+def _loading_forbidden(model: ModelUnderTest) -> Iterator[None]:
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("get_metadata loads the weights")
+
+    with ExitStack() as stack:
+        for name in ("load_model", "build"):
+            owner = next((kind for kind in model.model_class.__mro__ if name in vars(kind)), None)
+            if owner is not None:
+                stack.enter_context(mock.patch.object(owner, name, refuse))
+        yield
+
+
+@contextmanager
+def _without_weights(model: ModelUnderTest) -> Iterator[str | None]:
+    """A BERG directory with the metadata alone; the same directory where the files do not lie in one."""
+    berg_dir = model.made and model.berg.berg_dir
+    if berg_dir is None or not (metadata := ModelId.parse(model.model_id).folder(berg_dir) / METADATA).is_dir():
+        yield berg_dir
+        return
+    with tempfile.TemporaryDirectory() as bare:
+        shutil.copytree(metadata, Path(bare) / metadata.relative_to(berg_dir))
+        yield bare
+
+
+def _coordinates(model: ModelUnderTest, index: int) -> dict[str, tuple[str, Any]]:
+    """The coordinates of one output: as the model labels them, or else as the card says where they are."""
+    output = model.card.outputs[index]
+    labels = model.metadata.get("responses")
+    if isinstance(labels, Mapping) and output.name in labels:
+        found: dict[str, tuple[str, Any]] = labels[output.name]["coordinates"]
+        return found
+    try:
+        return coordinates(model.card, output, Selections(model).units, model.metadata)
+    except CorruptedFileError as error:
+        raise AssertionError(str(error)) from error
+
+
+def _differences(one: Any, other: Any, place: str) -> Iterator[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in [*one, *(key for key in other if key not in one)]:
+            if key in one and key in other:
+                yield from _differences(one[key], other[key], f"{place}.{key}")
+            else:
+                yield f"{place}.{key} is missing in that of the {'instance' if key in one else 'class'}"
+    elif not _equal(one, other):
+        yield f"{place} differs"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        np.testing.assert_equal(one, other)
+    except AssertionError:
+        return False
+    return True
+
+
+def _not_plain(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _not_plain(child, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, child in enumerate(value[:100]):
+            yield from _not_plain(child, f"{place}.{index}")
+    elif isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype.kind == "O":
+            yield f"{place} is an array of objects"
+    elif value is not None and not isinstance(value, (str, bool, int, float)):
+        yield f"{place} is a {type(value).__name__}"

@@ -1,0 +1,68 @@
+"""What a model keeps in memory, and whether it lets go of it."""
+
+from __future__ import annotations
+
+import gc
+import types
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+_SMALL_BYTES = 1024
+_NO_CONTENT = (types.ModuleType, types.FunctionType, type, str, bytes)
+
+
+def held_by(value: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
+    """Networks, tensors and arrays that can be reached from an object, each with its place in it."""
+    seen: set[int] = set()
+    waiting = [(place, value)]
+    while waiting:
+        place, value = waiting.pop()
+        if id(value) in seen or isinstance(value, _NO_CONTENT):
+            continue
+        seen.add(id(value))
+        if isinstance(value, (torch.nn.Module, torch.Tensor, np.ndarray)):
+            yield place, value
+        waiting += [(f"{place}.{name}", part) for name, part in _parts(value)]
+
+
+def _parts(value: Any) -> list[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(enumerate(value))
+    return list(getattr(value, "__dict__", {}).items())
+
+
+class Memory:
+    """What loading brought into memory, watched without keeping it there.
+
+    Parameters
+    ----------
+    model
+        Not loaded yet. What is in memory now, such as a network that another model uses too, is not watched.
+    """
+
+    def __init__(self, model: Any) -> None:
+        networks = (item for item in gc.get_objects() if issubclass(type(item), (torch.nn.Module, torch.Tensor)))
+        self._known = {id(item) for item in networks} | {id(item) for _, item in held_by(model)}
+        self._watched: list[tuple[str, weakref.ref[Any]]] = []
+
+    def watch(self, model: Any) -> None:
+        """Take down what the loaded model holds."""
+        self._watched = [
+            (place, weakref.ref(item))
+            for place, item in held_by(model)
+            if id(item) not in self._known and getattr(item, "nbytes", _SMALL_BYTES) >= _SMALL_BYTES
+        ]
+
+    def alive(self) -> list[str]:
+        """The places of what is still in memory."""
+        gc.collect()
+        return [place for place, item in self._watched if item() is not None]
+
+    def __len__(self) -> int:
+        return len(self._watched)

@@ -1,0 +1,248 @@
+"""A model with the parameters that it is checked with, and what is known of it so far."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from berg.core import model_registry
+from berg.core.berg import BERG, _asked_for, _options_of
+from berg.core.exceptions import InvalidParameterError, ModelCardError
+from berg.core.layout import ModelId
+from berg.core.model_card import ModelCard, Parameter, StimulusInput
+from berg.core.parameter_validator import validate_parameters
+from berg.testing.check import NotApplicable, NotRunning
+from berg.testing.life import FirstRun, SecondLife, first_run, second_life
+from berg.testing.stimuli import make_stimuli
+from berg.weights import store
+
+Responses = tuple[NDArray[Any], ...]
+
+
+class ModelUnderTest:
+    """One model, made and loaded when a check first needs it and then kept for the others.
+
+    Parameters
+    ----------
+    model_id
+        Which model.
+    berg_dir
+        The BERG directory.
+    stimulus
+        What to encode; None: made from the card.
+    selection, **parameters
+        As for `BERG.get_encoding_model`; what the model requires and is not given is the card's example.
+        ``device`` is ``cpu`` where it is not given.
+
+    Raises
+    ------
+    ModelNotFoundError
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        berg_dir: str | Path | None = None,
+        *,
+        stimulus: NDArray[Any] | None = None,
+        selection: Mapping[str, Any] | None = None,
+        **parameters: Any,
+    ) -> None:
+        self.model_id = model_id
+        self.entry = model_registry.get_registered(model_id)
+        self.berg = BERG(berg_dir)
+        self._stimulus = stimulus
+        self._given = parameters
+        self._given_selection = dict(selection or {})
+
+    # What the card says
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """The card; checks are skipped where it cannot be read."""
+        try:
+            return model_registry.get_card(self.model_id)
+        except ModelCardError as error:
+            raise NotApplicable("the card cannot be read") from error
+
+    @property
+    def input(self) -> StimulusInput:
+        """What the card says that the model takes."""
+        if self.card.input is None:
+            raise NotApplicable("the card has no 'input'")
+        return self.card.input
+
+    @cached_property
+    def stimulus(self) -> NDArray[Any]:
+        """Some stimuli."""
+        return make_stimuli(self.input) if self._stimulus is None else np.asarray(self._stimulus)
+
+    @property
+    def described(self) -> dict[str, Parameter]:
+        """The parameters that the model is made with, less ``device`` and ``selection``."""
+        return {
+            name: parameter
+            for name, parameter in self.card.parameters.items()
+            if name not in ("device", "selection") and not _is_for_encoding(parameter)
+        }
+
+    @property
+    def described_selection(self) -> dict[str, Parameter]:
+        """The keys of the selection."""
+        selection = self.card.parameters.get("selection")
+        return (selection and selection.properties) or {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the model is made with."""
+        return {"device": "cpu", **_examples(self.described), **self._given}
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """What is selected: what was given, and an example of what is required."""
+        selection = self.card.parameters.get("selection")
+        chosen = {**_examples(self.described_selection), **self._given_selection}
+        if not chosen and selection is not None and selection.required:
+            keys = (key for key, part in self.described_selection.items() if _example(part) is not None)
+            chosen = {key: _example(self.described_selection[key]) for key in list(keys)[:1]}
+        return chosen
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `encode` is called with beside the stimuli."""
+        rate = self.card.input and self.card.input.sampling_rate
+        own = {"sampling_rate": rate} if rate and takes(self.model_class.generate_response, "sampling_rate") else {}
+        described = {name: part for name, part in self.card.parameters.items() if _is_for_encoding(part)}
+        return {**own, **_examples(described)}
+
+    # Making and using it
+
+    @cached_property
+    def model_class(self) -> Any:
+        """The class of the model."""
+        return model_registry.get_model_class(self.model_id)
+
+    def make(self, parameters: Mapping[str, Any] | None = None, selection: Mapping[str, Any] | None = None) -> Any:
+        """A model that is not loaded, with the parameters and selection of this check or with these."""
+        given = dict(self.parameters if parameters is None else parameters)
+        chosen = dict(self.selection if selection is None else selection) or None
+        options = {"device": given.pop("device", "cpu"), "selection": chosen, "berg_dir": self.berg.berg_dir}
+        return self.model_class(**_options_of(self.model_class, options), **given)
+
+    def load(self, model: Any) -> Any:
+        """Load a model that was made."""
+        options = {"device": self.parameters["device"], "selection": self.selection, "berg_dir": self.berg.berg_dir}
+        model.load_model(**_asked_for(model.load_model, options, self.model_class))
+        return model
+
+    def encode(self, model: Any = None, stimulus: Any = None, **options: Any) -> Responses:
+        """The responses, one array for each output; by the loaded model to the stimuli where nothing else is given."""
+        given = self.stimulus.copy() if stimulus is None else stimulus
+        return as_arrays(self.berg.encode(model or self.loaded, given, **{**self.options, **options}))
+
+    def encode_with(self, selection: Mapping[str, Any]) -> Responses:
+        """The responses of another selection."""
+        with self.load(self.make(selection=selection)) as model:
+            return self.encode(model)
+
+    # What happened
+
+    @cached_property
+    def first_run(self) -> FirstRun:
+        """The model made, loaded, and asked for responses for the first time."""
+        return first_run(self)
+
+    @cached_property
+    def second_life(self) -> SecondLife:
+        """The model cleaned up and loaded again."""
+        return second_life(self, self.loaded)
+
+    @property
+    def loaded(self) -> Any:
+        """The model, loaded; checks are skipped where it cannot be."""
+        if self.first_run.error is not None:
+            raise NotRunning
+        return self.first_run.model
+
+    @property
+    def made(self) -> Any:
+        """The model, perhaps not loaded; checks are skipped where it cannot be made."""
+        if self.first_run.model is None:
+            raise NotRunning
+        return self.first_run.model
+
+    @property
+    def returned(self) -> Any:
+        """What `encode` returned for the stimuli, as it stands."""
+        return self.loaded and self.first_run.returned
+
+    @property
+    def responses(self) -> Responses:
+        """What `encode` returned for the stimuli, one array for each output."""
+        return as_arrays(self.returned)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of the loaded model."""
+        found = self.loaded and self.first_run.metadata
+        if not isinstance(found, dict):
+            raise NotApplicable("the metadata are no dict")
+        return found
+
+    def release(self) -> None:
+        """Let go of the model and of all that was computed with it."""
+        for name in ("first_run", "second_life"):
+            self.__dict__.pop(name, None)
+
+    # Where its files lie
+
+    @property
+    def file_values(self) -> dict[str, Any]:
+        """What file names may be made of."""
+        own = getattr(self.made, "file_values", None)
+        if own is not None:
+            return dict(own)
+        given = {name: value for name, value in self.parameters.items() if name in self.described}
+        return {**validate_parameters(self.card, given), **self.selection}
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the model, with its weights and metadata."""
+        if self.card.files is not None:
+            return store.model_folder(self.card, self.berg.berg_dir)
+        if self.berg.berg_dir is None:
+            raise NotApplicable("no berg_dir was given, and the card names no 'files'")
+        try:
+            return ModelId.parse(self.model_id).folder(self.berg.berg_dir)
+        except InvalidParameterError as error:
+            raise NotApplicable("the id of the model names no folder") from error
+
+
+def as_arrays(responses: Any) -> Responses:
+    """Responses as a tuple of arrays, also where there is one output."""
+    return tuple(map(np.asarray, responses)) if isinstance(responses, (tuple, list)) else (np.asarray(responses),)
+
+
+def takes(function: Any, name: str) -> bool:
+    """Whether a function has a parameter of this name."""
+    return name in inspect.signature(function).parameters
+
+
+def _is_for_encoding(parameter: Parameter) -> bool:
+    functions = " ".join(parameter.function)
+    return ("generate_response" in functions or "encode" in functions) and "get_encoding_model" not in functions
+
+
+def _examples(described: Mapping[str, Parameter]) -> dict[str, Any]:
+    return {name: _example(part) for name, part in described.items() if part.required and _example(part) is not None}
+
+
+def _example(parameter: Parameter) -> Any:
+    candidates = (parameter.example, parameter.default, *(parameter.allowed or ()))
+    return next((value for value in candidates if value is not None), None)

@@ -1,0 +1,63 @@
+"""A few small stimuli made from what a card says that its model takes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from berg.core.model_card import StimulusInput
+from berg.testing.check import NotApplicable
+
+N_STIMULI = 4
+_SIZES = {"height": 48, "width": 64, "n_samples": 4000}  # 4000 samples: a quarter of a second at 16 kHz
+_SMALL = 8  # any other axis that only has a name
+
+
+def make_stimuli(expected: StimulusInput, n_stimuli: int = N_STIMULI) -> NDArray[Any]:
+    """Random stimuli of the shape, dtype and range of a card's ``input``; each has a contrast of its own.
+
+    Parameters
+    ----------
+    expected
+        Axes with a name get a small size, those with a number have it.
+
+    Raises
+    ------
+    NotApplicable
+        Where the card asks for something else than an array.
+
+    >>> sound = StimulusInput(shape="[batch_size, n_samples]", dtype="float32", range=(-1, 1))
+    >>> make_stimuli(sound, 2).shape
+    (2, 4000)
+    """
+    if "array" not in expected.type:
+        raise NotApplicable(f"stimuli of type '{expected.type}' cannot be made up; give check_model(stimulus=...)")
+    shape = (n_stimuli, *(_size(size) for size in sizes_of(expected)[1:]))
+    dtype = dtype_of(expected)
+    low, high = expected.range or ((0, 255) if dtype.kind in "iu" else (-1, 1))
+    contrast = np.linspace(1, 0.3, n_stimuli).reshape(-1, *[1] * (len(shape) - 1))
+    noise = np.random.default_rng(0).uniform(-1, 1, shape) * contrast
+    return ((low + high) / 2 + noise * (high - low) / 2).astype(dtype)
+
+
+def sizes_of(expected: StimulusInput) -> list[int | str]:
+    """The axes of a stimulus: a number where the size is fixed, a name where it is not."""
+    if not isinstance(expected.shape, str):
+        return expected.shape
+    words = re.findall(r"\w+", expected.shape)
+    return [int(word) if word.isdecimal() else word for word in words]
+
+
+def dtype_of(expected: StimulusInput) -> np.dtype[Any]:
+    """The dtype that the card states; pictures whose card states none are uint8, all else is float32."""
+    if expected.dtype is not None:
+        return np.dtype(expected.dtype)
+    sizes = sizes_of(expected)
+    return np.dtype("uint8" if len(sizes) == 4 and sizes[1] == 3 else "float32")
+
+
+def _size(size: int | str) -> int:
+    return size if isinstance(size, int) else _SIZES.get(size, _SMALL)
