@@ -24,6 +24,12 @@ BUILT_IN = [
     for model_id in MODEL_IDS
     if (files := model_registry.get_card(model_id).files) is not None and files.store == "built_in"
 ]
+TAKE_INTEGERS = [
+    model_id
+    for model_id in BUILT_IN
+    if (given := model_registry.get_card(model_id).input) is not None and np.dtype(given.dtype).kind in "iu"
+]
+TAKE_FLOATS = [model_id for model_id in BUILT_IN if model_id not in TAKE_INTEGERS]
 PUBLISHED = [model_id for model_id in MODEL_IDS if model_id not in BUILT_IN]
 on_every_model = pytest.mark.parametrize("model_id", MODEL_IDS)
 SELECTABLE = [
@@ -42,10 +48,19 @@ def stimuli(model_id: str, n: int = 3) -> Any:
     given = model_registry.get_card(model_id).input
     assert given is not None
     assert given.range is not None
-    sizes = {"batch_size": n, "height": 48, "width": 64}
+    sizes = {"batch_size": n, "height": 48, "width": 64, "n_samples": 2000}
     shape = [size if isinstance(size, int) else sizes[size] for size in given.shape]
     low, high = given.range
+    if given.sampling_rate:  # as loud as one can bear, not as loud as the range goes
+        low, high = low / 100, high / 100
     return np.random.default_rng(0).uniform(low, high, shape).astype(given.dtype)
+
+
+def options(model_id: str) -> dict[str, Any]:
+    """What a call needs beside the stimuli: of sounds, their sampling rate."""
+    given = model_registry.get_card(model_id).input
+    assert given is not None
+    return {"sampling_rate": given.sampling_rate} if given.sampling_rate else {}
 
 
 def load(model_id: str, **parameters: Any) -> Any:
@@ -73,7 +88,10 @@ def as_tuple(responses: Any) -> tuple[np.ndarray, ...]:
 
 
 def test_there_are_models_to_test() -> None:
-    assert BUILT_IN
+    assert len(BUILT_IN) >= 2
+    assert TAKE_INTEGERS
+    assert TAKE_FLOATS
+    assert {model_registry.get_card(model_id).modality for model_id in BUILT_IN} >= {"fmri", "ephys"}
     assert len(PUBLISHED) >= 3
     assert len(SELECTABLE) >= 2
     assert sorted(MODEL_IDS) == MODEL_IDS
@@ -115,7 +133,7 @@ def test_the_class_answers_for_its_id_and_parameters(model_id: str) -> None:
 @on_every_built_in_model
 def test_outputs_are_float32_with_the_axes_of_the_card(model_id: str) -> None:
     berg = BERG()
-    responses, metadata = berg.encode(load(model_id), stimuli(model_id), return_metadata=True)
+    responses, metadata = berg.encode(load(model_id), stimuli(model_id), return_metadata=True, **options(model_id))
     card = model_registry.get_card(model_id)
     assert len(as_tuple(responses)) == len(card.outputs)
     for array, output in zip(as_tuple(responses), card.outputs, strict=True):
@@ -129,10 +147,10 @@ def test_outputs_are_float32_with_the_axes_of_the_card(model_id: str) -> None:
 
 @on_every_built_in_model
 def test_one_stimulus_and_one_unit_keep_their_axes(model_id: str) -> None:
-    whole = as_tuple(BERG().encode(load(model_id), stimuli(model_id, 1)))
+    whole = as_tuple(BERG().encode(load(model_id), stimuli(model_id, 1), **options(model_id)))
     card = model_registry.get_card(model_id)
+    assert all(len(array) == 1 and array.ndim == len(out.axes) for array, out in zip(whole, card.outputs, strict=True))
     masks = {key: selector for key, selector in card.select.items() if selector.kind == "mask"}
-    assert masks
     for key, selector in masks.items():
         index = next(i for i, output in enumerate(card.outputs) if selector.output in (None, output.name))
         axis = card.outputs[index].axes.index(str(selector.axis))
@@ -261,13 +279,32 @@ def test_a_published_model_can_be_cleaned_up_and_loaded_again(model_id: str, ber
 @on_every_built_in_model
 def test_the_batch_size_does_not_matter(model_id: str) -> None:
     model, images = load(model_id), stimuli(model_id, 7)
-    together = as_tuple(BERG().encode(model, images, batch_size=7))
+    together = as_tuple(BERG().encode(model, images, batch_size=7, **options(model_id)))
     for size in (1, 2, 100):
-        for ours, theirs in zip(as_tuple(BERG().encode(model, images, batch_size=size)), together, strict=True):
+        for ours, theirs in zip(
+            as_tuple(BERG().encode(model, images, batch_size=size, **options(model_id))), together, strict=True
+        ):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @on_every_built_in_model
+def test_selected_responses_of_a_built_in_model_are_columns_of_all_responses(model_id: str) -> None:
+    card, given = model_registry.get_card(model_id), stimuli(model_id, 2)
+    whole = as_tuple(BERG().encode(load(model_id), given, **options(model_id)))
+    described = card.parameters["selection"].properties or {}
+    examples = {key: part.example for key, part in described.items() if part.example is not None}
+    assert examples
+    for key, value in examples.items():
+        model = load(model_id, selection={key: value})
+        responses = as_tuple(BERG().encode(model, given, **options(model_id)))
+        for array, columns, output in zip(responses, whole, card.outputs, strict=True):
+            for axis, name in enumerate(output.axes[1:], start=1):
+                columns = np.take(columns, model.indices_of(output.name, name), axis)
+            assert array.size
+            np.testing.assert_allclose(array, columns, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model_id", TAKE_INTEGERS)
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint16, ">i4"])
 def test_any_integer_dtype_gives_the_same_numbers(model_id: str, dtype: Any) -> None:
     model, images = load(model_id), stimuli(model_id)
@@ -277,17 +314,29 @@ def test_any_integer_dtype_gives_the_same_numbers(model_id: str, dtype: Any) -> 
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("model_id", TAKE_FLOATS)
+@pytest.mark.parametrize("dtype", [np.float64, ">f4", ">f8"])
+def test_any_floating_point_dtype_gives_the_same_numbers(model_id: str, dtype: Any) -> None:
+    model, sounds = load(model_id), stimuli(model_id)
+    for ours, theirs in zip(
+        as_tuple(BERG().encode(model, sounds.astype(dtype), **options(model_id))),
+        as_tuple(BERG().encode(model, sounds, **options(model_id))),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @on_every_built_in_model
 def test_the_stimulus_is_left_as_it_was_and_gives_the_same_again(model_id: str) -> None:
     model, images = load(model_id), stimuli(model_id)
     before = images.copy()
-    first, second = (as_tuple(BERG().encode(model, images)) for _ in range(2))
+    first, second = (as_tuple(BERG().encode(model, images, **options(model_id))) for _ in range(2))
     np.testing.assert_array_equal(images, before)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-@on_every_built_in_model
+@pytest.mark.parametrize("model_id", TAKE_INTEGERS)
 def test_a_missing_batch_axis_is_named_with_its_mend(model_id: str) -> None:
     with pytest.raises(StimulusError, match=re.escape("stimulus[None]")):
         BERG().encode(load(model_id), stimuli(model_id)[0])
@@ -296,8 +345,10 @@ def test_a_missing_batch_axis_is_named_with_its_mend(model_id: str) -> None:
 @on_every_built_in_model
 def test_an_id_in_place_of_a_model_gives_the_same(model_id: str) -> None:
     images = stimuli(model_id)
-    by_model = as_tuple(BERG().encode(load(model_id), images))
-    responses, metadata = BERG().encode(model_id, images, return_metadata=True, device="cpu", batch_size=2)
+    by_model = as_tuple(BERG().encode(load(model_id), images, **options(model_id)))
+    responses, metadata = BERG().encode(
+        model_id, images, return_metadata=True, device="cpu", batch_size=2, **options(model_id)
+    )
     assert metadata["model"]["model_id"] == model_id
     for one, other in zip(as_tuple(responses), by_model, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
@@ -319,16 +370,16 @@ def test_metadata_needs_no_weights(model_id: str, monkeypatch: pytest.MonkeyPatc
 def test_cleanup_frees_the_weights_and_load_model_brings_them_back(model_id: str) -> None:
     images = stimuli(model_id)
     with load(model_id) as model:
-        before = as_tuple(BERG().encode(model, images))
+        before = as_tuple(BERG().encode(model, images, **options(model_id)))
         tensors = [weakref.ref(tensor) for part in (model.features, model.readout) for tensor in part.buffers()]
         modules = [weakref.ref(model.features), weakref.ref(model.readout)]
     gc.collect()
     assert tensors
     assert not any(reference() is not None for reference in tensors + modules)
     with pytest.raises(ModelNotLoadedError, match=re.escape("model.load_model()")):
-        BERG().encode(model, images)
+        BERG().encode(model, images, **options(model_id))
     model.load_model()
-    for one, other in zip(as_tuple(BERG().encode(model, images)), before, strict=True):
+    for one, other in zip(as_tuple(BERG().encode(model, images, **options(model_id))), before, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -337,7 +388,7 @@ def test_predict_is_differentiable_and_agrees_with_encode(model_id: str) -> None
     model, images = load(model_id), stimuli(model_id, 2)
     stimulus = torch.from_numpy(images).float().requires_grad_()
     predicted = as_tuple(model.predict(stimulus))
-    for ours, theirs in zip(predicted, as_tuple(BERG().encode(model, images)), strict=True):
+    for ours, theirs in zip(predicted, as_tuple(BERG().encode(model, images, **options(model_id))), strict=True):
         np.testing.assert_allclose(ours.detach().numpy().reshape(theirs.shape), theirs, rtol=1e-4, atol=1e-5)
     sum(response.sum() for response in predicted).backward()
     assert stimulus.grad is not None
@@ -353,7 +404,7 @@ def test_nothing_global_is_touched_and_nothing_is_printed(model_id: str, capsys:
         torch.get_num_threads(),
         torch.is_grad_enabled(),
     )
-    BERG().encode(load(model_id), stimuli(model_id))
+    BERG().encode(load(model_id), stimuli(model_id), **options(model_id))
     assert state == (
         torch.get_rng_state().tolist(), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
     )  # fmt: skip
@@ -371,4 +422,4 @@ def test_a_device_that_is_not_there_is_refused(model_id: str, device: Any) -> No
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, "8"])
 def test_a_batch_size_that_is_none_is_refused(model_id: str, batch_size: Any) -> None:
     with pytest.raises(InvalidParameterError, match="whole number from 1"):
-        BERG().encode(load(model_id), stimuli(model_id), batch_size=batch_size)
+        BERG().encode(load(model_id), stimuli(model_id), batch_size=batch_size, **options(model_id))

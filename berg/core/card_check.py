@@ -85,8 +85,25 @@ def _wrong_axes(card: ModelCard) -> Iterator[Fault]:
     for axis, described in card.axes.items():
         if described.length is None and not described.coordinates:
             yield ("axes", axis), f"axis '{axis}' needs a 'length' or 'coordinates'"
+        yield from _wrong_time_axis(card, axis)
         if axis not in names:
             yield ("axes", axis), f"no output has an axis '{axis}'.{did_you_mean(axis, names)}"
+
+
+def _wrong_time_axis(card: ModelCard, axis: str) -> Iterator[Fault]:
+    """An axis as long as the stimulus has a sampling rate, as the stimulus has; nothing of it is in the metadata."""
+    described = card.axes[axis]
+    if described.length != "from_stimulus":
+        if described.sampling_rate:
+            yield ("axes", axis, "sampling_rate"), f"axis '{axis}' has a sampling_rate; its length is 'from_stimulus'"
+        return
+    if not described.sampling_rate or described.coordinates:
+        yield ("axes", axis), f"axis '{axis}' is as long as the stimulus: it needs a sampling_rate and no coordinates"
+    if card.input and not card.input.sampling_rate:
+        yield ("axes", axis), f"axis '{axis}' is as long as the stimulus, so 'input' needs a sampling_rate"
+    for key, selector in card.select.items():
+        if selector.axis == axis and (selector.kind != "range" or selector.metadata):
+            yield ("select", key), f"select.{key} is on the axis '{axis}': its kind must be range, without metadata"
 
 
 def _wrong_selectors(card: ModelCard) -> Iterator[Fault]:
@@ -100,7 +117,8 @@ def _wrong_selectors(card: ModelCard) -> Iterator[Fault]:
         if selector.kind != "file" and selector.axis not in card.axes:
             allowed = did_you_mean(selector.axis, card.axes)
             yield ("select", key), f"select.{key} needs an axis of 'axes', not {selector.axis!r}.{allowed}"
-        if selector.kind in ("name", "roi", "minimum", "range") and not selector.metadata:
+        in_seconds = selector.axis in card.axes and card.axes[selector.axis].length == "from_stimulus"
+        if selector.kind in ("name", "roi", "minimum", "range") and not selector.metadata and not in_seconds:
             yield ("select", key), f"select.{key} is of kind {selector.kind}, which needs 'metadata'"
         if selector.output and selector.output not in outputs:
             yield ("select", key), f"select.{key}: no output '{selector.output}'. Outputs: {listing(outputs)}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
-from berg.core.model_card import ModelCard, OutputArray, Parameter, Selector
+from berg.core.model_card import FROM_STIMULUS, ModelCard, OutputArray, Parameter, Selector
 from berg.core.parameter_validator import (
     validate_binary_array,
     validate_channels,
@@ -45,6 +45,8 @@ def look_up(metadata: Metadata, place: str, output: str = "") -> Any:
 def axis_length(card: ModelCard, output: str, axis: str, metadata: Metadata) -> int:
     """How many places an axis has before anything is selected."""
     described = card.axes[axis]
+    if isinstance(described.length, str):
+        raise InvalidParameterError(f"Axis '{axis}' of {card.model_id} is as long as the stimulus; encode one first.")
     if described.length is not None:
         return described.length
     place = next(iter(described.coordinates.values()))
@@ -98,13 +100,52 @@ def _without_overridden(card: ModelCard, selection: dict[str, Any]) -> dict[str,
 def resolve_selection(card: ModelCard, selection: Mapping[str, Any], metadata: Metadata) -> dict[AxisKey, Indices]:
     """Indices along every axis but the stimuli, for every output, in the order of the returned columns.
 
-    Keys on the same axis are combined by intersection; a key that is not given leaves its axis whole.
+    Keys on the same axis are combined by intersection; a key that is not given leaves its axis whole. An axis
+    that is as long as the stimulus is left out: see `resolve_times`. What is selected there is checked.
     """
+    resolve_times(card, selection, n_samples=0)
     return {
         (output.name, axis): _resolve_axis(card, output, axis, selection, metadata)
         for output in card.outputs
         for axis in output.axes[1:]
+        if card.axes[axis].length != FROM_STIMULUS
     }
+
+
+def resolve_times(card: ModelCard, selection: Mapping[str, Any], n_samples: int) -> dict[AxisKey, Indices]:
+    """Indices along the axes that are as long as the stimulus.
+
+    Parameters
+    ----------
+    n_samples
+        Length of the stimulus at the sampling rate of the card's input.
+    """
+    found = {}
+    for output in card.outputs:
+        for axis in output.axes[1:]:
+            described = card.axes[axis]
+            if described.length == FROM_STIMULUS and described.sampling_rate and card.input:
+                n_places = n_samples * described.sampling_rate // (card.input.sampling_rate or 1)
+                seconds = np.arange(n_places) / described.sampling_rate
+                found[output.name, axis] = _within_windows(card, output.name, axis, selection, seconds)
+    return found
+
+
+def _within_windows(
+    card: ModelCard, output: str, axis: str, selection: Mapping[str, Any], seconds: NDArray[np.float64]
+) -> Indices:
+    indices = np.arange(len(seconds))
+    for key, value in selection.items():
+        selector = card.select[key]
+        if selector.axis == axis and selector.output in (None, output):
+            low, high = _bounds(key, value)
+            indices = indices[(seconds[indices] >= low) & (seconds[indices] <= high)]
+    if not len(indices) and len(seconds):
+        raise InvalidParameterError(
+            f"The selection {dict(selection)!r:.200} holds no {axis} of {card.model_id}: the stimulus lasts "
+            f"{len(seconds) / (card.axes[axis].sampling_rate or 1):g} seconds. Give a window within it."
+        )
+    return indices
 
 
 def _resolve_axis(
@@ -164,13 +205,14 @@ def _by_minimum(key: str, value: Any, selector: Selector, output: str, length: i
 
 
 def _by_range(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
+    return _between(key, value, selector, output, length, metadata)
+
+
+def _bounds(key: str, value: Any) -> tuple[float, float]:
+    """The smallest and the largest value of a range; None stands for no bound."""
     bounds = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
         raise InvalidParameterError(f"selection '{key}' takes [smallest, largest], got {value!r:.60}.")
-    return _between(key, bounds, selector, output, length, metadata)
-
-
-def _between(key: str, bounds: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
     try:
         low = -np.inf if bounds[0] is None else float(bounds[0])
         high = np.inf if bounds[1] is None else float(bounds[1])
@@ -178,6 +220,11 @@ def _between(key: str, bounds: Any, selector: Selector, output: str, length: int
         raise InvalidParameterError(f"selection '{key}' takes numbers, got {bounds!r:.60}.") from error
     if not low <= high:  # NaN too
         raise InvalidParameterError(f"selection '{key}': {low} to {high} is not a range.")
+    return low, high
+
+
+def _between(key: str, bounds: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
+    low, high = _bounds(key, bounds)
     values = _column(selector.metadata, output, length, metadata, float)
     return np.flatnonzero((values >= low) & (values <= high))  # NaN is never within
 
@@ -214,12 +261,38 @@ def _unaliased(value: Any, selector: Selector) -> Any:
 def coordinates(
     card: ModelCard, output: OutputArray, indices: Mapping[AxisKey, Indices], metadata: Metadata
 ) -> dict[str, tuple[str, NDArray[Any]]]:
-    """The coordinates of the returned units: name -> (axis, values in the order of the columns)."""
-    found = {}
+    """The coordinates of the returned units: name -> (axis, values in the order of the columns).
+
+    Those of an axis that is as long as the stimulus are the times in seconds; without indices there are none.
+    """
+    found: dict[str, tuple[str, NDArray[Any]]] = {}
     for axis in output.axes[1:]:
+        if (rate := card.axes[axis].sampling_rate) and (output.name, axis) in indices:
+            found[axis] = (axis, indices[output.name, axis] / rate)
         for name, place in card.axes[axis].coordinates.items():
             values, length = _list_at(place, output.name, metadata), axis_length(card, output.name, axis, metadata)
             if len(values) != length:
                 raise CorruptedFileError(f"The metadata at '{place}' have {len(values):,} values for {length:,} units.")
             found[name] = (axis, values[indices[output.name, axis]])
+    return found
+
+
+def axis_attributes(card: ModelCard, output: OutputArray, metadata: Metadata) -> dict[str, float]:
+    """What a selection cannot tell of the whole axes: their lengths, and the step from one time to the next."""
+    found: dict[str, float] = {}
+    for axis in output.axes[1:]:
+        if rate := card.axes[axis].sampling_rate:  # how long it is, the stimulus decides
+            found[f"{axis}_step"] = 1 / rate
+            continue
+        if rate := card.axes[axis].sampling_rate:
+            found[f"{axis}_step"] = 1 / rate
+        if card.axes[axis].length == FROM_STIMULUS:
+            continue
+        found[f"{axis}_total"] = axis_length(card, output.name, axis, metadata)
+        place = card.axes[axis].coordinates.get(axis)
+        values = _list_at(place, output.name, metadata) if place else np.empty(0)
+        if values.dtype.kind == "f" and len(values) > 1:
+            step = float(values[-1] - values[0]) / (len(values) - 1)
+            if step and np.allclose(np.diff(values), step, rtol=0.01):
+                found[f"{axis}_step"] = step
     return found

@@ -34,7 +34,7 @@ def check_stimulus(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
     StimulusError
         It says what was given, what is taken, and what to type.
     """
-    array = _as_array(stimulus, expected)
+    array = as_array(stimulus, expected)
     _check_shape(array, expected)
     _check_dtype(array, expected)
     if not _always_fits(array.dtype, expected):
@@ -48,7 +48,8 @@ def as_expected(batch: NDArray[Any], expected: StimulusInput) -> NDArray[Any]:
     return np.require(batch, np.dtype(expected.dtype or batch.dtype.newbyteorder("=")), ("C", "W", "A"))
 
 
-def _as_array(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
+def as_array(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
+    """The stimulus as an array of real numbers, whatever its shape; raises as `check_stimulus`."""
     if hasattr(stimulus, "detach"):
         stimulus = _from_torch(stimulus)
     if isinstance(stimulus, np.ma.MaskedArray):
@@ -173,7 +174,10 @@ def _check_values(chunk: NDArray[Any], expected: StimulusInput) -> None:
         raise StimulusError(f"The stimulus has NaN or infinite values. This model takes {_taken(expected)}.")
     smallest, largest = _limits(expected)
     if not (smallest <= low and high <= largest):
-        raise StimulusError(f"The stimulus has values in [{low:g}, {high:g}]; this model takes {_taken(expected)}.")
+        hint = " Integer samples as floats? Divide by full scale, 32768 for 16 bits." if expected.sampling_rate else ""
+        raise StimulusError(
+            f"The stimulus has values in [{low:g}, {high:g}]; this model takes {_taken(expected)}.{hint}"
+        )
 
 
 def _bounds(array: NDArray[Any]) -> tuple[float, float]:

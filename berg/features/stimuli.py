@@ -11,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from berg.core.exceptions import StimulusError
+from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.core.model_card import StimulusInput
-from berg.core.stimulus import as_expected, check_stimulus
+from berg.core.stimulus import as_array, as_expected, check_stimulus
 from berg.features.images import image_files, load_images
+from berg.features.sounds import SoundArray, SoundFiles
 
 
 class Stimuli(Protocol):
     """Stimuli in an order, of which any slice can be read."""
+
+    shape: tuple[int, ...]
+    """Of one stimulus, as it is read."""
 
     def __len__(self) -> int: ...
 
@@ -27,16 +31,18 @@ class Stimuli(Protocol):
         ...
 
 
-def open_stimuli(stimulus: Any, expected: StimulusInput) -> Stimuli:
+def open_stimuli(stimulus: Any, expected: StimulusInput, sampling_rate: Any = None) -> Stimuli:
     """Stimuli from whatever the user has.
 
     Parameters
     ----------
     stimulus
         An array; a memory map, a dataset of h5py or zarr, or anything else with ``shape`` and slices, which is
-        read batch by batch; a folder, or a list of picture files or PIL images, likewise.
+        read batch by batch; a folder, or a list of files (pictures, sounds) or PIL images, likewise.
     expected
-        The ``input`` of the card.
+        The ``input`` of the card; one with a sampling rate takes sounds, all else is pictures or plain arrays.
+    sampling_rate
+        Of sounds in arrays, hertz. They are resampled to that of the card.
 
     Raises
     ------
@@ -44,8 +50,14 @@ def open_stimuli(stimulus: Any, expected: StimulusInput) -> Stimuli:
         At once for what the shape and dtype tell; for values, an array at once, everything else with the
         batch that holds them.
     MissingFileError
-        For a picture file or folder that is not there, or a folder without pictures.
+        For a file or folder that is not there, or a folder without pictures (sounds).
+    InvalidParameterError
+        For a sampling rate that is missing, that no sound has, or that belongs to no sound.
     """
+    if expected.sampling_rate is not None:
+        return _open_sounds(stimulus, expected, sampling_rate)
+    if sampling_rate is not None:
+        raise InvalidParameterError("This model takes no sounds; leave sampling_rate out.")
     pictures = [stimulus] if _is_picture(stimulus) else stimulus
     if isinstance(pictures, Sequence) and len(pictures) and all(_is_picture(item) for item in pictures):
         in_memory = any(isinstance(item, Image.Image) for item in pictures)
@@ -55,9 +67,16 @@ def open_stimuli(stimulus: Any, expected: StimulusInput) -> Stimuli:
     return _Array(check_stimulus(stimulus, expected), expected)
 
 
+def _open_sounds(stimulus: Any, expected: StimulusInput, sampling_rate: Any) -> Stimuli:
+    files = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
+    if isinstance(files, Sequence) and len(files) and all(isinstance(file, (str, Path)) for file in files):
+        return SoundFiles(files, expected, sampling_rate)
+    return SoundArray(stimulus if _is_dataset(stimulus) else as_array(stimulus, expected), expected, sampling_rate)
+
+
 class _Array:
     def __init__(self, array: NDArray[Any], expected: StimulusInput) -> None:
-        self.array, self.expected = array, expected
+        self.array, self.expected, self.shape = array, expected, array.shape[1:]
 
     def __len__(self) -> int:
         return len(self.array)
@@ -70,7 +89,7 @@ class _Dataset:
     """Something on disk that has a shape and gives slices."""
 
     def __init__(self, dataset: Any, expected: StimulusInput) -> None:
-        self.dataset, self.expected = dataset, expected
+        self.dataset, self.expected, self.shape = dataset, expected, tuple(dataset.shape[1:])
         # The first stimulus shows all that does not depend on the others, without reading them.
         check_stimulus(dataset[:1] if len(dataset.shape) else np.zeros(()), expected)
 

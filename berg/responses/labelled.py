@@ -17,10 +17,11 @@ _NOT_THESE = (
 )
 
 Labelled = xr.Dataset | xr.DataTree
+Responses = NDArray[np.float32] | tuple[NDArray[np.float32], ...]
 
 
 def label_responses(
-    responses: NDArray[np.float32] | tuple[NDArray[np.float32], ...],
+    responses: Responses,
     metadata: Mapping[str, Any],
     stimuli: Sequence[str] | None = None,
 ) -> Labelled:
@@ -57,6 +58,27 @@ def label_responses(
     return xr.DataTree.from_dict(datasets)
 
 
+def as_labelled(
+    responses: Responses | Labelled, metadata: Mapping[str, Any] | None = None, stimuli: Sequence[str] | None = None
+) -> Labelled:
+    """Responses that have labels as they are; others with those of `label_responses`."""
+    if isinstance(responses, (xr.Dataset, xr.DataTree)):
+        return responses
+    return label_responses(responses, metadata or {}, stimuli)
+
+
+def outputs_of(labelled: Labelled) -> dict[str, xr.DataArray]:
+    """The outputs by name, in the order of the card."""
+    datasets = [labelled] if isinstance(labelled, xr.Dataset) else [node.to_dataset() for node in labelled.leaves]
+    return {str(name): array for dataset in datasets for name, array in dataset.data_vars.items()}
+
+
+def attributes_of(labelled: Labelled) -> dict[str, Any]:
+    """What is known of the model; every output of it says the same."""
+    first = labelled if isinstance(labelled, xr.Dataset) else labelled.leaves[0]
+    return {str(name): value for name, value in first.attrs.items()}
+
+
 def _storable(value: Any) -> Any:
     """A text, number or list of them: what an attribute in a NetCDF file can hold."""
     if isinstance(value, bool):
@@ -69,11 +91,12 @@ def _dataset(
     array: NDArray[np.float32],
     label: Mapping[str, Any],
     stimuli: Sequence[Any],
-    attributes: Mapping[str, Any],
+    model: Mapping[str, Any],
 ) -> xr.Dataset:
     coordinates = {"stimulus": ("stimulus", stimuli), **label["coordinates"]}
     try:
-        values = xr.DataArray(array, dims=label["axes"], coords=coordinates, attrs={"units": label["unit"]})
+        attributes = {"units": label["unit"], **label.get("attributes", {})}
+        values = xr.DataArray(array, dims=label["axes"], coords=coordinates, attrs=attributes)
     except ValueError as error:
         raise InvalidParameterError(_NOT_THESE) from error
-    return xr.Dataset({name: values}, attrs=dict(attributes))
+    return xr.Dataset({name: values}, attrs=dict(model))

@@ -1,0 +1,194 @@
+"""Sounds from arrays and files, as a model takes them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
+from berg.core.model_card import StimulusInput
+from berg.core.stimulus import as_expected, check_stimulus
+
+MIN_RATE, MAX_RATE = 1_000, 1_000_000
+MAX_CHANNELS = 8  # an array of shape (many, at most so many) is one sound of several channels, not a batch
+
+
+def sound_files(places: Iterable[Path | str]) -> list[Path]:
+    """The .wav files among files and folders; a folder stands for its sounds, sorted by name.
+
+    Raises
+    ------
+    MissingFileError
+        For a path that is not there, and for a folder without a sound.
+    """
+    files: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            found = sorted(file for file in place.iterdir() if file.suffix.lower() == ".wav" and file.is_file())
+            if not found:
+                raise MissingFileError(f"{place} holds no sound (.wav).")
+            files += found
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise MissingFileError(f"There is no file or folder {place}.")
+    return files
+
+
+def read_sound(file: Path | str) -> tuple[NDArray[np.float64], int]:
+    """A .wav file of one channel.
+
+    Returns
+    -------
+    samples
+        Shape (n_samples,); integers as in `as_floats`.
+    sampling_rate
+        Hertz.
+
+    Raises
+    ------
+    StimulusError
+        For a file that is no .wav file, and for one of several channels.
+    """
+    from scipy.io import wavfile
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about chunks that hold no sound
+            sampling_rate, samples = wavfile.read(file)
+    except (ValueError, EOFError, OSError) as error:
+        raise StimulusError(f"{file} is not a .wav file that can be read: {error}") from error
+    if samples.ndim != 1:
+        raise StimulusError(f"{file} has {samples.shape[1]} channels; this model hears one. Save one of them alone.")
+    if not len(samples):
+        raise StimulusError(f"{file} holds no sound: it has 0 samples.")
+    return as_floats(samples), int(sampling_rate)
+
+
+def as_floats(samples: NDArray[Any]) -> NDArray[Any]:
+    """Samples as floating-point numbers; integers as sound cards mean them, full scale 1.
+
+    >>> as_floats(np.array([-32768, 16384], "int16")).tolist()
+    [-1.0, 0.5]
+    >>> as_floats(np.array([128, 192], "uint8")).tolist()
+    [0.0, 0.5]
+    """
+    kind = samples.dtype.newbyteorder("=")
+    if kind.kind == "f":
+        return samples
+    if kind == np.uint8:
+        return (samples.astype(np.float64) - 128) / 128
+    if kind in (np.int16, np.int32):
+        return samples.astype(np.float64) / -float(np.iinfo(kind).min)
+    raise StimulusError(
+        f"The sound is {samples.dtype}; allowed are floating-point numbers, and int16, int32 and uint8 as in .wav "
+        'files (full scale is then 1). Try stimulus.astype("int16") if it came from a 16-bit file.'
+    )
+
+
+def resample(samples: NDArray[Any], sampling_rate: int, wanted_rate: int) -> NDArray[Any]:
+    """Sounds at another sampling rate, shape (..., n_samples * wanted_rate / sampling_rate, rounded up).
+
+    The anti-alias filter (scipy's `resample_poly`) is symmetric: it looks ten samples of the lower of the two
+    rates ahead, half a millisecond at 20 kHz.
+    """
+    if sampling_rate == wanted_rate:
+        return samples
+    from scipy.signal import resample_poly
+
+    common = math.gcd(sampling_rate, wanted_rate)
+    resampled: NDArray[Any] = resample_poly(
+        samples.astype(np.float64), wanted_rate // common, sampling_rate // common, axis=-1
+    )
+    return resampled
+
+
+def check_sampling_rate(sampling_rate: Any, model_rate: int) -> int:
+    """The sampling rate of the user's sounds as a whole number of hertz.
+
+    Raises
+    ------
+    InvalidParameterError
+        It says what to type.
+    """
+    if sampling_rate is None:
+        raise InvalidParameterError(
+            "The sampling rate of the sound is not known. Give it in hertz, for example sampling_rate=44100 "
+            f"(sampling_rate={model_rate} for a sound at the model's own rate)."
+        )
+    is_number = isinstance(sampling_rate, (int, float, np.integer, np.floating)) and not isinstance(sampling_rate, bool)
+    if not is_number or not MIN_RATE <= sampling_rate <= MAX_RATE or sampling_rate != int(sampling_rate):
+        raise InvalidParameterError(
+            f"sampling_rate must be a whole number of hertz from {MIN_RATE:,} to {MAX_RATE:,}, got {sampling_rate!r}. "
+            "For example sampling_rate=44100."
+        )
+    return int(sampling_rate)
+
+
+class SoundArray:
+    """Sounds in an array, or in anything on disk that has a shape and gives slices."""
+
+    def __init__(self, sounds: Any, expected: StimulusInput, sampling_rate: Any) -> None:
+        self.expected, self.model_rate = expected, expected.sampling_rate or 1
+        self.sampling_rate = check_sampling_rate(sampling_rate, self.model_rate)
+        if not sounds.shape:
+            check_stimulus(np.asarray(sounds), expected)  # refuses a single number
+        self.sounds = sounds[None] if len(sounds.shape) == 1 else sounds
+        _check_channels(self.sounds.shape)
+        self.shape = self._read(slice(0, 1)).shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.sounds)
+
+    def read(self, places: slice) -> NDArray[Any]:
+        return as_expected(self._read(places), self.expected)
+
+    def _read(self, places: slice) -> NDArray[Any]:
+        samples = self.sounds[places]
+        floats = as_floats(samples) if samples.dtype.kind in "iuf" else samples  # the check names all else
+        return resample(check_stimulus(floats, self.expected), self.sampling_rate, self.model_rate)
+
+
+class SoundFiles:
+    """Sounds in .wav files, all equally long."""
+
+    def __init__(self, files: Sequence[Path | str], expected: StimulusInput, sampling_rate: Any) -> None:
+        self.files, self.expected, self.given_rate = sound_files(files), expected, sampling_rate
+        self.model_rate = expected.sampling_rate or 1
+        self.shape = self._read(self.files[0]).shape
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, places: slice) -> NDArray[Any]:
+        sounds = [self._read(file) for file in self.files[places]]
+        for file, sound in zip(self.files[places], sounds, strict=True):
+            if sound.shape != self.shape:
+                lengths = [n_samples / self.model_rate for n_samples in (len(sound), *self.shape)]
+                raise StimulusError(
+                    f"{file} lasts {lengths[0]:g} s, {self.files[0]} {lengths[1]:g} s. Encode sounds of different "
+                    "lengths one by one, or add silence to the shorter ones (np.pad)."
+                )
+        return as_expected(np.stack(sounds), self.expected)
+
+    def _read(self, file: Path) -> NDArray[Any]:
+        samples, sampling_rate = read_sound(file)
+        if self.given_rate not in (None, sampling_rate):
+            raise InvalidParameterError(
+                f"{file} has a sampling rate of {sampling_rate} Hz, not {self.given_rate!r}. Leave sampling_rate out."
+            )
+        checked = check_stimulus(samples[None], self.expected)[0]
+        return resample(checked, check_sampling_rate(sampling_rate, self.model_rate), self.model_rate)
+
+
+def _check_channels(shape: tuple[int, ...]) -> None:
+    if len(shape) == 2 and shape[1] <= MAX_CHANNELS < shape[0]:
+        raise StimulusError(
+            f"The sound has shape {shape}, which looks like {shape[1]} channels; this model hears one. Give one "
+            "channel, stimulus[:, 0], or sounds as rows, shape (n_stimuli, n_samples)."
+        )
