@@ -33,7 +33,7 @@ def list_models(*, modality: str | None = None, species: str | None = None, stim
         raise ModelNotFoundError(f"No model has {asked}. All models:  berg list")
     Console(width=None if sys.stdout.isatty() else 160).print(_table(chosen))
     for name, problem in model_registry.PROBLEMS.items():
-        print(f"left out: {name}: {problem}", file=sys.stderr)
+        print(f"left out: {problem if name in problem else f'{name}: {problem}'}", file=sys.stderr)
 
 
 def _cards() -> Iterator[ModelCard]:

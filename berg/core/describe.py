@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Any
 
+from berg.core import model_registry
 from berg.core.model_card import ModelCard, Parameter, ResponseOutput
 
 
@@ -16,6 +17,13 @@ class Section:
     title: str
     text: str = ""
     rows: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def print_card(model_id: str) -> dict[str, Any]:
+    """Print the card of a model, and return it as a dictionary of the card's own keys."""
+    card = model_registry.get_card(model_id)
+    print(to_text(card))
+    return card.raw
 
 
 def sections(card: ModelCard) -> list[Section]:
@@ -67,6 +75,7 @@ def _input(card: ModelCard) -> Section:
         ("shape", _shape(given.shape), ""),
         ("dtype", given.dtype or "", "any integer dtype is taken" if given.dtype == "uint8" else ""),
         ("values", values, given.unit or ""),
+        ("sampling rate", f"{given.sampling_rate:,} Hz" if given.sampling_rate else "", "others are resampled"),
     ]
     constraints = "\n".join(f"- {constraint}" for constraint in given.constraints)
     text = "\n".join(filter(None, (given.description.strip(), constraints)))

@@ -9,15 +9,16 @@ from collections.abc import Callable
 from types import MethodType, TracebackType
 from typing import Any, Self
 
-from berg.core import describe as card_text
 from berg.core import model_registry
+from berg.core.describe import print_card
 
 
 class MetadataMethod:
     """A class method that, called on an instance, takes its parameters from that instance.
 
-    It hands the instance over as ``model_instance``, so that a `get_metadata` written as a plain class
-    method answers ``Model.get_metadata(berg_dir=..., subject=1)`` and ``model.get_metadata()`` alike.
+    It hands the instance over as ``model_instance``; a `get_metadata` that has no such parameter is given
+    the attributes of the instance that have the names of its parameters. So a plain class method answers
+    ``Model.get_metadata(berg_dir=..., subject=1)`` and ``model.get_metadata()`` alike.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -26,7 +27,16 @@ class MetadataMethod:
 
     def __get__(self, instance: Any, owner: type) -> Callable[..., Any]:
         on_class = MethodType(self.function, owner)
-        return on_class if instance is None else functools.partial(on_class, model_instance=instance)
+        return on_class if instance is None else functools.partial(_ask_of_instance, on_class, instance)
+
+
+def _ask_of_instance(get_metadata: Callable[..., Any], instance: Any, *args: Any, **kwargs: Any) -> Any:
+    signature = inspect.signature(get_metadata)
+    if "model_instance" in signature.parameters:
+        return get_metadata(*args, **{"model_instance": instance, **kwargs})
+    given = {*signature.bind_partial(*args, **kwargs).arguments, "args", "kwargs"}
+    known = {name: getattr(instance, name) for name in signature.parameters if hasattr(instance, name)}
+    return get_metadata(*args, **kwargs, **{name: known[name] for name in known if name not in given})
 
 
 class BaseModelInterface(ABC):
@@ -40,9 +50,7 @@ class BaseModelInterface(ABC):
         super().__init_subclass__(**kwargs)
         method = cls.__dict__.get("get_metadata")
         if isinstance(method, classmethod):
-            parameters = inspect.signature(method.__func__).parameters
-            if "model_instance" in parameters:
-                cls.get_metadata = MetadataMethod(method.__func__)  # type: ignore[assignment, method-assign]
+            cls.get_metadata = MetadataMethod(method.__func__)  # type: ignore[assignment, method-assign]
 
     @abstractmethod
     def load_model(self) -> None:
@@ -78,9 +86,7 @@ class BaseModelInterface(ABC):
     @classmethod
     def describe(cls) -> dict[str, Any]:
         """Print the card of the model, and return it as a dictionary."""
-        card = model_registry.get_card(cls.get_model_id())
-        print(card_text.to_text(card))
-        return dict(card.raw)
+        return print_card(cls.get_model_id())
 
     def __enter__(self) -> Self:
         return self

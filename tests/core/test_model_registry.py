@@ -76,7 +76,7 @@ def test_one_id_in_two_cards_is_refused_and_both_cards_are_named(tmp_path):
         folder.mkdir()
         (folder / "fmri-twice-prf.yaml").write_text(card_text("fmri-twice-prf"))
         register_cards(folder)
-    problem = model_registry.PROBLEMS["fmri-twice-prf.yaml"]
+    problem = model_registry.PROBLEMS[str(folders[1] / "fmri-twice-prf.yaml")]
     assert (
         f"taken by the card {folders[0] / 'fmri-twice-prf.yaml'}; the card {folders[1] / 'fmri-twice-prf.yaml'}"
         in problem
@@ -89,7 +89,7 @@ def test_the_same_card_by_another_spelling_of_its_path_is_silent(tmp_path):
     (tmp_path / "sub").mkdir()
     register_cards(tmp_path)
     register_cards(tmp_path / "sub" / "..")
-    assert "fmri-once-prf.yaml" not in model_registry.PROBLEMS
+    assert not [name for name in model_registry.PROBLEMS if "fmri-once-prf" in name]
     assert "fmri-once-prf" in MODEL_REGISTRY
 
 
@@ -180,12 +180,21 @@ def test_a_card_without_class_and_family_is_a_problem(tmp_path):
     path = hand_card(tmp_path, "eeg-mine-orphan")
     register_cards(tmp_path)
     assert "eeg-mine-orphan" not in get_available_models()
-    problem = model_registry.PROBLEMS["eeg-mine-orphan.yaml"]
+    problem = model_registry.PROBLEMS[str(path)]
     assert problem == f"{path}: no class registered itself as 'eeg-mine-orphan', and the card names no family."
     with pytest.raises(
         ModelNotFoundError, match=r"'eeg-mine-orphan' is there but cannot be used: .* no class registered"
     ):
         get_card("eeg-mine-orphan")
+
+
+def test_broken_cards_of_the_same_name_are_all_listed(tmp_path):
+    cards = [tmp_path / folder / "fmri-a-b.yaml" for folder in ("one", "two")]
+    for path in cards:
+        path.parent.mkdir()
+        path.write_text("[")
+        register_cards(path.parent)
+    assert all(model_registry.PROBLEMS[str(path)].startswith(str(path)) for path in cards)
 
 
 def test_a_broken_card_is_logged(tmp_path, caplog):
@@ -275,7 +284,7 @@ def test_a_plug_in_brings_cards_without_any_code(tmp_path):
     (tmp_path / "their_cards" / "__init__.py").touch()
     found = ask("", tmp_path)
     assert {"fmri-theirs-one", "fmri-theirs-two", "fmri-szinte2024-prf_css"} <= set(found["ids"])
-    assert "key 'modality' is missing" in found["problems"]["fmri-theirs-broken.yaml"]
+    assert "key 'modality' is missing" in found["problems"][str(tmp_path / "their_cards" / "fmri-theirs-broken.yaml")]
 
 
 MODALITY = """
@@ -295,6 +304,17 @@ def test_a_broken_module_in_a_modality_folder_breaks_nothing(tmp_path):
     found = ask(MODALITY.format(folder=str(tmp_path)))
     assert {"meg-a-b", "fmri-szinte2024-prf_css"} <= set(found["ids"])
     assert found["problems"]["berg.models.meg.broken"].endswith("cannot be imported: RuntimeError: half written")
+
+
+def test_a_modality_folder_needs_no_init(tmp_path):
+    (tmp_path / "meg").mkdir()
+    (tmp_path / "meg" / "good.py").write_text(
+        "from berg.core.model_registry import register_model\nregister_model('meg-a-b', __name__, 'Model', 'meg', 'a')"
+    )
+    (tmp_path / "no modality").mkdir()
+    found = ask(MODALITY.format(folder=str(tmp_path)))
+    assert "meg-a-b" in found["ids"]
+    assert found["problems"] == {}
 
 
 def test_a_broken_modality_folder_breaks_nothing(tmp_path):

@@ -1,0 +1,60 @@
+"""``berg new``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from berg.core.exceptions import InvalidParameterError
+
+WAYS = """\
+A new model is a card and weights (--family), or a card and a class (--class).
+
+  berg new fmri-mydata-mymodel --family {family}
+      Writes the card alone. Families: {families}.
+  berg new fmri-mydata-mymodel --class
+      Writes the card, a Python file that runs, and a test.
+
+An id is {{modality}}-{{dataset}}-{{model}}. Fill in what begins with TODO, put the weights into the BERG
+directory, then:  berg check CARD_OR_ID"""
+
+
+def new(
+    model_id: str | None = None,
+    *,
+    family: str | None = None,
+    own_class: Annotated[bool, Parameter(name="--class", negative="")] = False,
+    out: Path = Path(),
+    description: str | None = None,
+) -> None:
+    """Write the files of a new model, with TODO where only you know what to say.
+
+    In a checkout of BERG the files go to their places in it. Elsewhere --family writes the card into the
+    folder, and --class a package that pip installs. Nothing is overwritten.
+
+    Parameters
+    ----------
+    model_id
+        {modality}-{dataset}-{model}, such as fmri-nsd-fwrf. Without it, the ways are explained.
+    family
+        The family that the model belongs to.
+    own_class
+        The model is a class of its own.
+    out
+        The checkout or the folder; here, where not given.
+    description
+        What the model predicts, in a sentence, for the card.
+    """
+    from berg.models.new_model import families, write_new_model
+
+    names = families()
+    ways = WAYS.format(family=names[0], families=", ".join(names))
+    if model_id is None:
+        print(ways)
+        return
+    if (family is None) != own_class:
+        raise InvalidParameterError(f"Say one of --family and --class.\n\n{ways}")
+    for path in write_new_model(model_id, family, out, description):
+        print(path)
