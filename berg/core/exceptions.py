@@ -66,6 +66,38 @@ class UnsafeFileError(CorruptedFileError):
     """A file asks for something that only code could do; nothing of it was run."""
 
 
+class DownloadError(BERGError, ConnectionError):
+    """A file cannot be had from where it lies; what has come of it is kept for the next attempt."""
+
+
+class RemoteFileError(DownloadError, FileNotFoundError):
+    """The server has no such file, or not for everybody."""
+
+
+class OfflineError(DownloadError):
+    """A file would have to come over the network, and BERG_OFFLINE forbids it."""
+
+
+class StorageError(BERGError, OSError):
+    """A file cannot be written: the disk is full, or one may not write there."""
+
+
+class ModelCheckError(BERGError, AssertionError):
+    """A model fails checks that every model should pass."""
+
+
+class StoreMismatchError(BERGError, ValueError):
+    """A store of responses is there already, of another model, selection, stimuli or way of computing."""
+
+
+class StoreBusyError(BERGError, RuntimeError):
+    """Another process is writing to this store."""
+
+
+class StoreIncompleteError(BERGError, RuntimeError):
+    """Not all stimuli of a store are encoded yet."""
+
+
 class MissingExtraError(BERGError, ImportError):
     """An optional package is not installed."""
 

@@ -20,6 +20,14 @@ BUILTIN = {
     "MissingFileError": FileNotFoundError,
     "CorruptedFileError": ValueError,
     "UnsafeFileError": ValueError,
+    "DownloadError": ConnectionError,
+    "RemoteFileError": FileNotFoundError,
+    "OfflineError": ConnectionError,
+    "StorageError": OSError,
+    "ModelCheckError": AssertionError,
+    "StoreMismatchError": ValueError,
+    "StoreBusyError": RuntimeError,
+    "StoreIncompleteError": RuntimeError,
     "MissingExtraError": ImportError,
 }
 ERRORS = {

@@ -1,0 +1,360 @@
+"""Getting files from a source into a folder: whole or not at all, and never the same byte twice."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+
+from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, StorageError
+from berg.core.transfer_bars import Advance, FileBars, transfer_bars
+from berg.weights.partial_file import PartialFile, storing
+from berg.weights.patience import Patience
+from berg.weights.remote import Answer, Changed, Remote, Stopped, TryAgain
+from berg.weights.source import Source, parse_source
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_LOCK_POLL_SECONDS = 0.2
+_PROGRESS = 2**16  # bytes; an attempt that brought so many does not count as failed
+_SEGMENT = re.compile(r"[^./\\:*?\"<>|\x00-\x1f\x7f][^/\\:*?\"<>|\x00-\x1f\x7f]*(?<![. ])")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to get.
+
+    Parameters
+    ----------
+    path
+        Below the source, and likewise below the folder: ``metadata/metadata_subject-01.npy``.
+    size
+        Bytes, where it is known.
+    sha256
+        64 hexadecimal digits, where it is known.
+
+    Raises
+    ------
+    InvalidParameterError
+        Where the path would lead out of the folder or is no name on every system, or the rest is not what it says.
+    """
+
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        segments = self.path.split("/")
+        if not all(_SEGMENT.fullmatch(segment) and not _RESERVED.fullmatch(segment) for segment in segments):
+            raise InvalidParameterError(
+                f"{self.path!r} is not the path of a file to get: it is names with '/' between them, none of them "
+                "hidden, '..' or with one of : * ? \" < > | \\ in it, for example metadata/metadata_subject-01.npy."
+            )
+        if self.size is not None and self.size < 0:
+            raise InvalidParameterError(f"{self.path} cannot have {self.size} bytes; give 0 or more, or None.")
+        if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
+            raise InvalidParameterError(
+                f"{self.sha256!r} of {self.path} is no sha256: it has 64 digits 0-9a-f. See:  sha256sum {self.path}"
+            )
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is here now, whole.
+
+    Parameters
+    ----------
+    path
+        As in `RemoteFile`.
+    size
+        Bytes.
+    sha256
+        Our own hash of what is on disk.
+    source
+        The URL it came from, or would have come from.
+    etag
+        What the server called this version; None where it was here before.
+    was_here
+        Whether it was here before, and nothing came over the network.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    source: str
+    etag: str | None
+    was_here: bool = False
+
+
+def fetch(
+    source: str | Source,
+    files: Iterable[RemoteFile],
+    folder: Path | str,
+    *,
+    parallel: int = 4,
+    progress: bool | None = None,
+    patience: Patience | None = None,
+) -> list[Fetched]:
+    """Get the files that are not in a folder yet.
+
+    A file appears under its name when it is whole and its hash is the expected one. Until then it is
+    ``.name.part``, which the next call goes on with, after an error, Ctrl-C, ``kill -9`` or a power cut.
+    Two processes may fetch the same file: one does, the other waits for it. The first error ends the call;
+    files that were finished stay.
+
+    Parameters
+    ----------
+    source
+        ``s3://bucket/prefix``, ``https://host/prefix``, ``file:///folder``; see `parse_source`.
+    folder
+        Made where it is not there.
+    parallel
+        How many connections; large files are fetched through several.
+    progress
+        Show bars; None: where standard error is a terminal.
+    patience
+        When to try again and when to give up.
+
+    Returns
+    -------
+    fetched
+        In the order of `files`. A hash that was not known is to be recorded by the caller.
+
+    Raises
+    ------
+    DownloadError
+        RemoteFileError: no such file for us. OfflineError: BERG_OFFLINE forbids it.
+    CorruptedFileError
+        The hash was wrong twice; what came is kept beside the name as ``name.damaged-DATE``.
+    StorageError
+        The disk is full, or one may not write there.
+    """
+    wanted = _checked(files)
+    if parallel < 1:
+        raise InvalidParameterError(f"parallel is {parallel}; it is how many connections to use, 1 or more.")
+    where = parse_source(source) if isinstance(source, str) else source
+    _check_room(Path(folder), wanted)
+    sizes = [file.size for file in wanted]
+    n_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
+    connections = closing(Remote(where, patience or Patience(), parallel))
+    with connections as remote, transfer_bars(n_bytes, progress) as bars, ThreadPoolExecutor(parallel) as lines:
+        return _Transfer(remote, Path(folder), lines, bars).fetch(wanted, parallel)
+
+
+def _checked(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+    wanted, seen = list(files), set()
+    for file in wanted:
+        if file.path.casefold() in seen:  # some disks do not tell A from a
+            raise InvalidParameterError(f"{file.path} is asked for twice; name each file once.")
+        seen.add(file.path.casefold())
+    return wanted
+
+
+def _check_room(folder: Path, files: list[RemoteFile]) -> None:
+    """Raise StorageError where the files will not fit on the disk."""
+    n_missing = sum(_n_missing(folder / file.path, file.size) for file in files if file.size is not None)
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    n_free = shutil.disk_usage(existing).free
+    if n_missing > n_free:
+        raise StorageError(
+            f"{folder} has {n_free / 1e9:.2f} GB free; {n_missing / 1e9:.2f} GB are still to come. "
+            "Make room, or choose a folder on another disk."
+        )
+
+
+def _n_missing(target: Path, size: int) -> int:
+    if target.is_file() and target.stat().st_size == size:
+        return 0
+    part = PartialFile(target, "").path
+    # Blocks that are there, since the part of a file has the length of the whole from the start.
+    taken = getattr(part.stat(), "st_blocks", 0) * 512 if part.exists() else 0
+    return max(0, size - taken)
+
+
+class _Transfer:
+    """One call of `fetch`: a thread for each file under way, and `lines` that share the connections."""
+
+    def __init__(self, remote: Remote, folder: Path, lines: ThreadPoolExecutor, bars: FileBars) -> None:
+        self.remote, self.folder, self.lines, self.bars = remote, folder, lines, bars
+
+    def fetch(self, files: list[RemoteFile], n_threads: int) -> list[Fetched]:
+        with ThreadPoolExecutor(n_threads) as threads:
+            try:
+                return _results([threads.submit(self._one, file) for file in files])
+            except BaseException:  # Ctrl-C too: the parts are noted and closed before it goes on
+                self.remote.stop()
+                threads.shutdown(cancel_futures=True)
+                raise
+
+    def _one(self, file: RemoteFile) -> Fetched:
+        target = self.folder / file.path
+        with storing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with self._alone(target):
+            return self._found(file, target) or self._receive(file, target)
+
+    @contextmanager
+    def _alone(self, target: Path) -> Iterator[None]:
+        """Keep other processes from fetching the same file."""
+        path = target.with_name(f".{target.name}.lock")
+        lock = FileLock(path, thread_local=False)
+        with storing(target):
+            lock.acquire(poll_interval=_LOCK_POLL_SECONDS, cancel_check=lambda: self.remote.is_stopped)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # while it is held: who waits for it sees that it is gone, and makes a new one
+                path.unlink()
+            lock.release()
+
+    def _found(self, file: RemoteFile, target: Path) -> Fetched | None:
+        """The file that is here already, if it is the one."""
+        if not target.is_file() or file.size not in (None, target.stat().st_size):
+            return None
+        with target.open("rb") as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        if file.sha256 not in (None, sha256):
+            logger.warning("%s is not the file that was asked for (sha256 %s); it is fetched anew.", target, sha256)
+            return None
+        size = target.stat().st_size
+        PartialFile(target, "").forget()
+        self.bars.begin(file.path, size, size)
+        self.bars.end(file.path)
+        return Fetched(file.path, size, sha256, self.remote.source.url(file.path), None, was_here=True)
+
+    def _receive(self, file: RemoteFile, target: Path) -> Fetched:
+        """The file from the source; from its start once more where it came damaged."""
+        self.remote.source.check_online(file.path)
+        part = PartialFile(target, self.remote.source.url(file.path))
+        try:
+            part.resume()
+            sha256 = self._hash_of_whole(file, part)
+            if file.sha256 not in (None, sha256):
+                aside = part.set_aside()
+                logger.warning(
+                    "%s came damaged (sha256 %s), and is fetched once more; see %s.", file.path, sha256, aside
+                )
+                if (again := self._hash_of_whole(file, part)) != file.sha256:
+                    raise _damaged(file, part, aside, again, again == sha256)
+                sha256 = again
+            part.land()
+        finally:
+            part.close()
+            self.bars.end(file.path)
+        return Fetched(file.path, part.n_bytes, sha256, part.url, part.etag)
+
+    def _hash_of_whole(self, file: RemoteFile, part: PartialFile) -> str:
+        """Fetch all pieces; from the start where the file changes meanwhile."""
+        for _ in range(self.remote.patience.attempts):
+            try:
+                self._all_pieces(file, part)
+                return part.sha256()
+            except Changed:
+                logger.info("%s is begun anew: it changed, or its server does not continue files.", file.path)
+                part.forget()
+        raise DownloadError(
+            f"{part.url} did not come in one piece, {self.remote.patience.attempts} times from the start: it changes "
+            "on the server, or the connection breaks and the server sends no ranges. Try later, or another source."
+        )
+
+    def _all_pieces(self, file: RemoteFile, part: PartialFile) -> None:
+        advance = self.bars.begin(file.path, part.total or file.size, part.n_bytes)
+        if not part.has_begun:
+            self._on_lines([0], file, part, advance)  # its answer says how large the file is
+        self._on_lines(part.missing(), file, part, advance)
+
+    def _on_lines(self, pieces: list[int], file: RemoteFile, part: PartialFile, advance: Advance) -> None:
+        futures = [self.lines.submit(self._piece, file, part, index, advance) for index in pieces]
+        try:
+            _results(futures)
+        finally:  # nobody writes to the part when this is over
+            wait([future for future in futures if not future.cancel()])
+
+    def _piece(self, file: RemoteFile, part: PartialFile, index: int, advance: Advance) -> None:
+        """Fetch what is missing of a piece, with pauses where it does not work at once."""
+        n_failures = 0
+        while not self.remote.is_stopped:
+            before = part.rest_of(index)[0]
+            try:
+                return self._rest_of_piece(file, part, index, advance)
+            except TryAgain as error:
+                n_failures = 1 if part.rest_of(index)[0] >= before + _PROGRESS else n_failures + 1
+                if n_failures >= self.remote.patience.attempts:
+                    raise _given_up(part, n_failures, error) from error
+                logger.info("%s: %s; trying again.", part.url, error)
+                self.remote.wait(self.remote.patience.pause(n_failures, error.seconds))
+        raise Stopped
+
+    def _rest_of_piece(self, file: RemoteFile, part: PartialFile, index: int, advance: Advance) -> None:
+        start, stop = part.rest_of(index)
+        if start and part.version is None:
+            raise Changed
+        with self.remote.open(file.path, start, stop, part.version) as answer:
+            if not part.has_begun:
+                self._begin(file, part, answer, stop)
+            elif answer.total != part.total:
+                raise Changed
+            stop = part.rest_of(index)[1]
+            for chunk in answer.chunks:
+                if stop is not None and part.rest_of(index)[0] + len(chunk) > stop:
+                    raise TryAgain("more bytes than there should be")
+                part.write(index, chunk)
+                advance(len(chunk))
+                if self.remote.is_stopped:
+                    raise Stopped
+        if part.rest_of(index)[0] != stop:
+            raise TryAgain("the bytes ended too early")
+
+    def _begin(self, file: RemoteFile, part: PartialFile, answer: Answer, stop: int | None) -> None:
+        total = file.size if answer.total is None else answer.total
+        if total is None:
+            raise DownloadError(f"{answer.url}: the server does not say how large it is. Give its size.")
+        if file.size not in (None, total):
+            raise DownloadError(
+                f"{answer.url} has {total} bytes on the server, and should have {file.size}. It was replaced there, or "
+                "the list that it was looked up in is of another date: get that list anew."
+            )
+        part.at_once = answer.version is None
+        if part.at_once and stop is not None and answer.is_range and total > stop:
+            raise Changed
+        _check_room(self.folder, [RemoteFile(file.path, total)])
+        part.begin(answer.version, answer.etag, total, answer.is_range)
+
+
+def _results(futures: list[Future[Result]]) -> list[Result]:
+    """The results, or the first error as soon as there is one."""
+    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+    for future in done:
+        future.result()
+    return [future.result() for future in futures]
+
+
+def _given_up(part: PartialFile, n_failures: int, error: Exception) -> DownloadError:
+    return DownloadError(
+        f"{part.url} cannot be had now: {error}, {n_failures} times in a row. {part.n_bytes / 1e6:.1f} MB of it are "
+        "kept: start again to go on from there. Is this machine online, and does the server work?"
+    )
+
+
+def _damaged(file: RemoteFile, part: PartialFile, aside: Path, sha256: str, same: bool) -> CorruptedFileError:
+    if same:
+        part.forget()  # it is there already
+        asides, reason = str(aside), "twice the same: the server has another file than expected"
+    else:
+        asides, reason = f"{aside} and {part.set_aside()}", "and each time otherwise: something on the way changes it"
+    return CorruptedFileError(
+        f"{file.path} came with sha256 {sha256} and not {file.sha256}, {reason}. It is kept as {asides} and not used. "
+        "Get the list of files anew, or take another source; tell the maintainers if it stays so."
+    )
