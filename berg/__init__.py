@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from berg.core.berg import BERG as BERG
+    from berg.features.images import load_images as load_images
 
-__all__ = ["BERG", "__version__"]
+__all__ = ["BERG", "__version__", "load_images"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from berg.core.berg import BERG
 
         return BERG
+    if name == "load_images":
+        from berg.features.images import load_images
+
+        return load_images
     if name == "__version__":
         from importlib.metadata import version
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 
 FIT = Literal["center_crop", "squash", "pad"]
+Picture = Path | str | Image.Image
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"}
 
@@ -29,7 +30,7 @@ def image_files(places: Iterable[Path | str]) -> list[Path]:
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            found = sorted(file for file in place.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
+            found = sorted(file for file in place.iterdir() if _is_picture_file(file))
             if not found:
                 raise MissingFileError(f"{place} holds no picture ({', '.join(sorted(ENDINGS))}).")
             files += found
@@ -42,15 +43,24 @@ def image_files(places: Iterable[Path | str]) -> list[Path]:
     return files
 
 
+def _is_picture_file(file: Path) -> bool:
+    hidden = file.name.startswith(".")  # ._a.jpg, which macOS leaves beside a.jpg, is no picture
+    return file.suffix.lower() in ENDINGS and not hidden and file.is_file()
+
+
 def load_images(
-    files: Sequence[Path | str | Image.Image], size: int | None = None, fit: FIT = "center_crop"
+    files: Picture | Sequence[Picture], size: int | None = None, fit: FIT = "center_crop"
 ) -> NDArray[np.uint8]:
-    """Pictures as one array.
+    """Pictures as one array, as models take them.
+
+    A picture is turned upright as its EXIF data say. Grey becomes three equal channels, palettes and CMYK become
+    RGB, 16 bits are scaled to 8 (65,535 becomes 255), of an animation the first frame is taken, and what is
+    transparent lets mid-grey (128) through. Colour profiles are not applied: the numbers are taken for sRGB.
 
     Parameters
     ----------
     files
-        Paths of picture files (see `image_files` for folders), or PIL images.
+        A folder (its pictures in the order of their names), a picture file, a PIL image, or a list of these.
     size
         Height and width in pixels that all are brought to (PIL, bicubic, antialiased). None: as they
         are, which needs them to be of one size.
@@ -65,40 +75,75 @@ def load_images(
 
     Raises
     ------
+    MissingFileError
+        For a path that is not there, and for a folder without a picture.
     StimulusError
-        For a file that is no picture, and for pictures of different sizes without `size`.
+        For a file that is no picture or is damaged, for one with 32 bits per channel, whose range nothing tells,
+        and for pictures of different sizes without `size`; it names the file.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> load_images([Image.new("RGB", (640, 480)), Image.new("L", (300, 400))], size=224).shape
+    (2, 3, 224, 224)
     """
     if fit not in get_args(FIT):
         raise InvalidParameterError(f"fit is '{fit}'. Allowed: {', '.join(get_args(FIT))}.")
     if size is not None and size < 1:
         raise InvalidParameterError(f"size must be a number of pixels from 1, got {size}.")
-    pictures = [_sized(_upright(file), size, fit) for file in files]
-    shapes = {picture.shape for picture in pictures}
-    if len(shapes) > 1:
-        other = next(index for index, picture in enumerate(pictures) if picture.shape != pictures[0].shape)
-        raise StimulusError(
-            f"The pictures have different sizes ({_size(pictures[0])} in {files[0]}, {_size(pictures[other])} "
-            f"in {files[other]}). Bring them to one with size=224 (on the command line --size 224)."
-        )
-    return np.stack(pictures).transpose(0, 3, 1, 2)
+    pictures = _pictures(files)
+    first = _sized(_upright(pictures[0]), size, fit)
+    images = np.empty((len(pictures), 3, *first.shape[:2]), np.uint8)
+    for index, picture in enumerate(pictures):
+        image = _sized(_upright(picture), size, fit) if index else first
+        if image.shape != first.shape:
+            raise StimulusError(
+                f"The pictures have different sizes ({_size(first)} in {pictures[0]}, {_size(image)} in {picture}). "
+                "Bring them to one with size=224 (on the command line --size 224)."
+            )
+        images[index] = image.transpose(2, 0, 1)
+    return images
+
+
+def _pictures(given: Picture | Sequence[Picture]) -> list[Path | Image.Image]:
+    """Files and PIL images in their order, a folder replaced by its pictures."""
+    places = [given] if isinstance(given, (str, Path, Image.Image)) else list(given)
+    found: list[Path | Image.Image] = []
+    for place in places:
+        found += [place] if isinstance(place, Image.Image) else image_files([place])
+    return found or list(image_files([]))
 
 
 def _upright(file: Path | str | Image.Image) -> Image.Image:
-    """The picture as the camera meant it: upright, and without alpha (laid on mid-grey)."""
+    """The picture as the camera meant it: upright, in 8 bits, and without alpha (laid on mid-grey)."""
     try:
         opening = nullcontext(file) if isinstance(file, Image.Image) else Image.open(file)
         with opening as opened:
             opened.load()
-            picture = ImageOps.exif_transpose(opened)
+            picture = _in_8_bits(ImageOps.exif_transpose(opened), opened.format)
     except _UNREADABLE as error:
         raise StimulusError(f"{file} is not a picture that can be read: {error}") from error
-    if picture.mode.startswith("I") or picture.mode == "F":
-        raise StimulusError(f"{file} has more than 8 bits per channel; convert it to 8 bits first.")
+    if picture.mode in ("I", "F"):
+        raise StimulusError(
+            f"{file} has 32 bits per channel, and its white is not known; convert it to 8 or 16 bits first."
+        )
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         grey = Image.new("RGBA", picture.size, (128, 128, 128, 255))
         picture = Image.alpha_composite(grey, picture)
     return picture.convert("RGB")
+
+
+def _in_8_bits(picture: Image.Image, file_format: str | None) -> Image.Image:
+    """Grey of 16 bits scaled to 8; PIL does so with colours when it opens them, and would clip grey."""
+    in_32 = picture.mode == "I" and file_format in ("PNG", "PPM")  # these two have no more than 16
+    if not picture.mode.startswith("I;16") and not in_32:
+        return picture
+    values = np.asarray(picture, np.int64)
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if "transparency" in picture.info:
+        grey.putalpha(Image.fromarray(255 * (values != picture.info["transparency"]).astype(np.uint8)))
+    return grey
 
 
 def _sized(picture: Image.Image, size: int | None, fit: FIT) -> NDArray[np.uint8]:

@@ -2,40 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from berg.core.exceptions import InvalidParameterError
-from berg.responses.labelled import Labelled
+from berg.responses.formats import FORMATS, check_fits, export_extra
+from berg.responses.labelled import Labelled, outputs_of
+from berg.responses.mne_objects import to_mne_epochs, to_mne_evoked
+from berg.responses.nifti import to_nifti
+from berg.responses.surface import to_cifti, to_gifti
+from berg.responses.tables import save_matlab, to_arrays, to_dataframe
 
-ENDINGS = (".nc", ".npz", ".npy")
+ENDINGS = tuple(FORMATS)
+BIDS_HEMISPHERES = {"lh": "L", "rh": "R"}
 
 
 def check_ending(path: Path) -> None:
     """Nothing, or an error where `save_responses` could not write such a file."""
-    if path.suffix not in ENDINGS:
-        raise InvalidParameterError(f"'{path.name}' must end in one of {', '.join(ENDINGS)}.")
+    package = FORMATS[_ending(path)].package
+    with export_extra():
+        import_module(package or "berg")
     if not path.parent.is_dir():
         raise InvalidParameterError(f"The folder {path.parent} does not exist. Make it first.")
 
 
-def save_responses(labelled: Labelled, path: Path) -> None:
-    """Write responses: NetCDF with all labels, or bare arrays as .npz or .npy."""
+def save_responses(labelled: Labelled, path: Path) -> list[Path]:
+    """Write responses in the format that the ending of the file names.
+
+    ===================  ==================================================================================
+    ending               what is in it
+    ===================  ==================================================================================
+    ``.nc``              everything with all labels (NetCDF), opened by xarray
+    ``.npz``             everything, labels as further arrays; see `berg.responses.tables.to_arrays`
+    ``.npy``             the bare array of a model with one output
+    ``.csv``             a long table; see `berg.responses.tables.to_dataframe`
+    ``.mat``             structs for MATLAB; see `berg.responses.tables.to_matlab`
+    ``.nii .nii.gz``     voxels in their volume; see `berg.responses.nifti.to_nifti`
+    ``.func.gii``        vertices of fsaverage, one file per hemisphere: ``x.func.gii`` stands for
+                         ``x_hemi-L.func.gii`` and ``x_hemi-R.func.gii``; see `berg.responses.surface.to_gifti`
+    ``.dscalar.nii``     vertices of both hemispheres; see `berg.responses.surface.to_cifti`
+    ``-epo.fif``         epochs of MNE; see `berg.responses.mne_objects.to_mne_epochs`
+    ``-ave.fif``         evoked responses of MNE; see `berg.responses.mne_objects.to_mne_evoked`
+    ===================  ==================================================================================
+
+    Parameters
+    ----------
+    labelled
+        The responses with their labels.
+    path
+        A file that is already there is replaced.
+
+    Returns
+    -------
+    paths
+        The files written.
+
+    Raises
+    ------
+    InvalidParameterError
+        Where the format cannot hold these responses; it says which can.
+    MissingExtraError
+        Where the package that writes the format is not installed.
+    """
     check_ending(path)
-    if path.suffix == ".nc":
-        labelled.to_netcdf(path, engine="h5netcdf")
-        return
-    arrays = _arrays(labelled)
-    if path.suffix == ".npz":
-        np.savez(path, **arrays)  # type: ignore[arg-type]
-    elif len(arrays) == 1:
-        np.save(path, next(iter(arrays.values())))
-    else:
-        raise InvalidParameterError(f"{len(arrays)} outputs do not fit into one .npy; use .npz or .nc.")
+    ending = _ending(path)
+    check_fits(labelled, ending)
+    return _WRITERS[ending](labelled, path) or [path]
 
 
-def _arrays(labelled: Labelled) -> dict[str, np.ndarray]:
-    datasets = [labelled] if isinstance(labelled, xr.Dataset) else [node.to_dataset() for node in labelled.leaves]
-    return {str(name): variable.values for dataset in datasets for name, variable in dataset.data_vars.items()}
+def _ending(path: Path) -> str:
+    found = [ending for ending in ENDINGS if path.name.endswith(ending) and path.name != ending]
+    if not found:
+        raise InvalidParameterError(f"'{path.name}' must end in one of {', '.join(ENDINGS)}.")
+    return max(found, key=len)  # .dscalar.nii is no .nii
+
+
+def _write_hemispheres(labelled: Labelled, path: Path) -> list[Path]:
+    paths = []
+    for name, image in to_gifti(labelled).items():
+        start = path.name.removesuffix(".func.gii")
+        paths.append(path.with_name(f"{start}_hemi-{BIDS_HEMISPHERES[name]}.func.gii"))
+        image.to_filename(paths[-1])
+    return paths
+
+
+def _write_evoked(labelled: Labelled, path: Path) -> None:
+    from mne import write_evokeds
+
+    write_evokeds(path, to_mne_evoked(labelled), overwrite=True, verbose="warning")
+
+
+_WRITERS: dict[str, Callable[[Labelled, Path], list[Path] | None]] = {
+    ".nc": lambda labelled, path: labelled.to_netcdf(path, engine="h5netcdf"),
+    ".npz": lambda labelled, path: np.savez(path, **to_arrays(labelled)),  # type: ignore[arg-type, func-returns-value]
+    ".npy": lambda labelled, path: np.save(path, next(iter(outputs_of(labelled).values())).values),
+    ".csv": lambda labelled, path: to_dataframe(labelled).to_csv(path, index=False),
+    ".mat": save_matlab,
+    ".nii": lambda labelled, path: to_nifti(labelled).to_filename(path),
+    ".nii.gz": lambda labelled, path: to_nifti(labelled).to_filename(path),
+    ".func.gii": _write_hemispheres,
+    ".dscalar.nii": lambda labelled, path: to_cifti(labelled).to_filename(path),
+    "-epo.fif": lambda labelled, path: to_mne_epochs(labelled).save(path, overwrite=True, verbose="warning"),
+    "-ave.fif": _write_evoked,
+}

@@ -4,8 +4,10 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+import berg
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 from berg.features.images import image_files, load_images
 
@@ -14,7 +16,8 @@ RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")
 
 def saved(folder, picture, name="picture.png", **options):
     path = folder / name
-    Image.fromarray(picture).save(path, **options) if isinstance(picture, np.ndarray) else picture.save(path, **options)
+    picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    picture.save(path, **options)
     return path
 
 
@@ -100,14 +103,57 @@ def test_cmyk_becomes_rgb(tmp_path):
 @pytest.mark.parametrize(
     ("picture", "name"),
     [
-        (np.full((2, 2), 40_000, "uint16"), "deep.png"),
         (np.full((2, 2), 40_000, "int32"), "deep.tif"),
         (np.full((2, 2), 0.5, "float32"), "deep.tif"),
     ],
 )
-def test_more_than_8_bits_are_refused(picture, name, tmp_path):
-    with pytest.raises(StimulusError, match=rf"{name} has more than 8 bits per channel; convert it to 8 bits first"):
+def test_32_bits_are_refused(picture, name, tmp_path):
+    with pytest.raises(StimulusError, match=rf"{name} has 32 bits per channel, .*; convert it to 8 or 16 bits first"):
         load_images([saved(tmp_path, picture, name)])
+
+
+def test_a_cmyk_jpeg_shows_the_colours_of_its_inks(tmp_path):
+    inks = np.zeros((8, 24, 4), "uint8")
+    inks[:, 8:16, 1], inks[:, 16:, 3] = 255, 255
+    path = saved(tmp_path, Image.frombytes("CMYK", (24, 8), inks.tobytes()), "picture.jpg", quality=95)
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(load_images(path)[0].transpose(1, 2, 0), np.asarray(opened.convert("RGB")))
+    found = load_images(path)[0, :, 4, [4, 12, 20]]
+    np.testing.assert_allclose(found, [[255, 255, 255], [255, 0, 255], [0, 0, 0]], atol=8)
+
+
+DEEP = np.array([[0, 1, 128, 129, 256, 40_000], [65_535, 65_407, 65_406, 257, 255, 514]], "uint16")
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.ppm"])
+def test_grey_of_16_bits_is_scaled_not_clipped(name, tmp_path):
+    found = load_images([saved(tmp_path, DEEP, name)])[0]
+    np.testing.assert_array_equal(found, np.broadcast_to(np.round(DEEP / 257), (3, 2, 6)))
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_16_bits_are_read_in_either_order_of_bytes(byteorder, tmp_path):
+    tifffile.imwrite(tmp_path / "deep.tif", DEEP, byteorder=byteorder)
+    np.testing.assert_array_equal(load_images(tmp_path / "deep.tif")[0, 0], np.round(DEEP / 257))
+
+
+def test_a_transparent_grey_of_16_bits_is_mid_grey(tmp_path):
+    path = saved(tmp_path, DEEP, "deep.png", transparency=40_000)
+    assert load_images(path)[0, :, 0, 4:].tolist() == [[1, 128]] * 3
+
+
+def test_a_picture_of_16_bits_is_turned_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = load_images(saved(tmp_path, DEEP, "deep.png", exif=exif))[0, 0]
+    np.testing.assert_array_equal(found, np.rot90(np.round(DEEP / 257), -1))
+
+
+def test_colours_of_16_bits_are_scaled_to_within_one(tmp_path):
+    deep = np.random.default_rng(2).integers(0, 65_536, (5, 7, 3), dtype="uint16")
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    (tmp_path / "deep.png").write_bytes(png(7, 5, 16, zlib.compress(rows)))
+    np.testing.assert_allclose(load_images(tmp_path / "deep.png")[0], deep.transpose(2, 0, 1) / 257, atol=1)
 
 
 def test_the_first_of_several_frames_is_taken(tmp_path):
@@ -186,6 +232,49 @@ def test_a_folder_stands_for_its_pictures_sorted_by_name(tmp_path):
     assert [file.name for file in image_files([extra, tmp_path])] == ["z.png", "a.jpg", "b.png", "c.PNG"]
 
 
+def test_a_folder_is_loaded_in_the_order_of_names(tmp_path):
+    for value, name in ((30, "c.png"), (10, "a.png"), (20, "b.png")):
+        saved(tmp_path, np.full((2, 4, 3), value, "uint8"), name)
+    images = berg.load_images(tmp_path)
+    assert images.shape == (3, 3, 2, 4)
+    assert images[:, 0, 0, 0].tolist() == [10, 20, 30]
+    assert images.flags.c_contiguous
+    np.testing.assert_array_equal(load_images(str(tmp_path)), images)
+
+
+def test_folders_files_and_pil_images_come_in_the_order_given(tmp_path):
+    (tmp_path / "two").mkdir()
+    for value, name in ((20, "two/a.png"), (30, "two/b.png"), (10, "one.png")):
+        saved(tmp_path, np.full((2, 2, 3), value, "uint8"), name)
+    given = [tmp_path / "one.png", str(tmp_path / "two"), Image.new("RGB", (2, 2), (40, 40, 40))]
+    assert load_images(given)[:, 0, 0, 0].tolist() == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("given", [Image.fromarray(RGB), [Image.fromarray(RGB)]])
+def test_one_pil_image_is_one_stimulus(given):
+    np.testing.assert_array_equal(load_images(given), RGB.transpose(2, 0, 1)[None])
+
+
+def test_what_macos_leaves_beside_a_picture_is_no_picture(tmp_path):
+    picture = saved(tmp_path, RGB, "a.png")
+    (tmp_path / "._a.png").write_bytes(b"no picture")
+    assert image_files([tmp_path]) == [picture]
+
+
+def test_a_damaged_picture_among_many_is_named(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        saved(tmp_path, RGB, name)
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:60])
+    with pytest.raises(StimulusError, match=r"b.png is not a picture that can be read"):
+        load_images(tmp_path)
+
+
+@pytest.mark.parametrize(("given", "words"), [("gone.jpg", "There is no file or folder gone.jpg"), ([], "No pictures")])
+def test_pictures_that_are_not_there_are_refused(given, words):
+    with pytest.raises(MissingFileError, match=words):
+        load_images(given)
+
+
 def test_a_folder_called_like_a_picture_is_no_picture(tmp_path):
     (tmp_path / "results.png").mkdir()
     picture = saved(tmp_path, RGB, "a.png")
@@ -238,14 +327,19 @@ def test_a_truncated_picture_is_refused(name, tmp_path):
         load_images([path])
 
 
-def png_that_claims(width, height):
-    """A file of a few bytes that says it is this large."""
+def png(width, height, bits, compressed):
+    """An RGB file, made by hand."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
+
+
+def png_that_claims(width, height):
+    """A file of a few bytes that says it is this large."""
+    return png(width, height, 8, zlib.compress(b"\0" * 100))
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):

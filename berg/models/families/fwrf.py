@@ -87,9 +87,20 @@ class FWRFModel(EncodingModel):
 
     @classmethod
     def _split_paths(cls, berg_dir: str | None, values: Mapping[str, Any], published: bool) -> list[Path]:
-        n_files = cls.card.part("readout", Readout).splits.get(values["roi"], 1)
-        parts = [f"_split-{number}" for number in range(1, n_files + 1)] if n_files > 1 else [""]
+        parts = cls._split_parts(values)
         return [store.weights_path(cls.card, berg_dir, values, part, published) for part in parts]
+
+    @classmethod
+    def file_names(cls, values: Mapping[str, Any]) -> list[str]:
+        """The files of each region, some of which are split."""
+        return [
+            name for each in values_per_roi(values) for name in store.file_names(cls.card, each, cls._split_parts(each))
+        ]
+
+    @classmethod
+    def _split_parts(cls, values: Mapping[str, Any]) -> list[str]:
+        n_files = cls.card.part("readout", Readout).splits.get(values["roi"], 1)
+        return [f"_split-{number}" for number in range(1, n_files + 1)] if n_files > 1 else [""]
 
     @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -118,6 +129,10 @@ class FWRFModel(EncodingModel):
             for roi_values in values_per_roi(values)
         }
         return with_roi_labels(each)
+
+    def attributes(self) -> dict[str, Any]:
+        """What the responses are of, and the volume that their i, j, k count in."""
+        return {**super().attributes(), **_volume(self.metadata["fmri"])}
 
 
 def check_compiler() -> None:
@@ -152,8 +167,33 @@ def with_roi_labels(each: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         sections = next(iter(each.values()))
         merged = {key: _joined({roi: part.get(key, {}) for roi, part in each.items()}, n_voxels) for key in sections}
     labels = [roi for roi, count in n_voxels.items() for _ in range(count)]
-    merged["fmri"] = {**merged["fmri"], "roi": np.array(labels, dtype="U")}
+    places = np.concatenate([_places(part["fmri"].get("roi_mask_volume"), n_voxels[roi]) for roi, part in each.items()])
+    merged["fmri"] = {**merged["fmri"], "roi": np.array(labels, dtype="U"), **dict(zip("ijk", places.T, strict=True))}
     return merged
+
+
+def _places(mask: Any, n_voxels: int) -> NDArray[np.intp]:
+    """i, j, k of each voxel, shape (n_voxels, 3), in the order of ``volume[mask]``; -1 where the mask does not tell."""
+    places = np.argwhere(mask) if isinstance(mask, np.ndarray) and mask.ndim == 3 else np.empty((0, 3), np.intp)
+    return places if len(places) == n_voxels else np.full((n_voxels, 3), -1, np.intp)
+
+
+def _volume(fmri: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape of the volume and the affine from i, j, k to millimetres (16 numbers, row by row).
+
+    Nothing where the regions differ in them.
+    """
+    found = (fmri.get(key) for key in ("roi_mask_volume", "fmri_affine"))
+    masks, affines = ([*part.values()] if isinstance(part, Mapping) else [part] for part in found)
+    shapes = {np.asarray(mask).shape for mask in masks}
+    affine = np.asarray(affines[0])
+    if (
+        len(shapes) > 1
+        or affine.shape != (4, 4)
+        or not all(np.array_equal(np.asarray(other), affine) for other in affines)
+    ):
+        return {}
+    return {"volume_shape": list(shapes.pop()), "fmri_affine": affine.astype(float).ravel().tolist()}
 
 
 def _count_voxels(roi: str, metadata: Mapping[str, Any]) -> int:

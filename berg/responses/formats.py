@@ -1,0 +1,119 @@
+"""Which file formats there are, and what responses each of them can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from berg.core.exceptions import InvalidParameterError, MissingExtraError
+from berg.responses.labelled import Labelled, attributes_of, outputs_of
+
+FSAVERAGE = (10_242, 40_962, 163_842)  # vertices per hemisphere of fsaverage5, fsaverage6, fsaverage
+CHANNEL_TYPES = {"eeg": "eeg", "meg": "mag"}  # modality -> type of its channels in MNE
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format: what it is called, what it needs, the package that writes it."""
+
+    name: str
+    needs: str
+    fits: Callable[[Labelled], bool]
+    package: str | None = None
+
+
+def _is_volume(labelled: Labelled) -> bool:
+    arrays, volume = list(outputs_of(labelled).values()), attributes_of(labelled)
+    if (
+        len(arrays) != 1
+        or arrays[0].dims != ("stimulus", "voxel")
+        or not {"volume_shape", "fmri_affine"} <= set(volume)
+    ):
+        return False
+    return all(axis in arrays[0].coords and bool((arrays[0][axis] >= 0).all()) for axis in "ijk")
+
+
+def _is_surface(labelled: Labelled) -> bool:
+    return all(
+        name in ("lh", "rh")
+        and array.dims == ("stimulus", "vertex")
+        and "vertex" in array.coords
+        and array.attrs.get("vertex_total") in FSAVERAGE
+        for name, array in outputs_of(labelled).items()
+    )
+
+
+def _is_sensors(labelled: Labelled) -> bool:
+    modality = str(attributes_of(labelled).get("model_id")).split("-")[0]
+    arrays = list(outputs_of(labelled).values())
+    if modality not in CHANNEL_TYPES or len(arrays) != 1 or not {"channel", "time"} <= set(arrays[0].coords):
+        return False
+    return [axis for axis in arrays[0].dims if axis != "repetition"] == ["stimulus", "channel", "time"]
+
+
+def _is_anything(labelled: Labelled) -> bool:
+    return True
+
+
+_NOTHING = "needs nothing"
+_VOLUME = (
+    "needs the axes (stimulus, voxel), the places i, j, k of all voxels in one volume, and its affine",
+    _is_volume,
+    "nibabel",
+)
+_SURFACE = ("needs outputs lh and rh with the axes (stimulus, vertex) on fsaverage", _is_surface, "nibabel")
+_SENSORS = ("needs EEG or MEG with the axes (stimulus, [repetition], channel, time)", _is_sensors, "mne")
+FORMATS = {
+    ".nc": Format("NetCDF", _NOTHING, _is_anything),
+    ".npz": Format("NumPy", _NOTHING, _is_anything),
+    ".npy": Format("NumPy", "needs one array", lambda labelled: len(outputs_of(labelled)) == 1),
+    ".csv": Format("CSV", _NOTHING, _is_anything, "pandas"),
+    ".mat": Format("MATLAB", _NOTHING, _is_anything),
+    ".nii": Format("NIfTI", *_VOLUME),
+    ".nii.gz": Format("NIfTI", *_VOLUME),
+    ".func.gii": Format("GIFTI", *_SURFACE),
+    ".dscalar.nii": Format("CIFTI", *_SURFACE),
+    "-epo.fif": Format("MNE", *_SENSORS),
+    "-ave.fif": Format("MNE", *_SENSORS),
+}
+
+
+def formats_of(labelled: Labelled) -> list[str]:
+    """The endings of the files that can hold these responses."""
+    return [ending for ending, form in FORMATS.items() if form.fits(labelled)]
+
+
+def check_fits(labelled: Labelled, ending: str) -> None:
+    """Nothing, or an error where a file with this ending cannot hold these responses.
+
+    Raises
+    ------
+    InvalidParameterError
+        It says what the format needs, and which formats fit.
+    """
+    form = FORMATS[ending]
+    if not form.fits(labelled):
+        held = "; ".join(f"{name} {tuple(array.dims)}" for name, array in outputs_of(labelled).items())
+        raise InvalidParameterError(
+            f"The responses of {attributes_of(labelled).get('model_id', 'this model')} ({held}) do not fit into "
+            f"{form.name} ({ending}): it {form.needs}. Use one of {', '.join(formats_of(labelled))}."
+        )
+
+
+@contextmanager
+def export_extra() -> Iterator[None]:
+    """Imports of what the extra ``export`` brings; where one is missing, the error says what to type."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(
+            f'This format needs {error.name or error}, which is not installed. Type:  pip install "berg[export]"'
+        ) from error
+
+
+def stimulus_names(labelled: Labelled) -> list[str]:
+    """The names of the stimuli, as text."""
+    return [str(name) for name in np.asarray(next(iter(outputs_of(labelled).values()))["stimulus"])]

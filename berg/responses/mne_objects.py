@@ -1,0 +1,175 @@
+"""Responses of EEG and MEG channels as objects of MNE-Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from berg.core.exceptions import InvalidParameterError
+from berg.responses.formats import CHANNEL_TYPES, check_fits, export_extra, stimulus_names
+from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
+
+if TYPE_CHECKING:
+    import mne
+
+# The unit that the card names -> how much of MNE's own (volt, tesla) it is.
+UNITS = {
+    "eeg": {"volt": 1.0, "V": 1.0, "millivolt": 1e-3, "mV": 1e-3, "microvolt": 1e-6, "µV": 1e-6, "uV": 1e-6},
+    "meg": {"tesla": 1.0, "T": 1.0, "picotesla": 1e-12, "pT": 1e-12, "femtotesla": 1e-15, "fT": 1e-15},
+}
+_INSTEAD = "save as .nc or .csv, which hold any times"
+
+
+def to_mne_epochs(
+    responses: Responses | Labelled, metadata: Mapping[str, Any] | None = None, stimuli: Sequence[str] | None = None
+) -> mne.EpochsArray:
+    """Responses of channels as epochs, one per stimulus and repetition.
+
+    Values in volts (EEG) or tesla (MEG) where the card states a physical unit. A model without one, such as the
+    published EEG models, keeps its numbers: nothing is scaled, the channels have no unit (``FIFF_UNIT_NONE``),
+    and ``info["description"]`` says what the numbers are. MNE's plots take EEG for volts all the same; give them
+    ``scalings={"eeg": 1}, units={"eeg": "z"}``.
+
+    Parameters
+    ----------
+    responses, metadata
+        What ``berg.encode(..., return_metadata=True)`` returned, or labelled responses alone. Channels may be
+        selected freely, time points without gaps.
+    stimuli
+        One name per stimulus.
+
+    Returns
+    -------
+    epochs
+        Shape (n_stimuli * n_repetitions, n_channels, n_times), the repetitions of one stimulus side by side. Event
+        names are the stimuli; ``epochs.metadata`` has the columns stimulus and repetition. EEG channels that the
+        10-20 system knows have its positions. No baseline is subtracted.
+
+    Raises
+    ------
+    InvalidParameterError
+        Where the responses are not of EEG or MEG channels, or the time points have gaps.
+    MissingExtraError
+        Without MNE or pandas.
+
+    Examples
+    --------
+    >>> from berg import BERG
+    >>> berg = BERG("/data/brain-encoding-response-generator")
+    >>> model = berg.get_encoding_model("eeg-things_eeg_2-vit_b_32", subject=1)  # doctest: +SKIP
+    >>> epochs = to_mne_epochs(*berg.encode(model, "pictures", return_metadata=True))  # doctest: +SKIP
+    >>> epochs.save("responses-epo.fif")  # doctest: +SKIP
+    """
+    with export_extra():
+        import mne
+        import pandas as pd
+    labelled = as_labelled(responses, metadata, stimuli)
+    check_fits(labelled, "-epo.fif")
+    array, names = _with_repetitions(labelled), stimulus_names(labelled)
+    n_epochs = len(names) * array.sizes["repetition"]
+    event_id = {name: number for number, name in enumerate(dict.fromkeys(names), start=1)}
+    table = pd.DataFrame(
+        {
+            "stimulus": np.repeat(names, array.sizes["repetition"]),
+            "repetition": np.tile(array["repetition"].values, len(names)),
+        }
+    )
+    samples = np.arange(n_epochs) * array.sizes["time"]  # one epoch after another
+    events = np.column_stack([samples, np.zeros_like(samples), table["stimulus"].map(event_id)])
+    info, scale = _info_and_scale(labelled)
+    values = scale * array.values.reshape(n_epochs, *array.shape[2:]).astype(np.float64)
+    return mne.EpochsArray(
+        values, info, events, float(array["time"][0]), event_id, metadata=table, baseline=None, verbose="warning"
+    )
+
+
+def to_mne_evoked(
+    responses: Responses | Labelled, metadata: Mapping[str, Any] | None = None, stimuli: Sequence[str] | None = None
+) -> list[mne.EvokedArray]:
+    """Responses of channels averaged over repetitions, one evoked response per stimulus.
+
+    Units, channels and times are as in `to_mne_epochs`.
+
+    Parameters
+    ----------
+    responses, metadata, stimuli
+        As in `to_mne_epochs`.
+
+    Returns
+    -------
+    evoked
+        One per stimulus, in their order, shape (n_channels, n_times). ``comment`` is the name of the stimulus,
+        ``nave`` the number of repetitions.
+
+    Raises
+    ------
+    InvalidParameterError, MissingExtraError
+        As `to_mne_epochs`.
+
+    Examples
+    --------
+    >>> from berg import BERG
+    >>> berg = BERG("/data/brain-encoding-response-generator")
+    >>> model = berg.get_encoding_model("eeg-things_eeg_2-vit_b_32", subject=1)  # doctest: +SKIP
+    >>> to_mne_evoked(*berg.encode(model, "pictures", return_metadata=True))[0].plot_topomap()  # doctest: +SKIP
+    """
+    with export_extra():
+        import mne
+    labelled = as_labelled(responses, metadata, stimuli)
+    check_fits(labelled, "-ave.fif")
+    array = _with_repetitions(labelled)
+    info, scale = _info_and_scale(labelled)
+    means = scale * array.values.mean(axis=1, dtype=np.float64)
+    start, nave = float(array["time"][0]), array.sizes["repetition"]
+    return [
+        mne.EvokedArray(mean, info, start, comment=name, nave=nave, verbose="warning")
+        for mean, name in zip(means, stimulus_names(labelled), strict=True)
+    ]
+
+
+def _with_repetitions(labelled: Labelled) -> xr.DataArray:
+    (array,) = outputs_of(labelled).values()
+    if "repetition" not in array.dims:
+        array = array.expand_dims(repetition=[0])
+    return array.transpose("stimulus", "repetition", "channel", "time")
+
+
+def _info_and_scale(labelled: Labelled) -> tuple[mne.Info, float]:
+    """What MNE wants to know of the channels, and the factor to its unit."""
+    import mne
+
+    (array,) = outputs_of(labelled).values()
+    attributes, unit = attributes_of(labelled), str(array.units)
+    modality = str(attributes["model_id"]).split("-")[0]
+    names = [str(name) for name in array["channel"].values]
+    info = mne.create_info(names, _sampling_rate(array), CHANNEL_TYPES[modality], verbose="warning")
+    if modality == "eeg":
+        info.set_montage("colin27_1020", on_missing="ignore", verbose="warning")
+    scale = UNITS[modality].get(unit)
+    if scale is None:
+        for channel in info["chs"]:
+            channel["unit"] = mne.io.constants.FIFF.FIFF_UNIT_NONE
+    numbers = f"numbers are in {'SI units' if scale else f'{unit}, not in volts or tesla'}"
+    info["description"] = f"{attributes['model_id']}, subject {attributes.get('subject', '')}: in silico; {numbers}."
+    return info, scale or 1.0
+
+
+def _sampling_rate(array: xr.DataArray) -> float:
+    """Time points per second, in hertz."""
+    times = array["time"].values
+    step = array.attrs.get("time_step", times[1] - times[0] if len(times) > 1 else None)
+    if step is None:
+        raise InvalidParameterError(f"One time point does not tell the sampling rate that MNE needs; {_INSTEAD}.")
+    if not np.allclose(np.diff(times), step, rtol=0, atol=0.01 * step):
+        raise InvalidParameterError(
+            f"The time points have gaps: MNE needs one every {step:g} s from the first to the last. Select a window "
+            f"without gaps (timepoints: ones side by side), or {_INSTEAD}."
+        )
+    if abs(times[0] / step - round(times[0] / step)) > 0.01:  # MNE would shift them all
+        raise InvalidParameterError(
+            f"MNE counts time from 0 in steps of {step:g} s, which miss {times[0]:g} s; {_INSTEAD}."
+        )
+    return float(round(1 / step, 3))

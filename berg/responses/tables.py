@@ -1,0 +1,175 @@
+"""Responses with their labels as tables, NumPy archives and MATLAB files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from berg.core.exceptions import InvalidParameterError
+from berg.responses.formats import export_extra
+from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Layout = Literal["long", "wide"]
+
+
+def to_dataframe(
+    responses: Responses | Labelled,
+    metadata: Mapping[str, Any] | None = None,
+    stimuli: Sequence[str] | None = None,
+    *,
+    layout: Layout = "long",
+) -> pd.DataFrame:
+    """Responses as a table, with the labels of the stimuli and of the units as columns.
+
+    Parameters
+    ----------
+    responses, metadata
+        What ``berg.encode(..., return_metadata=True)`` returned, or labelled responses alone.
+    stimuli
+        One name per stimulus.
+    layout
+        ``long``: one row per stimulus and unit, the response in column ``response``.
+        ``wide``: one row per unit, the responses in one column per stimulus, which has its name.
+
+    Returns
+    -------
+    table
+        Columns of labels: ``output`` (where the model has several), ``stimulus`` (long), the axes and the coordinates
+        of the units (``voxel``, ``roi``, ``channel``, ``time`` in seconds, ...). Rows are in the order of the arrays.
+        A long table of a whole cortex has 327,684 rows per stimulus.
+
+    Raises
+    ------
+    InvalidParameterError
+        For another layout.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from berg import BERG
+    >>> pictures = np.zeros((2, 3, 32, 32), dtype="uint8")
+    >>> responses, metadata = BERG().encode("fmri-szinte2024-prf_css", pictures, return_metadata=True)
+    >>> list(to_dataframe(responses, metadata, ["a.png", "b.png"]).columns)[:3]
+    ['stimulus', 'voxel', 'roi']
+    """
+    with export_extra():
+        import pandas as pd
+    if layout not in ("long", "wide"):
+        raise InvalidParameterError(f"layout is '{layout}'. Allowed: long, wide.")
+    arrays = outputs_of(as_labelled(responses, metadata, stimuli))
+    make = _long if layout == "long" else _wide
+    tables = {name: make(array) for name, array in arrays.items()}
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    return pd.concat(tables, names=["output"]).reset_index("output").reset_index(drop=True)
+
+
+def _long(array: xr.DataArray) -> pd.DataFrame:
+    table = array.to_dataframe("response", dim_order=list(array.dims)).reset_index()
+    return table[[*(name for name in table if name != "response"), "response"]]
+
+
+def _wide(array: xr.DataArray) -> pd.DataFrame:
+    import pandas as pd
+
+    units = _long(array.isel(stimulus=[0])).drop(columns=["stimulus", "response"])
+    names = [str(name) for name in array["stimulus"].values]
+    columns = pd.DataFrame(array.values.reshape(len(names), -1).T, columns=names)
+    return pd.concat([units, columns], axis=1)
+
+
+def to_arrays(
+    responses: Responses | Labelled, metadata: Mapping[str, Any] | None = None, stimuli: Sequence[str] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Responses and their labels as plain arrays, as a ``.npz`` file holds them.
+
+    Parameters
+    ----------
+    responses, metadata
+        What ``berg.encode(..., return_metadata=True)`` returned, or labelled responses alone.
+    stimuli
+        One name per stimulus.
+
+    Returns
+    -------
+    arrays
+        Each output under its name; its labels under ``<output>.axes``, ``<output>.units``, ``<output>.stimulus``,
+        ``<output>.voxel`` and so on; what is known of the model under ``model.model_id``, ``model.subject``, ...
+        Texts are arrays of texts, so that ``np.load`` needs no pickles.
+    """
+    labelled = as_labelled(responses, metadata, stimuli)
+    found: dict[str, NDArray[Any]] = {}
+    for name, array in outputs_of(labelled).items():
+        found[name] = array.values
+        found |= {f"{name}.{key}": _plain(value) for key, value in _labels(array).items()}
+    return found | {f"model.{key}": _plain(value) for key, value in attributes_of(labelled).items()}
+
+
+def to_matlab(
+    responses: Responses | Labelled, metadata: Mapping[str, Any] | None = None, stimuli: Sequence[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Responses and their labels as `scipy.io.savemat` takes them.
+
+    Parameters
+    ----------
+    responses, metadata
+        What ``berg.encode(..., return_metadata=True)`` returned, or labelled responses alone.
+    stimuli
+        One name per stimulus.
+
+    Returns
+    -------
+    structs
+        One per output with the fields ``values``, ``axes``, ``units``, ``stimulus`` and the other labels, and one
+        called ``model``. Lists of texts become cell arrays. Vertices, voxels and other places count from 0, as
+        everywhere in BERG: add 1 to use them as indices in MATLAB.
+    """
+    labelled = as_labelled(responses, metadata, stimuli)
+    structs = {
+        _field(name): {"values": array.values, **{_field(key): _cells(value) for key, value in _labels(array).items()}}
+        for name, array in outputs_of(labelled).items()
+    }
+    return {**structs, "model": {_field(key): _cells(value) for key, value in attributes_of(labelled).items()}}
+
+
+def save_matlab(labelled: Labelled, path: Path) -> None:
+    """Write what `to_matlab` gives, in MATLAB's version 5 (each array smaller than 2 GB)."""
+    from scipy.io import savemat
+    from scipy.io.matlab import MatWriteError
+
+    try:
+        savemat(path, to_matlab(labelled), do_compression=True, long_field_names=True, oned_as="column")
+    except MatWriteError as error:
+        path.unlink(missing_ok=True)
+        raise InvalidParameterError(
+            f"The responses are too large for a .mat file ({error}). Use .nc, which MATLAB reads with ncread."
+        ) from error
+
+
+def _labels(array: xr.DataArray) -> dict[str, Any]:
+    coordinates = {str(name): values.values for name, values in array.coords.items()}
+    return {"axes": list(array.dims), **array.attrs, **coordinates}
+
+
+def _plain(value: Any) -> NDArray[Any]:
+    array = np.asarray(value)
+    return array.astype(str) if array.dtype.kind in "OT" else array
+
+
+def _cells(value: Any) -> Any:
+    array = np.asarray(value)
+    return array.astype(str).astype(object) if array.dtype.kind in "OTU" and array.ndim else value
+
+
+def _field(name: str) -> str:
+    """A name that MATLAB takes for a field."""
+    return re.sub(r"^(?=[^A-Za-z])", "x", re.sub(r"\W", "_", name, flags=re.ASCII))
