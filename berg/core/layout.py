@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from berg.core.exceptions import InvalidParameterError
 
@@ -17,6 +17,8 @@ _PARTS = {
     "training dataset": re.compile(_PART),
     "model": re.compile(rf"{_PART}(-{_PART})*"),
 }
+_MODEL_FILE = re.compile(r"encoding_models/modality-([^-/]+)/train_dataset-([^-/]+)/model-([^/]+)/(.+)")
+_DOCUMENTS = re.compile(r"(README|LICEN[CS]E|CITATION)(\.[a-z]+)?|manifest\.tsv")
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,28 @@ class ModelId:
             / f"train_dataset-{self.dataset}"
             / f"model-{self.model}"
         )
+
+
+def split_model_path(path: str) -> tuple[str, str] | None:
+    """The model that a file of a BERG directory belongs to, and its path in the model's folder.
+
+    None where no model has a file there: in a model's folder lie the three folders of the guide, the card,
+    the manifest, and documents such as a licence.
+
+    >>> split_model_path("encoding_models/modality-fmri/train_dataset-nsd/model-fwrf/metadata/a.npy")
+    ('fmri-nsd-fwrf', 'metadata/a.npy')
+    """
+    if not (found := _MODEL_FILE.fullmatch(path)):
+        return None
+    model_id, inside = "-".join(found.group(1, 2, 3)), found[4]
+    try:
+        ModelId.parse(model_id)
+    except InvalidParameterError:
+        return None
+    return (model_id, inside) if _is_of_model(PurePosixPath(inside), model_id) else None
+
+
+def _is_of_model(path: PurePosixPath, model_id: str) -> bool:
+    if len(path.parts) == 1:
+        return path.name == f"{model_id}.yaml" or _DOCUMENTS.fullmatch(path.name) is not None
+    return path.parts[0] in (WEIGHTS, ACCURACY, METADATA) and not any(part.startswith(".") for part in path.parts)

@@ -15,21 +15,23 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress_bar(description: str, total: int, unit: str, show: bool | None = None) -> Iterator[Advance]:
+def progress_bar(description: str, total: int, unit: str, show: bool | None = None, done: int = 0) -> Iterator[Advance]:
     """A bar on standard error with rate and time left; yields what moves it on.
 
     Parameters
     ----------
     total
-        How many there are to do, in `unit` (such as "stimuli").
+        How many there are to do, in `unit` (such as "stimuli"; "bytes" are shown as kB, MB or GB).
     show
         None: only where somebody sees it, that is where standard error is a terminal.
+    done
+        How many are done already; they count in the bar, and not in the rate.
     """
     if not (sys.stderr and sys.stderr.isatty() if show is None else show):
         yield lambda n: None
         return
     with _bar(unit) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(description, total=total, completed=done)
 
         def advance(n: int) -> None:
             bar.advance(task, n)
@@ -41,12 +43,14 @@ def _bar(unit: str) -> Any:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
         Task,
         TextColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
     from rich.text import Text
 
@@ -55,12 +59,11 @@ def _bar(unit: str) -> Any:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.1f} {unit}/s", style="progress.data.speed")
 
+    counts = (MofNCompleteColumn(), TextColumn(unit), Rate())
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        Rate(),
+        *((DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else counts),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
     )
