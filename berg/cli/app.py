@@ -22,8 +22,17 @@ for verb, function, summary in (
     ("demo", "demo:demo", "Encode real photographs with the built-in model of human V1; draw the responses."),
     ("list", "list:list_models", "List the models."),
     ("describe", "describe:describe", "Print the card of a model."),
-    ("encode", "encode:encode", "Encode pictures with a model and save the responses."),
+    ("encode", "encode:encode", "Encode pictures or sounds with a model and save the responses."),
     ("convert", "convert:convert", "Write published weights once more, in a form that loads faster."),
+    ("new", "new:new", "Write the files of a new model."),
+    ("check", "check:check", "Check that a model keeps what every model promises."),
+    ("pack", "pack:pack", "Write all files of a model into one zip file, for others to unpack."),
+    ("unpack", "unpack:unpack", "Put the models of a zip file into the BERG directory."),
+    ("download", "download:download", "Fetch the files that a model needs, verified."),
+    ("verify", "verify:verify", "Hash the files of the models again, and compare."),
+    ("status", "status:status", "Print which models have files here, and whether they are whole."),
+    ("where", "where:where", "Print where files lie and where they come from."),
+    ("remove", "remove:remove", "Delete files of a model."),
     ("card-schema", "card_schema:card_schema", "Print the JSON schema of a model card, for editors."),
 ):
     app.command(f"berg.cli.{function}", name=verb, help=summary)

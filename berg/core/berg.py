@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from berg.core import describe as card_text
-from berg.core import model_registry
-from berg.core.exceptions import InvalidParameterError
+from berg.core import model_registry, settings
+from berg.core.describe import print_card
+from berg.core.exceptions import InvalidParameterError, ModelCheckError
 
 if TYPE_CHECKING:
     from berg.interfaces.base_model import BaseModelInterface
+    from berg.weights.download import Item
+    from berg.weights.pack import Packed
+    from berg.weights.transfer import Fetched
+    from berg.weights.unpack import Unpacked
 
 Selection = Mapping[str, Any]
 
@@ -23,8 +28,11 @@ class BERG:
     Parameters
     ----------
     berg_dir
-        The BERG directory, ``.../brain-encoding-response-generator``. Only models whose files lie there
-        need it; the built-in ones do not.
+        The BERG directory, ``.../brain-encoding-response-generator``, where the files of models lie that are
+        not built in. By default ``BERG_DIR``, the user's configuration, or the platform's folder for data;
+        ``berg where`` tells which.
+    download
+        Fetch files that are missing when a model is asked for by `get_encoding_model`.
 
     Examples
     --------
@@ -36,8 +44,10 @@ class BERG:
     2
     """
 
-    def __init__(self, berg_dir: str | Path | None = None) -> None:
-        self.berg_dir = None if berg_dir is None else str(Path(berg_dir).expanduser())
+    def __init__(self, berg_dir: str | Path | None = None, *, download: bool = False) -> None:
+        self.berg_dir = str(settings.berg_dir(berg_dir).value)
+        self.downloads = download
+        model_registry.add_store(Path(self.berg_dir))
 
     def list_models(self) -> list[str]:
         """The ids of all models, sorted."""
@@ -56,9 +66,7 @@ class BERG:
 
     def describe(self, model_id: str) -> dict[str, Any]:
         """Print the card of a model, and return it as a dictionary of the card's own keys."""
-        card = model_registry.get_card(model_id)
-        print(card_text.to_text(card))
-        return dict(card.raw)
+        return print_card(model_id)
 
     def get_encoding_model(
         self, model_id: str, device: str = "auto", selection: Selection | None = None, **parameters: Any
@@ -80,10 +88,26 @@ class BERG:
         ------
         ModelNotFoundError, InvalidParameterError, DeviceError, MissingFileError, CorruptedFileError
         """
+        if self.downloads:
+            self._fetch_missing(model_id, selection, parameters)
+        return self._load(model_id, device, selection, parameters)
+
+    def _fetch_missing(self, model_id: str, selection: Selection | None, parameters: dict[str, Any]) -> None:
+        model_class: Any = model_registry.get_model_class(model_id)
+        files = getattr(getattr(model_class, "card", None), "files", None)
+        if files is None or files.store != "berg_dir":
+            return  # it brings its files along, or finds them by itself
+        items = self.plan_download(model_id, selection, ask=False, **parameters)
+        if not all(item.is_here for item in items):
+            self.download(model_id, selection, **parameters)
+
+    def _load(
+        self, model_id: str, device: str, selection: Selection | None, parameters: dict[str, Any]
+    ) -> BaseModelInterface:
         model_class = model_registry.get_model_class(model_id)
         options: dict[str, Any] = {"device": device, "selection": selection, "berg_dir": self.berg_dir}
         model = model_class(**_options_of(model_class, options), **parameters)
-        model.load_model(**_required(model.load_model, {"device": device}))
+        model.load_model(**_asked_for(model.load_model, options, model_class))
         return model
 
     def encode(
@@ -118,7 +142,8 @@ class BERG:
             return _encode_each(model, stimulus, return_metadata, kwargs)
         if isinstance(model, str):
             parameters, options = _split(model, kwargs)
-            with self.get_encoding_model(model, **parameters) as loaded:
+            device, selection = parameters.pop("device", "auto"), parameters.pop("selection", None)
+            with self._load(model, device, selection, parameters) as loaded:  # which downloads nothing
                 return self.encode(loaded, stimulus, return_metadata, **options)
         if not hasattr(model, "generate_response"):
             raise InvalidParameterError(
@@ -145,10 +170,173 @@ class BERG:
         written: list[Path] = model_class.convert(berg_dir=self.berg_dir, selection=selection, **parameters)
         return written
 
+    def pack(
+        self,
+        model_id: str,
+        out: str | Path | None = None,
+        *,
+        force: bool = False,
+        show_progress: bool | None = None,
+        **parameters: Any,
+    ) -> Packed:
+        """Check a model, and write its files, card and manifest into one zip file; see ``berg pack``.
+
+        Parameters
+        ----------
+        out
+            The zip file; by default the model id, in the current folder.
+        force
+            Pack a model that fails its checks, or files that differ from their manifest.
+        show_progress
+            None: a bar where standard error is a terminal.
+        **parameters
+            What the model is checked with, such as ``subject=2``; by default the examples in its card.
+
+        Raises
+        ------
+        ModelCheckError
+            With the checks that fail.
+        InvalidParameterError, MissingFileError, CorruptedFileError, StorageError
+        """
+        card, room = model_registry.get_card(model_id), import_module("berg.weights.pack")
+        target = Path(f"{model_id}.zip" if out is None else out)
+        room.check_out(target)
+        if not force:
+            _check_sound(model_id, self.berg_dir, parameters)
+        packed: Packed = room.pack(card, Path(self.berg_dir), target, force=force, show_progress=show_progress)
+        return packed
+
+    def unpack(self, path: str | Path, *, overwrite: bool = False, show_progress: bool | None = None) -> Unpacked:
+        """Put the models of a zip file into the BERG directory, verified, all or nothing; see ``berg unpack``.
+
+        Parameters
+        ----------
+        path
+            Written by `pack`, or by hand after the guide.
+        overwrite
+            Replace files that differ.
+        show_progress
+            None: a bar where standard error is a terminal.
+
+        Raises
+        ------
+        MissingFileError, CorruptedFileError, StorageError
+        """
+        room = import_module("berg.weights.unpack")
+        place, options = Path(self.berg_dir), {"overwrite": overwrite, "show_progress": show_progress}
+        unpacked: Unpacked = room.unpack(Path(path), place, **options)
+        return unpacked
+
+    def files_of(
+        self, model_id: str, selection: Selection | None = None, *, everything: bool = False, **parameters: Any
+    ) -> list[str]:
+        """The files that a model needs, in their published form: paths in the model's folder, with slashes.
+
+        Parameters
+        ----------
+        everything
+            Of all subjects and selections that are not given.
+        """
+        model_class: Any = model_registry.get_model_class(model_id)
+        if not hasattr(model_class, "file_names"):
+            raise InvalidParameterError(f"{model_id} is a class of its own, whose files its card does not name.")
+        file_values = import_module("berg.weights.needed").file_values
+        own = {name: value for name, value in parameters.items() if value is not None}
+        values = file_values(model_class.card, selection, own, everything)
+        return list(dict.fromkeys(name for each in values for name in model_class.file_names(each)))
+
+    def plan_download(
+        self,
+        model_id: str,
+        selection: Selection | None = None,
+        *,
+        everything: bool = False,
+        source: str | None = None,
+        ask: bool = True,
+        **parameters: Any,
+    ) -> list[Item]:
+        """The files that `download` would get, with their sizes; fetches none.
+
+        Parameters
+        ----------
+        ask
+            Ask the source for sizes that are not known.
+        """
+        room = import_module("berg.weights.download")
+        model_class: Any = model_registry.get_model_class(model_id)
+        names = self.files_of(model_id, selection, everything=everything, **parameters)
+        networks = settings.network_source()
+        items: list[Item] = room.plan(
+            model_class.card,
+            names,
+            model_class.network_files(),
+            Path(self.berg_dir),
+            settings.source(source).value,
+            networks.value if networks else None,
+        )
+        return room.with_sizes(items) if ask else items
+
+    def download(
+        self,
+        model_id: str,
+        selection: Selection | None = None,
+        *,
+        everything: bool = False,
+        source: str | None = None,
+        parallel: int = 4,
+        show_progress: bool | None = None,
+        **parameters: Any,
+    ) -> list[Fetched]:
+        """Fetch the files that a model needs and that are not here, and the network that it builds on.
+
+        Every file is hashed. What is pinned in the package, or was recorded when it first came, must come.
+
+        Parameters
+        ----------
+        selection, parameters
+            As for `get_encoding_model`; a parameter may be a list: ``subject=[1, 2]``.
+        everything
+            All subjects and selections that are not given.
+        source
+            ``s3://bucket/prefix``, ``https://host/prefix`` or ``file:///folder``; by default ``BERG_SOURCE``,
+            the user's configuration, or the public bucket.
+        parallel
+            How many connections.
+        show_progress
+            None: bars where standard error is a terminal.
+
+        Raises
+        ------
+        DownloadError, CorruptedFileError, StorageError, InvalidParameterError
+        """
+        items = self.plan_download(model_id, selection, everything=everything, source=source, ask=False, **parameters)
+        fetched: list[Fetched] = import_module("berg.weights.download").receive(
+            items, parallel=parallel, progress=show_progress
+        )
+        return fetched
+
     def get_model_metadata(self, model_id: str, **parameters: Any) -> dict[str, Any]:
         """The metadata of a model (ROIs, coordinates, accuracy), without loading its weights."""
-        model_class = model_registry.get_model_class(model_id)
-        return model_class.get_metadata(berg_dir=self.berg_dir, **parameters)
+        get_metadata = model_registry.get_model_class(model_id).get_metadata
+        if inspect.isfunction(get_metadata):  # a class that wants an instance of itself
+            raise InvalidParameterError(
+                f"{model_id} tells its metadata only when it is loaded: "
+                "berg.get_encoding_model(...).get_metadata(), or encode(..., return_metadata=True)."
+            )
+        takes_place = "berg_dir" in _named(get_metadata) or _takes_any(get_metadata)
+        return get_metadata(**({"berg_dir": self.berg_dir} if takes_place else {}), **parameters)
+
+
+def _check_sound(model_id: str, berg_dir: str | None, parameters: dict[str, Any]) -> None:
+    """Raise ModelCheckError where a model fails a check, and say how it is packed nevertheless."""
+    check_model = import_module("berg.testing").check_model
+    try:
+        check_model(model_id, berg_dir, raise_failures=True, **parameters)
+    except ModelCheckError as error:
+        raise ModelCheckError(
+            f"{error}\nNothing was packed. See all checks with:  berg check {model_id}  To pack the model as it is, "
+            "add --force (in Python force=True)."
+        ) from error
 
 
 def _encode_each(
@@ -187,14 +375,12 @@ def _options_of(model_class: type[BaseModelInterface], options: dict[str, Any]) 
     return {name: value for name, value in options.items() if name in named or (takes_any and value is not None)}
 
 
-def _required(function: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Those options that a function cannot do without."""
-    needed = inspect.signature(function).parameters
-    return {
-        name: value
-        for name, value in options.items()
-        if name in needed and needed[name].default is inspect.Parameter.empty
-    }
+def _asked_for(load_model: Any, options: dict[str, Any], model_class: type[BaseModelInterface]) -> dict[str, Any]:
+    """Those options that `load_model` cannot do without, or that the class did not take when it was made."""
+    asked = inspect.signature(load_model).parameters
+    needed = {name for name in options if name in asked and asked[name].default is inspect.Parameter.empty}
+    left = {name for name in options if name in asked and not (name in _named(model_class) or _takes_any(model_class))}
+    return {name: options[name] for name in needed | left}
 
 
 def _named(function: Any) -> list[str]:

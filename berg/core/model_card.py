@@ -39,6 +39,9 @@ def _joined(value: Any) -> Any:
 
 Texts = Annotated[list[str], BeforeValidator(_as_list)]
 
+FROM_STIMULUS = "from_stimulus"
+"""The length of an axis that is as long as the stimulus."""
+
 MAX_RANGE = 100_000
 _RANGE = re.compile(r"\s*([0-9]+)\s*(?:-|\.\.)\s*([0-9]+)\s*")
 
@@ -87,6 +90,7 @@ class StimulusInput(CardPart):
     dtype: str | None = Field(None, description="uint8: any integers in `range` are taken")
     range: tuple[float, float] | None = Field(None, description="smallest and largest value allowed")
     unit: str | None = None
+    sampling_rate: int | None = Field(None, ge=1, description="hertz; for sounds, which are resampled to it")
     description: str = ""
     constraints: Texts = Field(default_factory=list)
 
@@ -134,10 +138,12 @@ class Axis(CardPart):
     """An axis of the outputs: how long it is, and what its places are called.
 
     Coordinates and length name places in the metadata, such as ``eeg.ch_names``; ``{output}`` stands
-    for the name of the output.
+    for the name of the output. An axis of time that is as long as the stimulus has the length ``from_stimulus``
+    and a sampling rate; its coordinate is the time in seconds from the beginning of the stimulus.
     """
 
-    length: int | None = Field(None, ge=1)
+    length: Annotated[int, Field(ge=1)] | Literal["from_stimulus"] | None = None
+    sampling_rate: int | None = Field(None, ge=1, description="places per second; with length: from_stimulus")
     coordinates: dict[str, str] = Field(default_factory=dict)
 
 
@@ -146,7 +152,8 @@ class Selector(CardPart):
 
     ``name``: labels in the metadata, in the order given. ``mask``: a 0/1 vector as long as the axis.
     ``roi``: names that the metadata turns into indices (or one label per unit); a list is their union.
-    ``minimum``: units whose value in the metadata is at least so much. ``range``: within two bounds.
+    ``minimum``: units whose value in the metadata is at least so much. ``range``: within two bounds; on an
+    axis that is as long as the stimulus, of the time in seconds.
     ``file``: the value is part of a file name.
     """
 
@@ -159,11 +166,17 @@ class Selector(CardPart):
 
 
 class Files(CardPart):
-    """File names inside the model's folder, without their ending."""
+    """File names inside the model's folder, without their ending.
 
-    store: Literal["berg_dir", "built_in"] = "berg_dir"
+    The model's folder lies in a BERG directory. Which one: ``berg_dir``, that of the user; ``package``, the
+    folder of the card (for plug-ins that bring their weights); ``built_in``, that of this package.
+    """
+
+    store: Literal["berg_dir", "package", "built_in"] = "berg_dir"
     weights: str
     metadata: str
+    weights_ending: Literal[".npy", ".pt", ".safetensors"] = Field(".safetensors", description="as published")
+    metadata_ending: Literal[".npy", ".json"] = Field(".json", description="as published")
 
 
 class ModelCard(CardPart):

@@ -23,6 +23,7 @@ from berg.core.exceptions import (
     did_you_mean,
     listing,
 )
+from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
 
 if TYPE_CHECKING:
@@ -113,6 +114,46 @@ def _register_card(path: Path) -> None:
 
 
 _hand_written_cards: dict[str, Path] = {}
+_stores: dict[Path, None] = {}
+
+
+def add_store(berg_dir: Path) -> None:
+    """Look for cards in a BERG directory too, where ``berg unpack`` puts them."""
+    _stores.setdefault(berg_dir)
+
+
+def _register_stored_cards(berg_dir: Path) -> None:
+    """The cards beside the files of their models. They come from anywhere, so they can name no code to import."""
+    for path in sorted(berg_dir.glob("encoding_models/modality-*/train_dataset-*/model-*/*.yaml")):
+        if f"card {path}" in _opened:
+            continue
+        _opened.add(f"card {path}")
+        try:
+            card = ModelCard.read(path)
+            if path.stem in MODEL_REGISTRY:
+                _check_is_same(path, MODEL_REGISTRY[path.stem]["yaml_path"])
+                continue
+            if ModelId.parse(card.model_id).folder(berg_dir) != path.parent or path.stem != card.model_id:
+                raise ModelCardError(f"{path} is the card of '{card.model_id}', and lies elsewhere than its files.")
+            if card.family is None or not card.family.isidentifier():
+                raise ModelCardError(
+                    f"{path}: a card in a BERG directory must name a family of this package, not {card.family!r}. "
+                    "Install the package of the model."
+                )
+            _register_card(path)
+        except BERGError as error:
+            PROBLEMS[str(path)] = str(error)
+            logger.warning("The card %s is left out: %s", path, error)
+
+
+def _check_is_same(path: Path, used: str | None) -> None:
+    """Raise where another BERG directory has another card of this id; that of a package is used without a word."""
+    if used is None or not any(berg_dir in Path(used).parents for berg_dir in _stores):
+        return
+    if path.read_bytes() != Path(used).read_bytes():
+        raise RegistrationError(
+            f"{path} differs from {used}, which is the one used. Give one of the models another id."
+        )
 
 
 def discover() -> None:
@@ -125,6 +166,8 @@ def discover() -> None:
     _import_modalities()
     for entry_point in entry_points(group="berg.models"):
         _open(f"{entry_point.name} ({entry_point.value})", entry_point.load)
+    for berg_dir in _stores:
+        _register_stored_cards(berg_dir)
     for model_id, path in _hand_written_cards.items():
         if model_id not in MODEL_REGISTRY:
             PROBLEMS.setdefault(

@@ -128,6 +128,21 @@ def weights_file(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
+def weights_url(name: str, weights: str) -> str:
+    """Where torchvision's publisher has the weights of a network."""
+    url: str = _weights_entry(name, weights).url
+    return url
+
+
+def published_hash(url: str) -> str:
+    """The first digits of the sha256 of a file, which torchvision writes into its name.
+
+    >>> published_hash("https://download.pytorch.org/models/vit_b_32-d86f8d99.pth")
+    'd86f8d99'
+    """
+    return url.rpartition("-")[2].partition(".")[0]
+
+
 def _weights_entry(name: str, weights: str) -> Any:
     names = torchvision.models.list_models()
     if name not in names:

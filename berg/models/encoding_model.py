@@ -22,11 +22,20 @@ from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, Model
 from berg.core.model_card import ModelCard, OutputArray, StimulusInput
 from berg.core.parameter_validator import validate_parameters
 from berg.core.progress import progress_bar
-from berg.core.selection import AxisKey, Indices, check_selection, coordinates, resolve_selection
+from berg.core.selection import (
+    AxisKey,
+    Indices,
+    axis_attributes,
+    check_selection,
+    coordinates,
+    resolve_selection,
+    resolve_times,
+)
 from berg.features.stimuli import open_stimuli, release_pages
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.device import resolve_device
 from berg.weights import store
+from berg.weights.needed import NetworkFile
 from berg.weights.safetensors_files import write_safetensors
 
 Responses = NDArray[np.float32] | tuple[NDArray[np.float32], ...]
@@ -101,6 +110,16 @@ class EncodingModel(BaseModelInterface):
         return [store.weights_path(cls.card, berg_dir, values, published=published)]
 
     @classmethod
+    def file_names(cls, values: Mapping[str, Any]) -> list[str]:
+        """The published files for these values, as paths in the model's folder; families with several override it."""
+        return store.file_names(cls.card, values)
+
+    @classmethod
+    def network_files(cls) -> list[NetworkFile]:
+        """The pretrained networks that the model builds on."""
+        return []
+
+    @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """What `convert` writes for a published file; families that read published files define it."""
         raise InvalidParameterError(f"The weights of {cls.card.model_id} need no conversion.")
@@ -122,7 +141,7 @@ class EncodingModel(BaseModelInterface):
             **validate_parameters(cls.card, parameters),
             **(check_selection(cls.card, selection) if selection else {}),
         }
-        if cls.card.files is not None and cls.card.files.store == "built_in":
+        if cls.card.files is not None and cls.card.files.store != "berg_dir":
             raise InvalidParameterError(f"The weights of {cls.card.model_id} are built in and need no conversion.")
         written = []
         for path in cls.weights_paths(berg_dir, values, published=True):
@@ -143,6 +162,7 @@ class EncodingModel(BaseModelInterface):
         self,
         stimulus: Any,
         *,
+        sampling_rate: int | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
         out: Any = None,
@@ -153,8 +173,10 @@ class EncodingModel(BaseModelInterface):
         ----------
         stimulus
             As the card's input says, first axis: the stimuli. An array, a memory map, a dataset of h5py or
-            zarr; for pictures also a folder, or a list of files or PIL images. What is not in memory is
-            read batch by batch.
+            zarr; for pictures and sounds also a folder or a list of files, or PIL images. What is not in
+            memory is read batch by batch.
+        sampling_rate
+            Of sounds in arrays, in hertz; they are resampled to the rate in the card. Files say it themselves.
         batch_size
             How many stimuli are computed together; does not change the result.
         show_progress
@@ -173,13 +195,15 @@ class EncodingModel(BaseModelInterface):
         StimulusError, InvalidParameterError, ModelNotLoadedError, DeviceMemoryError
         """
         outs = None if out is None else [out]
-        return self.generate_together([self], stimulus, batch_size=batch_size, show_progress=show_progress, out=outs)[0]
+        options: dict[str, Any] = {"batch_size": batch_size, "show_progress": show_progress, "out": outs}
+        return self.generate_together([self], stimulus, sampling_rate=sampling_rate, **options)[0]
 
     @staticmethod
     def generate_together(
         models: Sequence[EncodingModel],
         stimulus: Any,
         *,
+        sampling_rate: int | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
         out: Sequence[Any] | None = None,
@@ -189,7 +213,9 @@ class EncodingModel(BaseModelInterface):
         Features that models share (the same network, transform, precision and device) are computed once per
         stimulus. Parameters are those of `generate_response`, ``out`` one per model.
         """
-        stimuli = open_stimuli(stimulus, _common_input(models))
+        stimuli = open_stimuli(stimulus, _common_input(models), sampling_rate)
+        for model in models:
+            model.indices.update(resolve_times(model.card, model.selection, stimuli.shape[-1]))
         size = min(model._checked_batch_size(batch_size) for model in models)
         given = [None] * len(models) if out is None else out
         if not isinstance(given, (list, tuple)) or len(given) != len(models):
@@ -210,10 +236,11 @@ class EncodingModel(BaseModelInterface):
         Parameters
         ----------
         stimulus
-            Floating-point tensor with the shape and the range of values of the card's input.
+            Floating-point tensor with the shape and the range of values of the card's input; sounds at the
+            sampling rate of the card.
         """
         features, readout = self._loaded()
-        responses = readout(features(stimulus.to(self.device)))
+        responses = self._in_window(readout(features(stimulus.to(self.device))), stimulus.shape[-1])
         return responses[0] if len(responses) == 1 else tuple(responses)
 
     @classmethod
@@ -258,12 +285,21 @@ class EncodingModel(BaseModelInterface):
         return self.card.input
 
     def labels(self) -> dict[str, Any]:
-        """For every output: its axes, its unit, and the coordinates of the returned units."""
+        """For every output: its axes, its unit, and the coordinates of the returned units.
+
+        An axis without a coordinate of its own name has one: the places, from 0, that its columns have in
+        the whole axis (of vertices: their numbers on the surface). ``attributes`` tells of the whole axes.
+        Times along an axis that is as long as the stimulus are those of the stimuli that were encoded last.
+        """
         return {
             output.name: {
                 "axes": list(output.axes),
                 "unit": output.unit,
-                "coordinates": coordinates(self.card, output, self.indices, self.metadata),
+                "coordinates": {
+                    **{axis: (axis, places) for (name, axis), places in self.indices.items() if name == output.name},
+                    **coordinates(self.card, output, self.indices, self.metadata),
+                },
+                "attributes": axis_attributes(self.card, output, self.metadata),
             }
             for output in self.card.outputs
         }
@@ -288,6 +324,14 @@ class EncodingModel(BaseModelInterface):
     def file_values(self) -> dict[str, Any]:
         """What file names may be made of: the parameters, and the selection."""
         return {**self.parameters, **self.selection}
+
+    def _in_window(self, responses: Sequence[torch.Tensor], n_samples: int) -> Sequence[torch.Tensor]:
+        """The selected part of responses along axes that are as long as the stimulus; all else was selected before."""
+        windows = resolve_times(self.card, self.selection, n_samples)
+        return [
+            _narrowed(response, [windows.get((output.name, axis)) for axis in output.axes])
+            for response, output in zip(responses, self.card.outputs, strict=True)
+        ]
 
     def _loaded(self) -> tuple[torch.nn.Module, torch.nn.Module]:
         if self.features is None or self.readout is None:
@@ -330,7 +374,9 @@ def _common_input(models: Sequence[EncodingModel]) -> StimulusInput:
     expected = models[0].expected_input
     for model in models[1:]:
         other = model.expected_input
-        if (other.shape, other.dtype, other.range) != (expected.shape, expected.dtype, expected.range):
+        if any(
+            getattr(other, name) != getattr(expected, name) for name in ("shape", "dtype", "range", "sampling_rate")
+        ):
             raise InvalidParameterError(
                 f"{models[0].get_model_id()} and {model.get_model_id()} take different stimuli; encode with each alone."
             )
@@ -349,10 +395,18 @@ def _encode_batch(
         with _typed_memory_error(f"{words}Try batch_size={max(1, len(batch) // 2)}."), torch.no_grad():
             if id(features) not in computed:
                 computed[id(features)] = features(batch.to(model.device))
-            responses = readout(computed[id(features)])
+            responses = model._in_window(readout(computed[id(features)]), batch.shape[-1])
         for array, response in zip(own, responses, strict=True):
             _write(array, places, response.reshape(len(batch), *array.shape[1:]))
             release_pages(array)
+
+
+def _narrowed(response: torch.Tensor, windows: Sequence[Indices | None]) -> torch.Tensor:
+    """The response within a window, a row of neighbouring places, on each axis that has one."""
+    for axis, window in enumerate(windows):
+        if window is not None:
+            response = response.narrow(axis, int(window[0]) if len(window) else 0, len(window))
+    return response
 
 
 def _write(array: Any, places: slice, responses: torch.Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 from urllib.request import url2pathname
 
+from berg.core import settings
 from berg.core.exceptions import DownloadError, InvalidParameterError, OfflineError, listing
 
 REGION = "us-west-2"  # of the public bucket
@@ -69,10 +69,10 @@ class Source:
 
     def check_online(self, path: str) -> None:
         """Raise OfflineError where the file would have to come over the network and BERG_OFFLINE forbids it."""
-        if not self.is_local and os.environ.get("BERG_OFFLINE", "0").lower() not in ("", "0", "false", "no"):
+        if not self.is_local and (setting := settings.offline()).value:
             raise OfflineError(
-                f"{path} is not here, and BERG_OFFLINE={os.environ['BERG_OFFLINE']} forbids to fetch it from "
-                f"{self.base}. Allow it with:  unset BERG_OFFLINE  or fetch from a mirror on disk, file:///folder."
+                f"{path} is not here, and {setting.origin} forbids to fetch it from {self.base}. Allow it with:  "
+                "unset BERG_OFFLINE  (or offline = false), or fetch from a mirror on disk, file:///folder."
             )
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import string
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
+from berg.weights import manifest
 from berg.weights.mapped_file import map_file
 from berg.weights.pickled import read_npy
 from berg.weights.safetensors_files import read_metadata as safetensors_metadata
@@ -122,15 +124,57 @@ def _find(
     endings: tuple[str, ...],
     values: Mapping[str, Any],
 ) -> Path:
-    base = ModelId.parse(card.model_id).folder(_root(card, berg_dir)) / folder
+    base = model_folder(card, berg_dir) / folder
     stem = _file_name(card, name, values)
     for ending in endings:
         if (path := base / (stem + ending)).is_file():
+            _check_recorded(path, base.parent)
             return path
     raise MissingFileError(
         f"{folder} of {card.model_id} for {_words(name, values)} are not there: {base / stem}"
-        f" ({' or '.join(endings)}). Is '{_root(card, berg_dir)}' the BERG directory?"
+        f" ({' or '.join(endings)}). Is '{_root(card, berg_dir)}' the BERG directory?{_how_to_get(card, values)}"
     )
+
+
+def _check_recorded(path: Path, folder: Path) -> None:
+    """Raise CorruptedFileError where a file is not the one that the manifest of its model names.
+
+    The size is compared always; the hash only of a file that was written after it was recorded.
+    """
+    name = path.relative_to(folder).as_posix()
+    entry = _manifest(folder / manifest.NAME).get(name)
+    if entry is None:
+        return
+    status = path.stat()
+    if status.st_size == entry.size and (
+        not _is_later(status.st_mtime, entry.date) or manifest.hash_file(path) == entry.sha256
+    ):
+        return
+    raise CorruptedFileError(
+        f"{path} is not the file that came here: it has {status.st_size:,} bytes, recorded are {entry.size:,} with "
+        f"sha256 {entry.sha256[:12]}.... Delete it, and get it again with:  berg download. See all with:  berg verify"
+    )
+
+
+def _manifest(path: Path) -> dict[str, manifest.Entry]:
+    return manifest.read_manifest(path) if path.is_file() else {}
+
+
+def _is_later(seconds: float, date: str) -> bool:
+    """Whether a time is after that of a record, which has whole seconds; where it has none, nobody can tell."""
+    return not date or seconds > datetime.strptime(date, manifest.DATE_FORMAT).replace(tzinfo=UTC).timestamp() + 1
+
+
+def _how_to_get(card: ModelCard, values: Mapping[str, Any]) -> str:
+    """The command that fetches the files of a model; nothing for files that a package brings along."""
+    if _files(card).store != "berg_dir":
+        return ""
+    given = {field: values[field] for field in file_fields(card) if values.get(field) is not None}
+    words = [
+        f"--{field} {value}" if field in card.parameters else f"--selection {field}={value}"
+        for field, value in given.items()
+    ]
+    return f" Get them with:  {' '.join(['berg download', card.model_id, *words])}"
 
 
 def _file_name(card: ModelCard, name: str, values: Mapping[str, Any]) -> str:
@@ -144,16 +188,43 @@ def _file_name(card: ModelCard, name: str, values: Mapping[str, Any]) -> str:
         ) from error
 
 
+def file_names(card: ModelCard, values: Mapping[str, Any], parts: Sequence[str] = ("",)) -> list[str]:
+    """The published files for these parameter values: paths in the model's folder, with slashes.
+
+    Parameters
+    ----------
+    parts
+        Added to the name of the weights, for weights that lie in several files.
+    """
+    files = _files(card)
+    weights = [f"{WEIGHTS}/{_file_name(card, files.weights + part, values)}{files.weights_ending}" for part in parts]
+    return [*weights, f"{METADATA}/{_file_name(card, files.metadata, values)}{files.metadata_ending}"]
+
+
+def file_fields(card: ModelCard) -> list[str]:
+    """What the file names of a model are filled with, such as subject and roi."""
+    files = _files(card)
+    return list(dict.fromkeys([*_fields(files.weights), *_fields(files.metadata)]))
+
+
+def model_folder(card: ModelCard, berg_dir: str | None) -> Path:
+    """The folder of a model's files, wherever its card says that they lie."""
+    return ModelId.parse(card.model_id).folder(_root(card, berg_dir))
+
+
 def _root(card: ModelCard, berg_dir: str | None) -> Path:
-    if _files(card).store == "built_in":
-        return card.path.parent.parent / "built_in"
+    if card.files is not None and (place := card.files.store) != "berg_dir":
+        return card.path.parent if place == "package" else card.path.parent.parent / "built_in"
     if berg_dir is None:
         raise InvalidParameterError(
             f"The files of {card.model_id} lie in a BERG directory. Say where it is: "
             f'BERG(berg_dir=".../{PUBLISHED_NAME}").'
         )
     if not Path(berg_dir).is_dir():
-        raise MissingFileError(f"The BERG directory {berg_dir} does not exist.")
+        raise MissingFileError(
+            f"The BERG directory {berg_dir} does not exist. Name another (berg_dir, BERG_DIR), or fill it with:  "
+            f"berg download {card.model_id}"
+        )
     return Path(berg_dir)
 
 

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, StorageError
 from berg.core.transfer_bars import Advance, FileBars, transfer_bars
+from berg.weights.file_names import name_fault
 from berg.weights.partial_file import PartialFile, storing
 from berg.weights.patience import Patience
 from berg.weights.remote import Answer, Changed, Remote, Stopped, TryAgain
@@ -27,9 +28,7 @@ Result = TypeVar("Result")
 
 _LOCK_POLL_SECONDS = 0.2
 _PROGRESS = 2**16  # bytes; an attempt that brought so many does not count as failed
-_SEGMENT = re.compile(r"[^./\\:*?\"<>|\x00-\x1f\x7f][^/\\:*?\"<>|\x00-\x1f\x7f]*(?<![. ])")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class RemoteFile:
     size
         Bytes, where it is known.
     sha256
-        64 hexadecimal digits, where it is known.
+        64 hexadecimal digits, or the first of them (at least 8), as far as they are known.
 
     Raises
     ------
@@ -56,18 +55,23 @@ class RemoteFile:
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        segments = self.path.split("/")
-        if not all(_SEGMENT.fullmatch(segment) and not _RESERVED.fullmatch(segment) for segment in segments):
+        is_hidden = any(part.startswith(".") for part in self.path.split("/"))  # as parts of files under way are
+        if fault := name_fault(self.path) or ("a part of it is hidden" if is_hidden else None):
             raise InvalidParameterError(
-                f"{self.path!r} is not the path of a file to get: it is names with '/' between them, none of them "
-                "hidden, '..' or with one of : * ? \" < > | \\ in it, for example metadata/metadata_subject-01.npy."
+                f"{self.path!r} is not the path of a file to get: {fault}. Give names with '/' between them, "
+                "for example metadata/metadata_subject-01.npy."
             )
         if self.size is not None and self.size < 0:
             raise InvalidParameterError(f"{self.path} cannot have {self.size} bytes; give 0 or more, or None.")
         if self.sha256 is not None and not _SHA256.fullmatch(self.sha256):
             raise InvalidParameterError(
-                f"{self.sha256!r} of {self.path} is no sha256: it has 64 digits 0-9a-f. See:  sha256sum {self.path}"
+                f"{self.sha256!r} of {self.path} is no sha256: it has 64 digits 0-9a-f, or is their beginning. "
+                f"See:  sha256sum {self.path}"
             )
+
+    def has_hash(self, sha256: str) -> bool:
+        """Whether this may be its hash."""
+        return self.sha256 is None or sha256.startswith(self.sha256)
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,7 @@ class _Transfer:
             return None
         with target.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        if file.sha256 not in (None, sha256):
+        if not file.has_hash(sha256):
             logger.warning("%s is not the file that was asked for (sha256 %s); it is fetched anew.", target, sha256)
             return None
         size = target.stat().st_size
@@ -241,12 +245,12 @@ class _Transfer:
         try:
             part.resume()
             sha256 = self._hash_of_whole(file, part)
-            if file.sha256 not in (None, sha256):
+            if not file.has_hash(sha256):
                 aside = part.set_aside()
                 logger.warning(
                     "%s came damaged (sha256 %s), and is fetched once more; see %s.", file.path, sha256, aside
                 )
-                if (again := self._hash_of_whole(file, part)) != file.sha256:
+                if not file.has_hash(again := self._hash_of_whole(file, part)):
                     raise _damaged(file, part, aside, again, again == sha256)
                 sha256 = again
             part.land()

@@ -21,12 +21,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from berg.core.exceptions import CorruptedFileError, StorageError, listing
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
 from berg.core.progress import Advance, progress_bar
 from berg.weights import manifest
+from berg.weights.directory_lock import directory_lock
 from berg.weights.durable_file import flush_folder, storage_errors
 from berg.weights.manifest import Entry
 from berg.weights.model_archive import Member, ModelArchive
@@ -100,7 +99,7 @@ def unpack(path: Path, berg_dir: Path, *, overwrite: bool = False, show_progress
     StorageError
         When files would be replaced without `overwrite`, or the disk cannot take them.
     """
-    with ModelArchive(path) as archive, _folder(berg_dir), _lock(berg_dir):
+    with ModelArchive(path) as archive, _folder(berg_dir), directory_lock(berg_dir):
         finish_or_clean(berg_dir)
         plans = [_plan(archive, model_id, berg_dir) for model_id in sorted({m.model_id for m in archive.members})]
         _check_replaced(plans, overwrite)
@@ -141,25 +140,6 @@ def _folder(berg_dir: Path) -> Iterator[None]:
         if is_new:
             with suppress(OSError):
                 berg_dir.rmdir()
-
-
-@contextmanager
-def _lock(berg_dir: Path) -> Iterator[None]:
-    """Wait until no other run is at work there; the system lets go of the lock of a process that died."""
-    path = berg_dir / f"{_PREFIX}.lock"
-    lock = FileLock(path)
-    with storage_errors(path):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            logger.warning("Another berg unpack is at work in %s; waiting for it.", berg_dir)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # who waits for the lock notices; Windows keeps the file
-            path.unlink()
-        lock.release()
 
 
 def _plan(archive: ModelArchive, model_id: str, berg_dir: Path) -> _Plan:

@@ -109,7 +109,7 @@ def test_berg_offline_forbids_the_network(monkeypatch, value, refused, tmp_path)
     monkeypatch.setenv("BERG_OFFLINE", value)
     Source(tmp_path.as_uri()).check_online("f.npy")
     if refused:
-        with pytest.raises(OfflineError, match=r"f\.npy is not here, and BERG_OFFLINE.*unset BERG_OFFLINE"):
+        with pytest.raises(OfflineError, match=r"f\.npy is not here, and the environment variable BERG_OFFLINE.*unset"):
             Source("https://h.example").check_online("f.npy")
     else:
         Source("https://h.example").check_online("f.npy")

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.model_card import CardPart, OutputArray
 from berg.core.selection import axis_length
-from berg.features.torchvision_network import expand, network_features
+from berg.features.torchvision_network import expand, network_features, published_hash, weights_file, weights_url
 from berg.models.encoding_model import EncodingModel
 from berg.readouts.linear import LinearReadout, Projection
+from berg.weights.needed import NetworkFile
 from berg.weights.pickled import read_npy
 from berg.weights.safetensors_files import read_rows, read_safetensors
 
@@ -91,6 +92,13 @@ class LinearizingModel(EncodingModel):
         if path.suffix == ".safetensors":
             return read_converted(path, [output.name for output in self.card.outputs])
         return fold(read_published(path, self.card.part("readout", Readout), self.card.outputs), path)
+
+    @classmethod
+    def network_files(cls) -> list[NetworkFile]:
+        """The weights of the torchvision network, where torchvision looks for them."""
+        stated = cls.card.part("features", Features)
+        url = weights_url(stated.extractor.removeprefix("torchvision/"), stated.weights)
+        return [NetworkFile(url, str(weights_file(url)), published_hash(url))]
 
     @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

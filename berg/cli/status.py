@@ -1,0 +1,58 @@
+"""``berg status``"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+from berg.core import settings
+from berg.weights.inventory import Held, held_files
+
+
+def status(model_id: str | None = None, *, berg_dir: Path | None = None) -> None:
+    """Print which models have files here, how large they are, and whether they are whole by their size.
+
+    Parameters
+    ----------
+    model_id
+        One model, with each of its files; all models, where not given.
+    berg_dir
+        The BERG directory.
+    """
+    place = settings.berg_dir(berg_dir).value
+    files = held_files(place, model_id)
+    if not files:
+        print(f"No files of {model_id or 'any model'} are in {place}. Get some with:  berg download MODEL_ID")
+        return
+    for size, name, state in _by_file(files) if model_id else _by_model(files):
+        print(f"{size:>9}  {name}  {state}")
+    print(f"{place}: {readable(sum(file.size for file in files if file.state != 'missing'))}")
+
+
+def _by_file(files: list[Held]) -> list[tuple[str, str, str]]:
+    return [(readable(file.size), file.path, file.state) for file in files]
+
+
+def _by_model(files: list[Held]) -> list[tuple[str, str, str]]:
+    rows = []
+    for model_id, group in groupby(files, key=lambda file: file.model_id):
+        own = list(group)
+        states = [file.state for file in own]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        size = sum(file.size for file in own if file.state != "missing")
+        rows.append((readable(size), model_id, counts))
+    return rows
+
+
+def readable(n_bytes: int) -> str:
+    """A size as people write it.
+
+    >>> readable(509_127_946)
+    '509.1 MB'
+    """
+    size, unit = float(n_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -1,0 +1,32 @@
+"""``berg where``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from berg.core import settings
+
+
+def where(*, berg_dir: Path | None = None) -> None:
+    """Print where files lie and where they come from, and what says so.
+
+    Parameters
+    ----------
+    berg_dir
+        The BERG directory, where it is not the one of the settings.
+    """
+    directory, source, networks = settings.berg_dir(berg_dir), settings.source(), settings.network_source()
+    there = "" if directory.value.is_dir() else ", not there yet"
+    print(f"BERG directory  {directory.value}  ({directory.origin}{there})")
+    print(f"source          {source.value}  ({source.origin})")
+    print(f"networks from   {networks.value}  ({networks.origin})" if networks else "networks from   their publishers")
+    print(f"networks in     {_checkpoints()}")
+    offline = settings.offline()
+    print(f"offline         {'yes' if offline.value else 'no'}  ({offline.origin})")
+    print(f"configuration   {settings.configuration_path()}")
+
+
+def _checkpoints() -> Path:
+    from berg.features.torchvision_network import weights_file
+
+    return weights_file("x").parent

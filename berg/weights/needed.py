@@ -1,0 +1,85 @@
+"""Which files a model needs: of its own, and of a network that others trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from berg.core.exceptions import InvalidParameterError
+from berg.core.model_card import ModelCard
+from berg.core.parameter_validator import validate_value
+from berg.core.selection import check_selection
+from berg.weights import store
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """The weights of a pretrained network that models share.
+
+    Parameters
+    ----------
+    url
+        Where its publisher has it.
+    path
+        Where it lies on this machine, or will.
+    sha256
+        The first digits of its hash, as published.
+    """
+
+    url: str
+    path: str
+    sha256: str
+
+
+def file_values(
+    card: ModelCard, selection: Mapping[str, Any] | None, parameters: Mapping[str, Any], everything: bool = False
+) -> list[dict[str, Any]]:
+    """What the file names of a model are filled with: one map for each combination of the values given.
+
+    Parameters
+    ----------
+    selection, parameters
+        Those that no file name holds change nothing. A parameter may be a list of values.
+    everything
+        All values that the card lists for what is not given, in place of an error.
+
+    Raises
+    ------
+    InvalidParameterError
+        Where a value is needed, or is none that the model takes.
+    """
+    chosen = check_selection(card, selection) if selection else {}
+    choices = {field: _choices(card, field, {**parameters, **chosen}, everything) for field in store.file_fields(card)}
+    unknown = set(parameters) - set(card.parameters)
+    if unknown:
+        raise InvalidParameterError(f"{card.model_id} has no parameter {', '.join(map(repr, sorted(unknown)))}.")
+    return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+
+
+def _choices(card: ModelCard, field: str, given: Mapping[str, Any], everything: bool) -> list[Any]:
+    if field in given:
+        values = given[field] if isinstance(given[field], (list, tuple)) else [given[field]]
+        if field in card.parameters:
+            values = [validate_value(value, card.parameters[field], field) for value in values]
+        return list(dict.fromkeys(values))
+    allowed = _allowed(card, field)
+    if everything and allowed:
+        return allowed
+    raise InvalidParameterError(
+        f"{card.model_id} has files for each {field}; say which ({field}="
+        f"{allowed[0]!r} for example), or ask for all of them (--all, everything=True)."
+        if allowed
+        else f"{card.model_id} has files for each {field}; say which."
+    )
+
+
+def _allowed(card: ModelCard, field: str) -> list[Any]:
+    """All values that the card lists, each once: not its aliases."""
+    if field in card.parameters:
+        return list(card.parameters[field].allowed or [])
+    selection = card.parameters.get("selection")
+    listed = ((selection and selection.properties) or {})[field].allowed or []
+    aliases = card.select[field].aliases
+    return list(dict.fromkeys(aliases.get(value, value) for value in listed))
