@@ -18,6 +18,17 @@ from published import layouts, reference
 FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.Floats]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_this_user() -> Iterator[None]:
+    """Nothing that lies on this computer, or is set on it, changes a test."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BERG_DIR", f"{folder}/no-berg-dir")
+        patch.setenv("XDG_CONFIG_HOME", folder)
+        for name in ("BERG_SOURCE", "BERG_NETWORK_SOURCE", "BERG_OFFLINE"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def torch_home() -> Iterator[Path]:
     """Where torchvision finds a random ViT-B/32."""

@@ -166,8 +166,6 @@ def test_missing_files_of_our_class_are_named(tmp_path):
         BERG(tmp_path).get_encoding_model(SENSORS, subject=1, device="cpu")
     with pytest.raises(MissingFileError, match=r"metadata_subject-02.json are not there"):
         BERG(tmp_path).get_model_metadata(SENSORS, subject=2)
-    with pytest.raises(InvalidParameterError, match="Say where the weights are"):
-        BERG().get_encoding_model(SENSORS, subject=1)
 
 
 def test_a_model_id_takes_the_place_of_a_loaded_model(berg_dir):

@@ -76,7 +76,7 @@ def test_convert_twice_writes_the_same(fwrf_dir: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("tokens", "words"),
     [
-        ([FWRF, "--subject", "1"], "BERG directory. Say where it is"),
+        ([FWRF, "--subject", "1"], "does not exist. Name another (berg_dir, BERG_DIR), or fill it"),
         ([FWRF, "--subject", "1", "--berg-dir", "/none"], "The BERG directory /none does not exist"),
         ([FWRF, "--subject", "2", "--berg-dir", "DIR"], "for subject 2, roi "),
         ([FWRF, "--subject", "9", "--berg-dir", "DIR"], "is 9"),

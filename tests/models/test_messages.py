@@ -61,10 +61,13 @@ def names(path: Path) -> str:
 
 
 @on_every_model
-def test_no_directory_is_answered_with_how_to_give_it(model_id: str) -> None:
-    with pytest.raises(InvalidParameterError, match=rf'{model_id} lie in a BERG directory.*BERG\(berg_dir="') as caught:
+def test_no_directory_is_answered_with_how_to_get_the_files(
+    model_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERG_DIR", str(tmp_path / "none"))
+    with pytest.raises(MissingFileError, match=rf"none does not exist.*berg download {model_id}") as caught:
         load(None, model_id)
-    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, FileNotFoundError)
 
 
 @on_every_model

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from berg.core.exceptions import InvalidParameterError, MissingFileError, ModelNotLoadedError
+from berg.core.exceptions import MissingFileError, ModelNotLoadedError
 from berg.core.layout import METADATA, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.core.model_registry import register_model
@@ -108,6 +108,4 @@ class SensorModel(BaseModelInterface):
 
 
 def model_folder(berg_dir):
-    if berg_dir is None:
-        raise InvalidParameterError('Say where the weights are: BERG(berg_dir="...").')
     return ModelId.parse(card.model_id).folder(berg_dir)
