@@ -1,9 +1,11 @@
-# make demo, make test: each does all the set-up by itself.
+# make demo, make test, make docs: each does all the set-up by itself.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS_READY := .venv/.ready-docs
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow docs check clean
 
 demo: $(READY)
 	$(BIN)/berg demo
@@ -11,8 +13,13 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
-test-slow: $(READY)
+test-slow: $(DOCS_READY)
 	$(BIN)/python -m pytest -m slow
+
+docs: $(DOCS_READY)
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html -d docs/_build/trees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -21,10 +28,14 @@ check: $(READY)
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 clean:
-	rm -rf .venv berg-demo
+	rm -rf .venv berg-demo docs/_build docs/models docs/parts docs/recipes
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("BERG needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(INSTALL) ".[dev]"
 	touch $(READY)
+
+$(DOCS_READY): $(READY)
+	$(INSTALL) ".[dev,docs]"
+	touch $(DOCS_READY)

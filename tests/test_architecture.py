@@ -15,7 +15,8 @@ MAY = {
     "models": "interfaces features readouts kernels weights responses core",
     "fitting": "models evaluation responses weights features readouts kernels interfaces core",
     "experiments": "models evaluation responses weights features readouts kernels interfaces core",
-    "cli": "*", "app": "*", "__init__": "core", "__main__": "cli",
+    "testing": "models interfaces features readouts kernels weights responses core",
+    "cli": "*", "app": "*", "__init__": "features core", "__main__": "cli",
 }  # fmt: skip
 HEAVY = {"torch", "torchvision", "xarray", "matplotlib"}  # none of them in core, at any level
 

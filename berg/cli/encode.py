@@ -6,21 +6,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from cyclopts import Parameter
+from cyclopts import ArgumentCollection, Group, Parameter
 
 from berg.core.berg import BERG
 from berg.core.exceptions import InvalidParameterError
 from berg.features.images import FIT, image_files, load_images
+from berg.features.sounds import sound_files
 from berg.responses.labelled import label_responses
 from berg.responses.save import check_ending, save_responses
 
+
+def _one_kind(stimuli: ArgumentCollection) -> None:
+    """Refuse no stimuli and two kinds of them as wrong usage."""
+    if len(stimuli.filter_by(value_set=True)) != 1:
+        raise ValueError("Give pictures with --images or sounds with --sounds: one of the two.")
+
+
+STIMULI = Group("Stimuli: one of these", validator=_one_kind)
+Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="", group=STIMULI)]
 Pair = Annotated[list[str] | None, Parameter(negative="")]
 
 
 def encode(
     model_id: str,
     *,
-    images: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    images: Files = None,
+    sounds: Files = None,
     out: Path,
     subject: str | None = None,
     selection: Pair = None,
@@ -31,7 +42,7 @@ def encode(
     device: str = "auto",
     batch_size: int | None = None,
 ) -> None:
-    """Encode pictures with a model and save the responses.
+    """Encode pictures or sounds with a model and save the responses.
 
     Parameters
     ----------
@@ -39,6 +50,8 @@ def encode(
         One of those that ``berg list`` shows.
     images
         Folders and picture files; a folder stands for its pictures in the order of their names.
+    sounds
+        Folders and .wav files of one channel and one length, likewise.
     out
         Where the responses go: .nc (labelled, opened by xarray), .npz or .npy (bare arrays).
     subject
@@ -56,10 +69,10 @@ def encode(
     device
         auto, cpu, cuda, cuda:1 or mps.
     batch_size
-        How many pictures are computed together.
+        How many pictures or sounds are computed together.
     """
     check_ending(out)
-    files = image_files(images)
+    files = image_files(images) if images else sound_files(sounds or [])
     parameters = pairs(parameter, "--parameter")
     if subject is not None:
         parameters["subject"] = value(subject)
@@ -67,12 +80,21 @@ def encode(
         model_id, device=device, selection=pairs(selection, "--selection") or None, **parameters
     )
     with model:
-        stimuli = load_images(files, size=size, fit=fit)
+        _check_kind(model, bool(sounds))
+        stimuli = files if sounds else load_images(files, size=size, fit=fit)
         options = {} if batch_size is None else {"batch_size": batch_size}
         responses = model.generate_response(stimuli, **options)
         labelled = label_responses(responses, model.get_metadata(), [file.name for file in files])
     save_responses(labelled, out)
-    print(f"Responses of {model_id} to {len(files)} pictures: {out}")
+    print(f"Responses of {model_id} to {len(files)} {'sounds' if sounds else 'pictures'}: {out}")
+
+
+def _check_kind(model: Any, are_sounds: bool) -> None:
+    """Nothing, or an error where the card says that the model takes the other kind of stimuli."""
+    expected = getattr(getattr(model, "card", None), "input", None)
+    if expected is not None and (expected.sampling_rate is not None) != are_sounds:
+        kinds = "sounds; give them with --sounds" if expected.sampling_rate else "no sounds; try --images"
+        raise InvalidParameterError(f"{model.get_model_id()} takes {kinds}.")
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
