@@ -23,6 +23,7 @@ for verb, function, summary in (
     ("list", "list:list_models", "List the models."),
     ("describe", "describe:describe", "Print the card of a model."),
     ("encode", "encode:encode", "Encode pictures or sounds with a model and save the responses."),
+    ("estimate", "estimate:estimate", "Measure what encoding would take: time, disk, memory."),
     ("convert", "convert:convert", "Write published weights once more, in a form that loads faster."),
     ("new", "new:new", "Write the files of a new model."),
     ("check", "check:check", "Check that a model keeps what every model promises."),

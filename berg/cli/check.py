@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from berg.cli.encode import Pair, pairs, value
+from berg.cli.encode_options import Pair, pairs, value
 from berg.testing import CheckResult, check_model
 from berg.testing.check import SEE_MODEL_RUNS, Outcome
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from berg.cli.encode import Pair, pairs, value
+from berg.cli.encode_options import Pair, pairs, value
 from berg.core.berg import BERG
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from berg.cli.encode import Pair, pairs, value
+from berg.cli.encode_options import Pair, pairs, value
 from berg.cli.status import readable
 from berg.core.berg import BERG
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from berg.cli.encode import Pair, pairs, value
+from berg.cli.encode_options import Pair, pairs, value
 from berg.core.berg import BERG
 
 

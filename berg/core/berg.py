@@ -115,6 +115,8 @@ class BERG:
         model: BaseModelInterface | str | Sequence[BaseModelInterface],
         stimulus: Any,
         return_metadata: bool = False,
+        *,
+        labelled: bool = False,
         **kwargs: Any,
     ) -> Any:
         """The in silico responses to the stimuli.
@@ -129,29 +131,37 @@ class BERG:
             As the card's input says; pictures: integers in [0, 255], shape (n_stimuli, 3, height, width).
         return_metadata
             Whether to return the metadata too.
+        labelled
+            Return xarray: dimensions, coordinates and units from the card and the metadata.
         **kwargs
-            Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress``.
+            Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress``. With
+            ``out="NAME.zarr"`` the responses are written there while they are computed, an interrupted run goes
+            on where it was, and what is returned is labelled and read when it is looked at; the options are then
+            those of `berg.models.stream.encode_to_store`.
 
         Returns
         -------
         responses
             A float32 array, first axis: the stimuli; a tuple of arrays, in the order of the card, for a
-            model with several outputs. With `return_metadata`, always the two values (responses, metadata).
+            model with several outputs. Labelled: a Dataset, or a DataTree for several outputs. With
+            `return_metadata`, always the two values (responses, metadata).
         """
-        if isinstance(model, (list, tuple)):
-            return _encode_each(model, stimulus, return_metadata, kwargs)
         if isinstance(model, str):
             parameters, options = _split(model, kwargs)
             device, selection = parameters.pop("device", "auto"), parameters.pop("selection", None)
             with self._load(model, device, selection, parameters) as loaded:  # which downloads nothing
-                return self.encode(loaded, stimulus, return_metadata, **options)
+                return self.encode(loaded, stimulus, return_metadata, labelled=labelled, **options)
+        if _is_store(kwargs.get("out")):
+            return _encode_to_store(model, stimulus, return_metadata, **kwargs)
+        if isinstance(model, (list, tuple)):
+            return _encode_each(model, stimulus, return_metadata, labelled, kwargs)
         if not hasattr(model, "generate_response"):
             raise InvalidParameterError(
                 f"encode takes a loaded model or a model id, got {type(model).__name__}. "
                 'Try berg.encode("fmri-szinte2024-prf_css", stimulus).'
             )
         one: Any = model
-        responses = one.generate_response(stimulus, **kwargs)
+        responses = _labelled_if(labelled, one.generate_response(stimulus, **kwargs), one, stimulus)
         return (responses, one.get_metadata()) if return_metadata else responses
 
     def convert(self, model_id: str, selection: Selection | None = None, **parameters: Any) -> list[Path]:
@@ -340,15 +350,51 @@ def _check_sound(model_id: str, berg_dir: str | None, parameters: dict[str, Any]
 
 
 def _encode_each(
-    models: Sequence[BaseModelInterface], stimulus: Any, return_metadata: bool, options: dict[str, Any]
+    models: Sequence[BaseModelInterface],
+    stimulus: Any,
+    return_metadata: bool,
+    labelled: bool,
+    options: dict[str, Any],
 ) -> Any:
     """The responses of several models, in one pass where all of them know how."""
     together = [getattr(model, "generate_together", None) for model in models]
     if models and all(together):
-        responses = together[0](models, stimulus, **options)  # type: ignore[misc]
+        found = together[0](models, stimulus, **options)  # type: ignore[misc]
     else:
-        responses = [model.generate_response(stimulus, **options) for model in models]
+        found = [model.generate_response(stimulus, **options) for model in models]
+    responses = [_labelled_if(labelled, each, model, stimulus) for each, model in zip(found, models, strict=True)]
     return (responses, [model.get_metadata() for model in models]) if return_metadata else responses
+
+
+def _labelled_if(labelled: bool, responses: Any, model: Any, stimulus: Any) -> Any:
+    """The responses, with labels where they are asked for; the names of the stimuli are those of their files."""
+    if not labelled:
+        return responses
+    if not hasattr(model, "labels"):
+        raise InvalidParameterError(
+            f"{model.get_model_id()} is a class of its own, whose card says nothing of axes; leave out labelled=True."
+        )
+    identity = import_module("berg.models.identity")
+    first = responses[0] if isinstance(responses, tuple) else responses
+    names = identity.stimulus_labels(None, identity.stimulus_files(stimulus, model.expected_input), len(first))
+    return import_module("berg.responses.labelled").label_responses(responses, model.get_metadata(), names)
+
+
+def _is_store(out: Any) -> bool:
+    if isinstance(out, (str, Path)) and Path(out).suffix != ".zarr":
+        raise InvalidParameterError(
+            f"out is '{out}'; give an array to fill, or the name of a store: out=\"NAME.zarr\"."
+        )
+    return isinstance(out, (str, Path))
+
+
+def _encode_to_store(models: Any, stimulus: Any, return_metadata: bool, *, out: Any, **options: Any) -> Any:
+    responses = import_module("berg.models.stream").encode_to_store(models, stimulus, out, **options)
+    if not return_metadata:
+        return responses
+    if isinstance(models, (list, tuple)):
+        return responses, [model.get_metadata() for model in models]
+    return responses, models.get_metadata()
 
 
 def _split(model_id: str, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -160,3 +160,26 @@ def _sized(picture: Image.Image, size: int | None, fit: FIT) -> NDArray[np.uint8
 
 def _size(picture: NDArray[np.uint8]) -> str:
     return f"{picture.shape[1]} x {picture.shape[0]}"
+
+
+class ResizedPictures:
+    """Picture files brought to one size when they are read; any slice of them, as `load_images` gives it.
+
+    Parameters
+    ----------
+    files, size, fit
+        As in `load_images`.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, files: Sequence[Path], size: int, fit: FIT = "center_crop") -> None:
+        self.files, self.size, self.fit = list(files), size, fit
+        self.shape = (len(self.files), 3, size, size)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, places: slice) -> NDArray[np.uint8]:
+        """The pictures at these places."""
+        return load_images(self.files[places], self.size, self.fit)

@@ -30,7 +30,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SERVERS = {"with ranges": static_server, "without ranges": plain_server}
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 from berg.core.exceptions import BERGError
 from berg.weights.transfer import RemoteFile, fetch
 print("go", flush=True)

@@ -433,7 +433,7 @@ def test_two_at_once_take_turns(tmp_path: Path, berg_dir: Path, caplog: pytest.L
     assert errors == []
     both = {**FILES, **OTHER}
     assert contents(berg_dir) == in_folder({**both, "manifest.tsv": listed(both)})
-    assert "Another berg unpack is at work" in caplog.text
+    assert "Another process is at work" in caplog.text
 
 
 def test_two_processes_at_once_take_turns(tmp_path: Path, berg_dir: Path) -> None:

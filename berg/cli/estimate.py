@@ -1,0 +1,32 @@
+"""``berg estimate``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from berg.cli.encode_options import EncodeOptions
+
+
+def estimate(model_id: str, *, out: Path, options: EncodeOptions | None = None, n_stimuli: int | None = None) -> None:
+    """Print what encoding would take: time, disk and memory, measured on some batches.
+
+    Parameters
+    ----------
+    model_id
+        One of those that ``berg list`` shows.
+    out
+        Where the responses would go: NAME.zarr.
+    n_stimuli
+        How many stimuli there will be, where those given are only some of them.
+    """
+    from berg.models import estimate as measured
+
+    given = options or EncodeOptions()
+    with given.models(model_id) as models:
+        stimuli, _ = given.stimuli()
+        which = models[0] if len(models) == 1 else models
+        print(
+            measured.estimate(
+                which, stimuli, out, n_stimuli=n_stimuli, batch_size=given.batch_size, sampling_rate=given.sampling_rate
+            )
+        )

@@ -1,0 +1,110 @@
+"""What a store of responses is of: enough to refuse to go on with it when anything has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from berg.core.exceptions import InvalidParameterError, StimulusError
+from berg.core.model_card import StimulusInput
+from berg.features.images import image_files
+from berg.features.sounds import sound_files
+from berg.features.stimuli import Stimuli
+from berg.models.encoding_model import EncodingModel
+from berg.weights import store
+
+_N_PIECES = 64
+_N_VALUES = 1024
+
+
+def model_identity(model: EncodingModel) -> dict[str, Any]:
+    """Model id, parameters, selection, weights and device, as texts."""
+    return {
+        "model": model.get_model_id(),
+        "parameters": {name: str(value) for name, value in model.parameters.items() if value is not None},
+        "selection": f"{model.selection!r:.60} ({_digest(_as_json(model.selection))})",
+        "units": _units(model),
+        "weights": weights_fingerprint(model),
+        "device": model.device.type,
+    }
+
+
+def weights_fingerprint(model: EncodingModel) -> str:
+    """A hash of the weights files, and of values evenly spread over what was made of them, the network's too."""
+    digest = hashlib.sha256()
+    for path in model.weights_paths(model.berg_dir, model.file_values):
+        digest.update(store.fingerprint(path).encode())
+    for half in model._loaded():
+        for name, tensor in half.state_dict().items():
+            flat = tensor.reshape(-1)
+            values = flat[:: max(1, len(flat) // _N_VALUES)].cpu().to(torch.float64).numpy()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + values.tobytes())
+    return digest.hexdigest()
+
+
+def stimuli_identity(stimuli: Stimuli, files: Sequence[Path] | None, names: Sequence[Any]) -> dict[str, Any]:
+    """Number, shape, names and content.
+
+    Files count by size and time of change, everything else by 64 stimuli evenly spread over it; a change
+    between those is not noticed.
+    """
+    return {
+        "number": len(stimuli),
+        "shape": str(tuple(stimuli.shape)),
+        "names": _digest("\n".join(map(str, names)).encode()),
+        "content": _content(stimuli) if files is None else _file_states(files),
+    }
+
+
+def stimulus_files(stimulus: Any, expected: StimulusInput) -> list[Path] | None:
+    """The files that a stimulus stands for, or None where it is no folder, file or list of files."""
+    places = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
+    if not isinstance(places, Sequence) or not len(places) or not all(isinstance(p, (str, Path)) for p in places):
+        return None
+    return image_files(places) if expected.sampling_rate is None else sound_files(places)
+
+
+def stimulus_labels(given: Sequence[str] | None, files: Sequence[Path] | None, n_stimuli: int) -> list[Any]:
+    """One name per stimulus: those given, those of the files, or numbers."""
+    names = list(given) if given is not None else [file.name for file in files] if files else list(range(n_stimuli))
+    if len(names) != n_stimuli:
+        raise InvalidParameterError(f"stimulus_names has {len(names):,} names for {n_stimuli:,} stimuli.")
+    return names
+
+
+def _units(model: EncodingModel) -> str:
+    return _digest(b"".join(indices.tobytes() for _, indices in sorted(model.indices.items())))
+
+
+def _content(stimuli: Stimuli) -> str:
+    digest = hashlib.sha256()
+    for place in np.unique(np.linspace(0, len(stimuli) - 1, _N_PIECES).astype(int)):
+        try:
+            values = stimuli.read(slice(int(place), int(place) + 1))
+            digest.update(str(values.dtype).encode() + values.tobytes())
+        except StimulusError as error:  # damaged; whether that is fatal is settled when it is encoded
+            digest.update(str(error).encode())
+    return digest.hexdigest()[:16]
+
+
+def _file_states(files: Sequence[Path]) -> str:
+    states = [os.stat(file) for file in files]
+    return _digest("\n".join(f"{state.st_size} {state.st_mtime_ns}" for state in states).encode())
+
+
+def _as_json(selection: Mapping[str, Any]) -> bytes:
+    def plain(value: Any) -> Any:
+        return np.asarray(value).tolist()
+
+    return json.dumps(dict(selection), sort_keys=True, default=plain).encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
