@@ -381,11 +381,7 @@ def _labelled_if(labelled: bool, responses: Any, model: Any, stimulus: Any) -> A
 
 
 def _is_store(out: Any) -> bool:
-    if isinstance(out, (str, Path)) and Path(out).suffix != ".zarr":
-        raise InvalidParameterError(
-            f"out is '{out}'; give an array to fill, or the name of a store: out=\"NAME.zarr\"."
-        )
-    return isinstance(out, (str, Path))
+    return isinstance(out, (str, Path)) and Path(out).suffix == ".zarr"
 
 
 def _encode_to_store(models: Any, stimulus: Any, return_metadata: bool, *, out: Any, **options: Any) -> Any:

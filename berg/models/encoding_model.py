@@ -355,7 +355,7 @@ class EncodingModel(BaseModelInterface):
         if found != [(shape, np.dtype(np.float32)) for shape in shapes]:
             raise InvalidParameterError(
                 f"out must be {len(shapes)} float32 array(s) of shape {listing(shapes)}, got {listing(found)}. "
-                f'Try np.empty({shapes[0]}, "float32").'
+                f'Try np.empty({shapes[0]}, "float32"), or berg.encode(..., out="NAME.zarr").'
             )
         if any(isinstance(array, np.ndarray) and not array.flags.writeable for array in given):
             raise InvalidParameterError('out cannot be written to. Open a memory map with mode="r+".')

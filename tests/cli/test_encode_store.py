@@ -128,5 +128,5 @@ def test_a_store_by_name_is_written_and_returned_labelled(tmp_path):
     )
     np.testing.assert_allclose(stored.responses, expected(), rtol=1e-5)
     assert metadata["model"]["model_id"] == V1
-    with pytest.raises(InvalidParameterError, match=r'give an array to fill, or the name of a store: out="NAME\.zarr"'):
+    with pytest.raises(InvalidParameterError, match=r'out must be 1 float32 array.*out="NAME\.zarr"'):
         BERG().encode(V1, pictures, out="r.nc", device="cpu")
