@@ -209,6 +209,7 @@ class ModelCard(CardPart):
     )
     features: dict[str, Any] | None = Field(None, description="read by the family")
     readout: dict[str, Any] | None = Field(None, description="read by the family")
+    fit: dict[str, Any] | None = Field(None, description="read by berg fit: settings of the fit")
     outputs: list[OutputArray] = Field(default_factory=list)
     axes: dict[str, Axis] = Field(default_factory=dict)
     select: dict[str, Selector] = Field(default_factory=dict)

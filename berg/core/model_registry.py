@@ -107,10 +107,20 @@ def _register_card(path: Path) -> None:
     if card.family is None:
         _hand_written_cards[card.model_id] = path
         return
-    module, _, class_name = card.family.partition(":")
-    module_path = module if class_name or "." in module else f"{_FAMILIES}.{module}"
-    register_model(card.model_id, module_path, class_name or None, card.modality, card.training_dataset, path)
+    register_model(card.model_id, **_entry_of(card, path))
     _cards_read[str(path)] = card
+
+
+def _entry_of(card: ModelCard, path: Path) -> RegisteredModel:
+    """The entry of a card that names a family."""
+    module, _, class_name = str(card.family).partition(":")
+    return RegisteredModel(
+        module_path=module if class_name or "." in module else f"{_FAMILIES}.{module}",
+        class_name=class_name or None,
+        modality=card.modality,
+        training_dataset=card.training_dataset,
+        yaml_path=str(path),
+    )
 
 
 _hand_written_cards: dict[str, Path] = {}
@@ -259,16 +269,34 @@ def get_model_class(model_id: str) -> type[BaseModelInterface]:
         Where the module or the class in it cannot be had.
     """
     entry = get_registered(model_id)
+    if not _is_family(model_id):
+        return _class_in(family_module(model_id, entry), entry)
+    return bind_card(get_card(model_id))
+
+
+def bind_card(card: ModelCard) -> type[BaseModelInterface]:
+    """The class of a card's family, bound to the card, whether the model is registered or not.
+
+    Raises
+    ------
+    RegistrationError
+        Where the module or the class in it cannot be had.
+    """
+    entry = _entry_of(card, card.path)
+    found = _class_in(family_module(card.model_id, entry), entry)
+    bind = getattr(found, "bind", None)
+    bound: type[BaseModelInterface] = bind(card) if bind else found
+    return bound
+
+
+def family_module(model_id: str, entry: RegisteredModel) -> ModuleType:
+    """The module of a model's class."""
     try:
-        module = importlib.import_module(entry["module_path"])
+        return importlib.import_module(entry["module_path"])
     except ImportError as error:
         raise RegistrationError(
             f"'{model_id}' is registered as {_class_path(entry)}, which cannot be imported: {error}"
         ) from error
-    found = _class_in(module, entry)
-    bind = getattr(found, "bind", None)
-    bound: type[BaseModelInterface] = bind(get_card(model_id)) if bind and _is_family(model_id) else found
-    return bound
 
 
 def _is_family(model_id: str) -> bool:

@@ -33,21 +33,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            flush_folder(path.parent)
+            flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a StorageError that says what to do."""
+def storage_errors(path: Path, kept: str = "") -> Iterator[None]:
+    """Turn what the disk refuses into a StorageError that says what to do.
+
+    Parameters
+    ----------
+    kept
+        A sentence about what is not lost when the disk is full.
+    """
     try:
         yield
     except OSError as error:
         if isinstance(error, BERGError):
             raise
         if error.errno in _FULL:
-            what = "Make room on that disk (or raise your quota), and try again."
+            what = f"{kept} Make room on that disk (or raise your quota), and try again.".lstrip()
         elif error.errno in _DENIED:
             what = f"Look at its owner and rights with:  ls -ld {path.parent}"
         else:
@@ -55,11 +61,12 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}. {what}") from error
 
 
-def flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk; Windows does so by itself."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk, or the names in a folder; those Windows brings there by itself."""
+    if os.name != "posix" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

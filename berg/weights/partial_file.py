@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from berg.core.exceptions import StorageError
+from berg.weights.durable_file import flush, storage_errors
 
 PIECE = 16 * 2**20
 _SECONDS_BETWEEN_NOTES = 1.0
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a StorageError that names the file and the reason."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            reason = "the disk or your quota is full. What has come is kept: make room, and start again to go on"
-        elif error.errno in _DENIED:
-            reason = f"you may not write there. Look at the rights with:  ls -ld {path.parent}"
-        else:
-            reason = f"{error.strerror}. Is {path.parent} a folder, on a disk that works?"
-        raise StorageError(f"{path} cannot be written: {reason}") from error
+KEPT = "What has come is kept."
 
 
 class PartialFile:
@@ -109,7 +90,7 @@ class PartialFile:
         """Start with nothing, now that it is known what the file is."""
         n_pieces = max(1, -(-total // PIECE)) if in_pieces and total is not None and version is not None else 1
         self._set(version, etag, total, [0] * n_pieces)
-        with storing(self.target):
+        with storage_errors(self.target, KEPT):
             self._opened().truncate(0)
             self._opened().truncate(total or 0)
 
@@ -117,13 +98,13 @@ class PartialFile:
         """Throw away what is here."""
         self._end()
         self._set(None, None, None, [])
-        with storing(self.target):
+        with storage_errors(self.target, KEPT):
             self._note.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
 
     def write(self, index: int, chunk: bytes) -> None:
         """Add bytes to a piece."""
-        with self._lock, storing(self.target):
+        with self._lock, storage_errors(self.target, KEPT):
             file = self._opened()
             file.seek(self.piece(index)[0] + self.have[index])
             while chunk:  # an unbuffered file may take less than it is given
@@ -139,7 +120,7 @@ class PartialFile:
             return
         self._noted = time.monotonic()
         note: dict[str, Any] = {"source": self.url, "version": self.version, "etag": self.etag}
-        with self._note_lock, storing(self.target):
+        with self._note_lock, storage_errors(self.target, KEPT):
             with self._lock:
                 note |= {"size": self.total, "piece": PIECE, "have": list(self.have)}
             os.fsync(self._file.fileno())
@@ -157,20 +138,20 @@ class PartialFile:
         """Keep a damaged file under another name, and start with nothing."""
         self._end()
         aside = aside_name(self.target)
-        with storing(self.target):
+        with storage_errors(self.target, KEPT):
             os.replace(self.path, aside)
         self.forget()
         return aside
 
     def land(self) -> None:
         """Give the whole file its name; what had that name before is set aside."""
-        with storing(self.target):
+        with storage_errors(self.target, KEPT):
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
             if self.target.exists():
                 os.replace(self.target, aside_name(self.target))
             os.replace(self.path, self.target)
-            _sync_folder(self.target.parent)
+            flush(self.target.parent)
             self._note.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -206,13 +187,3 @@ def aside_name(target: Path) -> Path:
     base = f"{target.name}.damaged-{date.today():%Y-%m-%d}"
     names = (target.with_name(base + (f"-{i}" if i else "")) for i in range(1000))
     return next(name for name in names if not name.exists())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a new name to the disk; Windows does so by itself."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

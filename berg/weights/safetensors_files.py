@@ -29,6 +29,7 @@ from berg.core.exceptions import (
     did_you_mean,
     listing,
 )
+from berg.weights.durable_file import flush
 from berg.weights.mapped_file import array_from_bytes, check_shape, corrupted, map_file, shown
 
 # Weights have some ten tensors; the reference implementation allows 100 MB.
@@ -99,9 +100,9 @@ def write_safetensors(
         temporary.touch(mode=0o666, exist_ok=False)
         save_file(stored, temporary, None if metadata is None else dict(metadata))
         _check_written(temporary, stored)
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -315,14 +316,3 @@ def _check_written(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
         same_kind = (entry.dtype, entry.shape) == (tensor.dtype, tensor.shape)
         if not same_kind or not np.array_equal(given, found):
             raise corrupted(path, f"tensor {name!r} was written with other values than were given")
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file is on the disk, or the names in a folder where the system can do that."""
-    if os.name != "posix" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,8 +17,9 @@ from filelock import FileLock
 
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, StorageError
 from berg.core.transfer_bars import Advance, FileBars, transfer_bars
+from berg.weights.durable_file import storage_errors
 from berg.weights.file_names import name_fault
-from berg.weights.partial_file import PartialFile, storing
+from berg.weights.partial_file import KEPT, PartialFile
 from berg.weights.patience import Patience
 from berg.weights.remote import Answer, Changed, Remote, Stopped, TryAgain
 from berg.weights.source import Source, parse_source
@@ -204,7 +205,7 @@ class _Transfer:
 
     def _one(self, file: RemoteFile) -> Fetched:
         target = self.folder / file.path
-        with storing(target):
+        with storage_errors(target, KEPT):
             target.parent.mkdir(parents=True, exist_ok=True)
         with self._alone(target):
             return self._found(file, target) or self._receive(file, target)
@@ -214,7 +215,7 @@ class _Transfer:
         """Keep other processes from fetching the same file."""
         path = target.with_name(f".{target.name}.lock")
         lock = FileLock(path, thread_local=False)
-        with storing(target):
+        with storage_errors(target, KEPT):
             lock.acquire(poll_interval=_LOCK_POLL_SECONDS, cancel_check=lambda: self.remote.is_stopped)
         try:
             yield

@@ -26,7 +26,7 @@ from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
 from berg.core.progress import Advance, progress_bar
 from berg.weights import manifest
 from berg.weights.directory_lock import directory_lock
-from berg.weights.durable_file import flush_folder, storage_errors
+from berg.weights.durable_file import flush, storage_errors
 from berg.weights.manifest import Entry
 from berg.weights.model_archive import Member, ModelArchive
 
@@ -240,9 +240,9 @@ def _stage_and_move(archive: ModelArchive, plans: list[_Plan], berg_dir: Path, a
         for plan in plans:
             _stage(archive, plan, staging / plan.folder.relative_to(berg_dir), advance)
         for folder, _, _ in os.walk(staging):
-            flush_folder(Path(folder))
+            flush(Path(folder))
         verified = staging.rename(staging.with_suffix(".verified"))
-        flush_folder(berg_dir)
+        flush(berg_dir)
         _move_in(verified, berg_dir)
 
 
@@ -292,7 +292,7 @@ def _move_in(staging: Path, berg_dir: Path) -> None:
             folder.rename(target)
         else:
             _move_files(folder, target)
-        flush_folder(target.parent)
+        flush(target.parent)
     shutil.rmtree(staging)
 
 
@@ -302,7 +302,7 @@ def _move_files(folder: Path, target: Path) -> None:
         place = target / path.relative_to(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
-        flush_folder(place.parent)
+        flush(place.parent)
 
 
 def _report(archive: ModelArchive, plans: list[_Plan], berg_dir: Path) -> Unpacked:
