@@ -13,6 +13,9 @@ from berg.core.describe import print_card
 from berg.core.exceptions import InvalidParameterError, ModelCheckError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
+    from berg.fitting.find_models import FoundModel
     from berg.interfaces.base_model import BaseModelInterface
     from berg.weights.download import Item
     from berg.weights.pack import Packed
@@ -106,8 +109,8 @@ class BERG:
     ) -> BaseModelInterface:
         model_class = model_registry.get_model_class(model_id)
         options: dict[str, Any] = {"device": device, "selection": selection, "berg_dir": self.berg_dir}
-        model = model_class(**_options_of(model_class, options), **parameters)
-        model.load_model(**_asked_for(model.load_model, options, model_class))
+        model = model_class(**constructor_options(model_class, options), **parameters)
+        model.load_model(**loading_options(model.load_model, options, model_class))
         return model
 
     def encode(
@@ -137,7 +140,8 @@ class BERG:
             Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress``. With
             ``out="NAME.zarr"`` the responses are written there while they are computed, an interrupted run goes
             on where it was, and what is returned is labelled and read when it is looked at; the options are then
-            those of `berg.models.stream.encode_to_store`.
+            those of `berg.models.stream.encode_to_store`. With ``scheduler="slurm:8"`` or ``"local:2"`` besides,
+            and a model id, other processes do it; see `berg.models.cluster.encode_on_cluster`.
 
         Returns
         -------
@@ -146,6 +150,8 @@ class BERG:
             model with several outputs. Labelled: a Dataset, or a DataTree for several outputs. With
             `return_metadata`, always the two values (responses, metadata).
         """
+        if kwargs.get("scheduler") is not None:
+            return _encode_on_cluster(model, stimulus, self.berg_dir, return_metadata, **kwargs)
         if isinstance(model, str):
             parameters, options = _split(model, kwargs)
             device, selection = parameters.pop("device", "auto"), parameters.pop("selection", None)
@@ -336,6 +342,83 @@ class BERG:
         takes_place = "berg_dir" in _named(get_metadata) or _takes_any(get_metadata)
         return get_metadata(**({"berg_dir": self.berg_dir} if takes_place else {}), **parameters)
 
+    def accuracy(
+        self, model_id: str, selection: Selection | None = None, **parameters: Any
+    ) -> xr.Dataset | xr.DataTree:
+        """How well a model predicts each unit on data that its fit has not seen.
+
+        From the table beside the weights, which ``berg fit`` and ``berg evaluate`` write; for models without one, from
+        their metadata, under the names that it has there.
+
+        Parameters
+        ----------
+        selection
+            Which units, as for `get_encoding_model`; None: all of them.
+        **parameters
+            The model's own, such as ``subject=1``.
+
+        Returns
+        -------
+        accuracy
+            A Dataset whose dimensions are the axes of the units, float32; a DataTree of several outputs. Its
+            variables are described in `berg.evaluation.accuracy_table`; ``attrs`` say what was compared with what.
+
+        Raises
+        ------
+        InvalidParameterError, ModelNotFoundError
+        MissingFileError
+            Where neither table nor metadata are here, or say nothing of accuracy.
+
+        Examples
+        --------
+        >>> accuracy = BERG().accuracy("fmri-szinte2024-prf_css", {"min_held_out_r2": 0.5}, subject=1)
+        >>> round(float(accuracy["held_out_r"].median()), 1)
+        0.8
+        """
+        room = import_module("berg.fitting.known_accuracy")
+        found: xr.Dataset | xr.DataTree = room.known_accuracy(model_id, self.berg_dir, selection, parameters)
+        return found
+
+    def find_models(
+        self,
+        *,
+        species: str | None = None,
+        modality: str | None = None,
+        dataset: str | None = None,
+        stimuli: str | None = None,
+        roi: str | None = None,
+        subject: Any = None,
+        min_r: float | None = None,
+    ) -> list[FoundModel]:
+        """Models that fit a question, one row per subject, the most accurate first.
+
+        Parameters
+        ----------
+        species, modality, dataset, stimuli
+            Part of what the card says, in capitals or not.
+        roi
+            A region of interest that the model has; figures are then of its units.
+        subject
+            Only this one.
+        min_r
+            Only models of which at least one unit has a correlation of so much.
+
+        Returns
+        -------
+        rows
+            With the number of units, their median r, and how many have at least `min_r`. Models whose accuracy is not
+            known, as their files are not here, come last and say why (``unknown``).
+
+        Examples
+        --------
+        >>> BERG().find_models(stimuli="sounds")[0].model_id
+        'ephys-rokem2006-ln_renewal'
+        """
+        filters = {"species": species, "modality": modality, "training_dataset": dataset, "stimuli": stimuli}
+        room = import_module("berg.fitting.find_models")
+        found: list[FoundModel] = room.find_models(self.berg_dir, filters, roi, subject, min_r)
+        return found
+
 
 def _check_sound(model_id: str, berg_dir: str | None, parameters: dict[str, Any]) -> None:
     """Raise ModelCheckError where a model fails a check, and say how it is packed nevertheless."""
@@ -376,8 +459,11 @@ def _labelled_if(labelled: bool, responses: Any, model: Any, stimulus: Any) -> A
         )
     identity = import_module("berg.models.identity")
     first = responses[0] if isinstance(responses, tuple) else responses
-    names = identity.stimulus_labels(None, identity.stimulus_files(stimulus, model.expected_input), len(first))
-    return import_module("berg.responses.labelled").label_responses(responses, model.get_metadata(), names)
+    files = identity.stimulus_files(stimulus, model.expected_input)
+    names = identity.stimulus_labels(None, files, len(first), stimulus)
+    return import_module("berg.responses.labelled").label_responses(
+        responses, identity.labelling_metadata(model), names
+    )
 
 
 def _is_store(out: Any) -> bool:
@@ -391,6 +477,22 @@ def _encode_to_store(models: Any, stimulus: Any, return_metadata: bool, *, out: 
     if isinstance(models, (list, tuple)):
         return responses, [model.get_metadata() for model in models]
     return responses, models.get_metadata()
+
+
+def _encode_on_cluster(
+    model_id: Any, stimulus: Any, berg_dir: str, return_metadata: bool, *, out: Any = None, **given: Any
+) -> Any:
+    if not isinstance(model_id, str) or not _is_store(out) or return_metadata:
+        raise InvalidParameterError(
+            "scheduler= takes a model id, which each worker loads by itself, and writes labelled responses, which hold "
+            'the metadata: berg.encode("fmri-nsd-fwrf", stimulus, out="NAME.zarr", scheduler="local:2", subject=1). '
+            "Several models: berg.models.cluster.encode_on_cluster."
+        )
+    room = import_module("berg.models.cluster")
+    options = {name: given.pop(name) for name in _named(room.encode_on_cluster) if name in given}
+    device, selection = given.pop("device", "auto"), given.pop("selection", None)
+    recipe = room.ModelRecipe(model_id, device, selection, given, Path(berg_dir).absolute())
+    return room.encode_on_cluster(recipe, stimulus, out, **options)
 
 
 def _split(model_id: str, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -409,7 +511,7 @@ def _split(model_id: str, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[
     )
 
 
-def _options_of(model_class: type[BaseModelInterface], options: dict[str, Any]) -> dict[str, Any]:
+def constructor_options(model_class: type[BaseModelInterface], options: dict[str, Any]) -> dict[str, Any]:
     """Those of the common options that the class takes; classes written by hand may leave some out."""
     named, takes_any = _named(model_class), _takes_any(model_class)
     if options["selection"] is not None and "selection" not in named and not takes_any:
@@ -417,7 +519,7 @@ def _options_of(model_class: type[BaseModelInterface], options: dict[str, Any]) 
     return {name: value for name, value in options.items() if name in named or (takes_any and value is not None)}
 
 
-def _asked_for(load_model: Any, options: dict[str, Any], model_class: type[BaseModelInterface]) -> dict[str, Any]:
+def loading_options(load_model: Any, options: dict[str, Any], model_class: type[BaseModelInterface]) -> dict[str, Any]:
     """Those options that `load_model` cannot do without, or that the class did not take when it was made."""
     asked = inspect.signature(load_model).parameters
     needed = {name for name in options if name in asked and asked[name].default is inspect.Parameter.empty}

@@ -1,0 +1,47 @@
+"""How well a model predicts: accuracy per unit, noise ceilings, intervals and tests."""
+
+from berg.evaluation.metrics import mean_over_repeats, noise_normalised, over_repeats, pearson_r, r2_score
+from berg.evaluation.noise_ceilings import (
+    CeilingBounds,
+    VarianceComponents,
+    across_subjects,
+    ceiling_from_ncsnr,
+    chance_ceiling,
+    leave_one_repeat_out,
+    ncsnr,
+    ncsnr_ceiling,
+    split_half_ceiling,
+    variance_components,
+)
+from berg.evaluation.resampling import (
+    Interval,
+    PermutationTest,
+    benjamini_hochberg,
+    bootstrap_interval,
+    max_statistic_p,
+    permutation_test,
+)
+
+__all__ = [
+    "CeilingBounds",
+    "Interval",
+    "PermutationTest",
+    "VarianceComponents",
+    "across_subjects",
+    "benjamini_hochberg",
+    "bootstrap_interval",
+    "ceiling_from_ncsnr",
+    "chance_ceiling",
+    "leave_one_repeat_out",
+    "max_statistic_p",
+    "mean_over_repeats",
+    "ncsnr",
+    "ncsnr_ceiling",
+    "noise_normalised",
+    "over_repeats",
+    "pearson_r",
+    "permutation_test",
+    "r2_score",
+    "split_half_ceiling",
+    "variance_components",
+]

@@ -1,0 +1,81 @@
+"""The accuracy that the metadata of a model hold, as a table.
+
+The variables keep the names that they have in the metadata, less the name of the output (``lh_correlation`` becomes
+``correlation`` of ``lh``). How they were computed, and whether in per cent, only the publication says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from berg.core.model_card import ModelCard, OutputArray
+from berg.core.selection import axis_length, resolve_selection
+from berg.evaluation.accuracy_table import Accuracy, accuracy_table, join_outputs
+from berg.evaluation.card_units import unit_axes, unit_coordinates
+
+SECTION = "encoding_models"
+_OF_DATA = ("noise_ceiling", "ncsnr")  # these stand under the modality too
+
+
+def accuracy_from_metadata(
+    card: ModelCard, metadata: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> Accuracy | None:
+    """The table of all units; None where the metadata hold no accuracy per unit.
+
+    Parameters
+    ----------
+    attributes
+        What the table is of, such as the subject.
+    """
+    given = {"model_id": card.model_id, **attributes, "source": "metadata of the model"}
+    tables = {output.name: _table(card, output, metadata, given) for output in card.outputs}
+    found = {name: table for name, table in tables.items() if table is not None}
+    return join_outputs(found) if found else None
+
+
+def _table(
+    card: ModelCard, output: OutputArray, metadata: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> xr.Dataset | None:
+    lengths = {axis: axis_length(card, output.name, axis, metadata) for axis in unit_axes(card, output)}
+    coordinates = unit_coordinates(card, output, resolve_selection(card, {}, metadata), metadata)
+    values, described = {}, {}
+    for name, place, array in _per_unit(metadata, output.name, len(card.outputs) == 1, tuple(lengths.values())):
+        if place.startswith(SECTION) or name not in coordinates:
+            values[name], described[name] = array, f"As in the metadata: {place}"
+    if not any(place.split(": ")[1].startswith(SECTION) for place in described.values()):
+        return None
+    return accuracy_table(values, lengths, coordinates, attributes, described)
+
+
+def _per_unit(
+    metadata: Mapping[str, Any], output: str, is_only: bool, shape: tuple[int, ...]
+) -> Iterator[tuple[str, str, NDArray[Any]]]:
+    """Name, place in the metadata, and values of what has a number for each unit."""
+    for place, value in _leaves(metadata, ""):
+        section, _, key = place.partition(".")
+        array = _array(value)
+        if array.dtype.kind != "f" or array.shape != shape or not (is_only or key.startswith(f"{output}_")):
+            continue
+        name = key.removeprefix(f"{output}_").replace(".", "_")
+        if section == SECTION or name in _OF_DATA:
+            yield name, place, array
+
+
+def _array(value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return np.empty(0)
+
+
+def _leaves(tree: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

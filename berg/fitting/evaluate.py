@@ -1,0 +1,435 @@
+"""How well a model predicts recordings: encoded as a user would, compared unit by unit.
+
+A model predicts the expected response to a stimulus, and is compared with the mean over its measured repeats. Of a
+model that predicts several repetitions (the published EEG models) their mean is compared. Along an axis of time that
+is as long as the stimulus, every moment is a sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
+from berg.core.layout import ModelId
+from berg.core.model_card import FROM_STIMULUS, OutputArray
+from berg.core.progress import progress_bar
+from berg.core.selection import axis_length
+from berg.evaluation import (
+    benjamini_hochberg,
+    bootstrap_interval,
+    chance_ceiling,
+    leave_one_repeat_out,
+    max_statistic_p,
+    ncsnr_ceiling,
+    noise_normalised,
+    pearson_r,
+    permutation_test,
+    r2_score,
+    split_half_ceiling,
+)
+from berg.evaluation.accuracy_summary import fill_performance
+from berg.evaluation.accuracy_table import Accuracy, Coordinates, accuracy_table, join_outputs, write_accuracy
+from berg.evaluation.card_units import REPETITION, unit_axes, unit_coordinates
+from berg.fitting.dataset import EncodingDataset, OutputData
+from berg.fitting.known_accuracy import accuracy_file
+from berg.models.encoding_model import EncodingModel
+from berg.weights import manifest
+from berg.weights.download import update_manifest
+
+Floats = NDArray[np.floating[Any]]
+
+BATCH = 64  # stimuli that are in memory at a time
+BLOCK_UNITS = 16_384  # units whose responses are summed at a time
+N_SPLIT_HALVES = 20
+N_STRETCHES = 20  # that a recording in time is cut into, where nothing else is said
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What of one output is compared.
+
+    Attributes
+    ----------
+    measured, predicted
+        Shape (n_samples, n_units): stimuli, or moments of them.
+    repeats
+        Shape (n_repeats, n_samples, n_units), read in blocks of units; None where nothing was repeated.
+    n_repeats
+        Of each stimulus; the harmonic mean.
+    coordinates
+        Of the units, beyond those that the card names: name -> (axis, values).
+    """
+
+    measured: Any
+    predicted: Any
+    repeats: Any = None
+    n_repeats: float = 1.0
+    coordinates: Coordinates | None = None
+
+
+@dataclass(frozen=True)
+class _Resampling:
+    permutations: int
+    bootstrap: int
+    block_length: int
+    seed: int
+    show_progress: bool | None
+
+
+def evaluate_model(
+    model: EncodingModel,
+    dataset: EncodingDataset,
+    split: str = "test",
+    *,
+    permutations: int = 0,
+    bootstrap: int = 1000,
+    block_length: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    show_progress: bool | None = None,
+) -> Accuracy:
+    """Encode the stimuli of a split, and compare with what was measured.
+
+    Parameters
+    ----------
+    model
+        Loaded; with a selection, only those units are compared.
+    dataset
+        Recordings of the same subject, with all units of the model.
+    split
+        One of the dataset's; the fit must not have seen it.
+    permutations, bootstrap
+        How many resamples for p values and for intervals; 0 for none.
+    block_length
+        Samples in a row that are resampled together; None: 1 for separate stimuli, and stretches of a twentieth of all
+        samples along an axis of time that is as long as the stimulus.
+    seed
+        Of the resamples.
+    batch_size
+        How many stimuli the model computes together.
+    show_progress
+        None: a bar where standard error is a terminal.
+
+    Returns
+    -------
+    accuracy
+        See `berg.evaluation.accuracy_table`. Ceilings are there where stimuli were repeated.
+
+    Raises
+    ------
+    InvalidParameterError
+        Where there is no such split, or model and data have other outputs, axes or lengths.
+    """
+    stimuli = _stimuli_of(dataset, split)
+    for output in model.card.outputs:
+        _check_axes(model, output, dataset)
+    predicted = _encode(model, dataset, stimuli, batch_size, show_progress)
+    compared = {
+        output.name: _compared(model, output, dataset, stimuli, predicted.pop(output.name))
+        for output in model.card.outputs
+    }
+    n_samples = min(len(own.predicted) for own in compared.values())
+    in_time = n_samples > len(stimuli)
+    length = block_length or (max(1, n_samples // N_STRETCHES) if in_time else 1)
+    resampling = _Resampling(permutations, bootstrap, length, seed, show_progress)
+    return _evaluate(model, compared, split, len(stimuli), resampling)
+
+
+def evaluate_responses(
+    model: EncodingModel,
+    pairs: Mapping[str, tuple[Floats, Floats]],
+    *,
+    split: str,
+    permutations: int = 0,
+    bootstrap: int = 1000,
+    block_length: int = 1,
+    seed: int = 0,
+    show_progress: bool | None = None,
+) -> Accuracy:
+    """As `evaluate_model`, of measured and predicted responses that are there already.
+
+    Parameters
+    ----------
+    pairs
+        By output: measured and predicted, each of shape (n_samples, n_units).
+    split
+        What they are of, such as ``two-fold over sweeps``.
+    block_length
+        Samples in a row that are resampled together: of samples in time, more than they are correlated over.
+    """
+    compared = {name: Compared(measured, predicted) for name, (measured, predicted) in pairs.items()}
+    if missing := [output.name for output in model.card.outputs if output.name not in compared]:
+        raise InvalidParameterError(f"Responses of {listing(missing)} are missing; given: {listing(compared)}.")
+    n_samples = min(len(own.predicted) for own in compared.values())
+    resampling = _Resampling(permutations, bootstrap, block_length, seed, show_progress)
+    return _evaluate(model, compared, split, n_samples, resampling)
+
+
+def write_evaluation(model: EncodingModel, accuracy: Accuracy, split: str, out: Path | None = None) -> Path:
+    """Write a table beside the model's weights, with its figures in the card there and its hash in the manifest.
+
+    Parameters
+    ----------
+    out
+        Another file; card and manifest then stay as they are.
+
+    Raises
+    ------
+    InvalidParameterError
+        Where a table beside the weights would not be of all units, or not of the test split, or would lie in an
+        installed package; `out` is then needed.
+    """
+    if out is not None:
+        write_accuracy(out, accuracy)
+        return out
+    check_belongs_beside_weights(model, split)
+    path = accuracy_file(model.card, model.berg_dir, model.file_values)
+    folder, card = path.parent.parent, path.parent.parent / f"{model.card.model_id}.yaml"
+    write_accuracy(path, accuracy)
+    if card.is_file():
+        fill_performance(card, accuracy, keep=True)
+    recorded = manifest.read_manifest(folder / manifest.NAME) if (folder / manifest.NAME).is_file() else {}
+    written = [path] + [card] * (card.name in recorded)
+    update_manifest(Path(str(model.berg_dir)), model.card.model_id, [_entry(each, folder) for each in written])
+    return path
+
+
+def check_belongs_beside_weights(model: EncodingModel, split: str) -> None:
+    """Raise where the table of this evaluation is not the one that travels with the weights."""
+    card = model.card
+    of_units = [key for key in model.selection if card.select[key].kind != "file"]
+    if card.files is None or card.files.store != "berg_dir":
+        reason = f"{card.model_id} lies in an installed package"
+    elif ModelId.parse(card.model_id).folder(str(model.berg_dir)).is_dir() and not of_units and split == "test":
+        return
+    else:
+        reason = f"The table beside the weights is of all units and of the split 'test', not of {of_units or split}"
+    raise InvalidParameterError(f"{reason}. Say where the table goes:  --out accuracy.nc (in Python out=...)")
+
+
+def _entry(path: Path, folder: Path) -> manifest.Entry:
+    now = datetime.now(UTC).strftime(manifest.DATE_FORMAT)
+    name = path.relative_to(folder).as_posix()
+    return manifest.Entry(name, path.stat().st_size, manifest.hash_file(path), "", now)
+
+
+def _stimuli_of(dataset: EncodingDataset, split: str) -> NDArray[np.intp]:
+    stimuli = dataset.splits.get(split)
+    if stimuli is None or not len(stimuli):
+        there = [name for name, indices in dataset.splits.items() if len(indices)]
+        raise InvalidParameterError(
+            f"The data have no stimuli in a split '{split}'.{did_you_mean(split, there)} Splits: {listing(there)}."
+        )
+    return np.asarray(stimuli, dtype=np.intp)
+
+
+def _check_axes(model: EncodingModel, output: OutputArray, dataset: EncodingDataset) -> None:
+    """Raise where data and model do not have the same units."""
+    name, data = model.card.model_id, dataset.outputs.get(output.name)
+    if data is None:
+        raise InvalidParameterError(
+            f"{name} has an output '{output.name}'; the data have {listing(dataset.outputs)}. Rename them there."
+        )
+    axes = tuple(axis for axis in output.axes[1:] if axis != REPETITION)
+    if data.axes != axes:
+        raise InvalidParameterError(f"Output '{output.name}' of {name} has the axes {axes}; the data have {data.axes}.")
+    for axis in unit_axes(model.card, output):
+        expected, found = axis_length(model.card, output.name, axis, model.metadata), data.shape[axes.index(axis)]
+        if expected != found:
+            raise InvalidParameterError(
+                f"{name} has {expected:,} places along '{axis}' of '{output.name}', the data {found:,}. Both must be "
+                "of the same subject and region, with all units."
+            )
+    if (
+        dataset.sampling_interval_s is not None
+        and len(axes) == len(unit_axes(model.card, output))
+        and "time" not in axes
+    ):
+        raise InvalidParameterError(
+            f"The stimuli of these data are frames of a sequence, whose responses overlap in time; {name} answers to "
+            "each stimulus by itself. Give data with one response per stimulus; berg fit evaluates on sequences."
+        )
+
+
+def _encode(
+    model: EncodingModel,
+    dataset: EncodingDataset,
+    stimuli: NDArray[np.intp],
+    batch_size: int | None,
+    show_progress: bool | None,
+) -> dict[str, Any]:
+    """The responses by output, of shape (n_stimuli, ...axes without repetitions)."""
+    names = [output.name for output in model.card.outputs]
+    parts: dict[str, list[Floats]] = {name: [] for name in names}
+    rate = {} if dataset.sampling_rate is None else {"sampling_rate": dataset.sampling_rate}
+    with progress_bar(f"encode with {model.card.model_id}", len(stimuli), "stimuli", show_progress) as advance:
+        for start in range(0, len(stimuli), BATCH):
+            batch = dataset.read_stimuli(stimuli[start : start + BATCH])
+            responses = model.generate_response(batch, batch_size=batch_size, show_progress=False, **rate)
+            arrays = responses if isinstance(responses, tuple) else (responses,)
+            for output, array in zip(model.card.outputs, arrays, strict=True):
+                parts[output.name].append(_over_repetitions(output, array))
+            advance(len(batch))
+    return {name: np.concatenate(parts.pop(name)) for name in names}
+
+
+def _over_repetitions(output: OutputArray, array: Floats) -> Floats:
+    return array.mean(axis=output.axes.index(REPETITION)) if REPETITION in output.axes else array
+
+
+def _compared(
+    model: EncodingModel, output: OutputArray, dataset: EncodingDataset, stimuli: NDArray[np.intp], predicted: Floats
+) -> Compared:
+    data = dataset.outputs[output.name]
+    indices = [model.indices_of(output.name, axis) for axis in data.axes]
+    units = np.ravel_multi_index(np.ix_(*indices), data.shape).ravel()
+    shape = predicted.shape[1:]
+    in_time = [i for i, axis in enumerate(data.axes) if model.card.axes[axis].length == FROM_STIMULUS]
+    counts = np.bincount(dataset.presentations, minlength=int(stimuli.max()) + 1)[stimuli]
+    n_repeats = len(counts) / np.sum(1 / np.maximum(counts, 1))
+    repeats: Any = _Repeats(data, stimuli, units) if counts.max() > 1 else None
+    if repeats is not None and in_time:
+        repeats = _moments_as_samples(data.repeats(stimuli, units), shape, in_time, 2)
+    return Compared(
+        measured=_moments_as_samples(_mean(data, stimuli, units), shape, in_time, 1),
+        predicted=_moments_as_samples(predicted.reshape(len(stimuli), -1), shape, in_time, 1),
+        repeats=repeats,
+        n_repeats=round(float(n_repeats), 6),
+        coordinates={
+            name: (axis, np.asarray(values)[model.indices_of(output.name, axis)])
+            for name, (axis, values) in data.coordinates.items()
+            if axis in unit_axes(model.card, output)
+        },
+    )
+
+
+def _mean(data: OutputData, stimuli: NDArray[np.intp], units: NDArray[np.intp]) -> Floats:
+    """Over repeats, float32; what sums take in float64 is taken for one block of units at a time."""
+    mean = np.empty((len(stimuli), len(units)), np.float32)
+    for start in range(0, len(units), BLOCK_UNITS):
+        block = slice(start, start + BLOCK_UNITS)
+        mean[:, block] = data.mean(stimuli, _narrow(units[block]))
+    return mean
+
+
+def _narrow(units: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """Neighbouring units as a slice, which is read faster."""
+    if len(units) and units[-1] - units[0] + 1 == len(units) and (np.diff(units) == 1).all():
+        return slice(int(units[0]), int(units[-1]) + 1)
+    return units
+
+
+def _moments_as_samples(array: Floats, shape: tuple[int, ...], in_time: list[int], n_leading: int) -> Floats:
+    """Axes of time behind that of the stimuli, one stimulus after another: (..., n_stimuli * n_times, n_units)."""
+    if not in_time:
+        return array
+    apart = array.reshape(*array.shape[:n_leading], *shape)
+    behind: Floats = np.moveaxis(apart, [n_leading + i for i in in_time], range(n_leading, n_leading + len(in_time)))
+    n_samples = math.prod(behind.shape[n_leading - 1 : n_leading + len(in_time)])
+    return behind.reshape(*array.shape[: n_leading - 1], n_samples, -1)
+
+
+class _Repeats:
+    """Measured repeats of shape (n_repeats, n_stimuli, n_units), of which units are read when they are asked for."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, data: OutputData, stimuli: NDArray[np.intp], units: NDArray[np.intp]) -> None:
+        self.data, self.stimuli, self.units = data, stimuli, units
+        self.shape = (len(data.repeats(stimuli, units[:1])), len(stimuli), len(units))
+
+    def __getitem__(self, key: tuple[Any, slice]) -> Floats:
+        return self.data.repeats(self.stimuli, _narrow(self.units[key[-1]]))
+
+
+def _evaluate(
+    model: EncodingModel, compared: Mapping[str, Compared], split: str, n_stimuli: int, how: _Resampling
+) -> Accuracy:
+    values = {name: {**_accuracy(own), **_ceilings(own, how), **_interval(own, how)} for name, own in compared.items()}
+    for name, p_values in _p_values(compared, how).items():
+        values[name] |= p_values
+    attributes = {
+        **{name: value for name, value in model.attributes().items() if name not in ("licence", "citation")},
+        "split": split,
+        "n_stimuli": n_stimuli,
+        "compared": "prediction (mean over predicted repetitions) with the mean over measured repeats",
+        "permutations": how.permutations,
+        "bootstrap": how.bootstrap,
+        "block_length": how.block_length,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    return join_outputs(
+        {
+            output.name: _table(model, output, compared[output.name], values[output.name], attributes)
+            for output in model.card.outputs
+        }
+    )
+
+
+def _accuracy(own: Compared) -> dict[str, Floats]:
+    return {"r": pearson_r(own.measured, own.predicted), "r2": r2_score(own.measured, own.predicted)}
+
+
+def _ceilings(own: Compared, how: _Resampling) -> dict[str, Floats]:
+    """By all estimators that repeats of one subject allow, and r as a part of the first."""
+    if own.repeats is None or own.n_repeats <= 1:
+        return {}
+    bounds, ceiling = leave_one_repeat_out(own.repeats), ncsnr_ceiling(own.repeats)
+    least = chance_ceiling(len(own.predicted), own.n_repeats)
+    return {
+        "noise_ceiling": ceiling,
+        "noise_ceiling_split_half": split_half_ceiling(
+            own.repeats, N_SPLIT_HALVES, seed=how.seed, show_progress=how.show_progress
+        ),
+        "repeat_ceiling_low": bounds.lower,
+        "repeat_ceiling_high": bounds.upper,
+        "noise_normalised": noise_normalised(pearson_r(own.measured, own.predicted), ceiling, least),
+    }
+
+
+def _interval(own: Compared, how: _Resampling) -> dict[str, Floats]:
+    if not how.bootstrap:
+        return {}
+    options: dict[str, Any] = {"block_length": how.block_length, "seed": how.seed, "show_progress": how.show_progress}
+    interval = bootstrap_interval(own.measured, own.predicted, n_resamples=how.bootstrap, **options)
+    return {"r_low": interval.low, "r_high": interval.high}
+
+
+def _p_values(compared: Mapping[str, Compared], how: _Resampling) -> dict[str, dict[str, Floats]]:
+    """P by itself, and corrected for the units of all outputs together."""
+    if not how.permutations:
+        return {}
+    options: dict[str, Any] = {"block_length": how.block_length, "seed": how.seed, "show_progress": how.show_progress}
+    tests = {
+        name: permutation_test(own.measured, own.predicted, how.permutations, **options)
+        for name, own in compared.items()
+    }
+    lengths = np.cumsum([test.p.size for test in tests.values()])[:-1]
+    corrected = np.split(benjamini_hochberg(np.concatenate([test.p for test in tests.values()])), lengths)
+    largest = np.max([test.null_maximum for test in tests.values()], axis=0)
+    return {
+        name: {"p": test.p, "p_false_discovery": own, "p_family": max_statistic_p(test.r, largest)}
+        for (name, test), own in zip(tests.items(), corrected, strict=True)
+    }
+
+
+def _table(
+    model: EncodingModel,
+    output: OutputArray,
+    own: Compared,
+    values: Mapping[str, Floats],
+    attributes: Mapping[str, Any],
+) -> xr.Dataset:
+    lengths = {axis: len(model.indices_of(output.name, axis)) for axis in unit_axes(model.card, output)}
+    named = unit_coordinates(model.card, output, model.indices, model.metadata)
+    given = {**attributes, **({"n_repeats": own.n_repeats} if own.repeats is not None else {})}
+    return accuracy_table(values, lengths, {**(own.coordinates or {}), **named}, given)

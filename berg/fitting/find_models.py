@@ -1,0 +1,133 @@
+"""Which models there are for a question, and how well each does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from berg.core import model_registry
+from berg.core.exceptions import BERGError
+from berg.core.model_card import ModelCard
+from berg.core.selection import EmptySelectionWarning
+from berg.evaluation.accuracy_summary import median
+from berg.evaluation.accuracy_table import outputs_of, r_name
+from berg.fitting.known_accuracy import known_accuracy
+
+Filters = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model of one subject, and how well it does.
+
+    Attributes
+    ----------
+    model_id, subject
+        The subject is None where the model has no such parameter.
+    n_units
+        Units of all outputs, in the region that was asked for; None where nothing is known.
+    measure
+        The variable of the accuracy table that is a Pearson correlation.
+    median_r
+        Of these units.
+    n_over
+        How many of them have at least `min_r`.
+    unknown
+        Why nothing is known; empty where something is.
+    """
+
+    model_id: str
+    subject: Any
+    n_units: int | None = None
+    measure: str = ""
+    median_r: float = float("nan")
+    n_over: int | None = None
+    unknown: str = ""
+
+
+def find_models(
+    berg_dir: str | None, filters: Filters, roi: str | None, subject: Any, min_r: float | None
+) -> list[FoundModel]:
+    """Models and subjects by what their cards and accuracies say; see `berg.BERG.find_models`."""
+    cards = list(_cards(filters))
+    found = [row for card in cards for row in _rows(card, berg_dir, roi, subject, min_r)]
+    known = [row for row in found if not row.unknown]
+    unknown = [row for row in found if row.unknown]
+    return sorted(known, key=lambda row: -np.nan_to_num(row.median_r, nan=-2.0)) + unknown
+
+
+def _cards(filters: Filters) -> Iterator[ModelCard]:
+    for model_id in model_registry.get_available_models():
+        try:
+            card = model_registry.get_card(model_id)
+        except BERGError as error:
+            model_registry.PROBLEMS.setdefault(model_id, str(error))
+            continue
+        wanted = [(str(getattr(card, key)), value) for key, value in filters.items() if value is not None]
+        if all(value.casefold() in text.casefold() for text, value in wanted):
+            yield card
+
+
+def _rows(
+    card: ModelCard, berg_dir: str | None, roi: str | None, subject: Any, min_r: float | None
+) -> Iterator[FoundModel]:
+    if roi is not None and not _may_have(card, roi):
+        return
+    for own in _subjects(card, subject):
+        try:
+            row = _row(card, berg_dir, roi, own, min_r)
+        except BERGError as error:
+            row = FoundModel(card.model_id, own, unknown=str(error))
+        if row is not None:
+            yield row
+
+
+def _subjects(card: ModelCard, subject: Any) -> list[Any]:
+    """Those of the model that are asked for; [None] of a model without subjects."""
+    parameter = card.parameters.get("subject")
+    if parameter is None:
+        return [None] if subject is None else []
+    allowed = parameter.allowed or [value for value in (parameter.example,) if value is not None]
+    return [each for each in allowed if subject is None or str(each) == str(subject)]
+
+
+def _may_have(card: ModelCard, roi: str) -> bool:
+    """Whether the card lists a region, or does not say which there are."""
+    selection = card.parameters.get("selection")
+    described = ((selection and selection.properties) or {}).get("roi")
+    if described is None or "roi" not in card.select:
+        return False
+    names = [*(described.allowed or [roi]), *card.select["roi"].aliases]
+    return roi.casefold() in [str(name).casefold() for name in names]
+
+
+def _row(
+    card: ModelCard, berg_dir: str | None, roi: str | None, subject: Any, min_r: float | None
+) -> FoundModel | None:
+    own = {} if subject is None else {"subject": subject}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptySelectionWarning)  # such a subject is left out below
+        accuracy = known_accuracy(card.model_id, berg_dir, _selection(card, roi), own)
+    values = [table[name].values.ravel() for table in outputs_of(accuracy).values() if (name := r_name(table))]
+    if not values:
+        names = sorted({str(name) for table in outputs_of(accuracy).values() for name in table.data_vars})
+        return FoundModel(card.model_id, subject, unknown=f"It has no correlation, only {', '.join(names)}.")
+    r = np.concatenate(values)
+    n_over = None if min_r is None else int((r >= min_r).sum())
+    if n_over == 0 or not r.size:
+        return None
+    measure = next(name for table in outputs_of(accuracy).values() if (name := r_name(table)))
+    return FoundModel(card.model_id, subject, r.size, measure, median(r), n_over)
+
+
+def _selection(card: ModelCard, roi: str | None) -> dict[str, Any] | None:
+    """The region, spelled as the card spells it."""
+    if roi is None:
+        return None
+    described = (card.parameters["selection"].properties or {})["roi"]
+    names = [*(described.allowed or [roi]), *card.select["roi"].aliases]
+    return {"roi": next(str(name) for name in names if str(name).casefold() == roi.casefold())}

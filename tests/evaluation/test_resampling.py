@@ -1,0 +1,308 @@
+"""Permutations and bootstrap: beside scipy, and how often they are wrong in simulations with known truth."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from berg.core.exceptions import InvalidParameterError
+from berg.evaluation import (
+    benjamini_hochberg,
+    bootstrap_interval,
+    max_statistic_p,
+    pearson_r,
+    permutation_test,
+    r2_score,
+    resampling,
+    unit_blocks,
+)
+
+
+def correlated(n_stimuli, n_units, r=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    predicted = rng.standard_normal((n_stimuli, n_units))
+    return r * predicted + np.sqrt(1 - r**2) * rng.standard_normal((n_stimuli, n_units)), predicted
+
+
+def statistic(x, y):
+    return stats.pearsonr(x, y).statistic
+
+
+class TestPermutationTest:
+    @pytest.mark.parametrize("alternative", ["greater", "two-sided"])
+    def test_few_stimuli_are_tested_exactly_as_by_scipy(self, alternative):
+        measured, predicted = correlated(6, 4, 0.5)
+        found = permutation_test(measured, predicted, math.factorial(6), alternative=alternative)
+        assert len(found.null_maximum) == math.factorial(6) - 1
+        measure = statistic if alternative == "greater" else lambda x, y: abs(statistic(x, y))
+        for unit in range(4):
+            expected = stats.permutation_test(
+                (predicted[:, unit],),
+                lambda moved, fixed=measured[:, unit]: measure(moved, fixed),
+                vectorized=False,
+                permutation_type="pairings",
+                n_resamples=np.inf,
+                alternative="greater",
+            )
+            assert found.p[unit] == pytest.approx(expected.pvalue, abs=1e-12)
+
+    def test_equal_values_count_as_reached(self):
+        measured = np.array([[0.1], [0.1], [0.1], [0.7]])  # 3 stimuli of 4 may be exchanged
+        assert permutation_test(measured, measured * 3, 23).p == pytest.approx([6 / 24])
+
+    @pytest.mark.parametrize("alternative", ["greater", "two-sided"])
+    def test_random_orders_are_counted_as_in_a_loop(self, alternative):
+        measured, predicted = correlated(20, 7, 0.2)
+        found = permutation_test(measured, predicted, 50, alternative=alternative, seed=3)
+        orders = resampling.permuted_orders(20, 50, seed=3)
+        null = np.array([stats.pearsonr(measured, predicted[order], axis=0).statistic for order in orders])
+        r = stats.pearsonr(measured, predicted, axis=0).statistic
+        if alternative == "two-sided":
+            null, r = np.abs(null), np.abs(r)
+        np.testing.assert_allclose(found.p, ((null >= r).sum(0) + 1) / 51, rtol=1e-12)
+        np.testing.assert_allclose(found.null_maximum, null.max(1), atol=1e-12)
+        np.testing.assert_allclose(found.p_family, ((null.max(1)[:, None] >= r).sum(0) + 1) / 51, rtol=1e-12)
+        np.testing.assert_array_equal(found.r, pearson_r(measured, predicted))
+
+    def test_missing_stimuli_are_taken_out_of_each_order(self):
+        measured, predicted = correlated(20, 5, 0.2)
+        measured[[3, 8], 0] = measured[11, 2] = np.nan
+        measured[[3, 8], 4] = np.nan
+        found = permutation_test(measured, predicted, 60, seed=3)
+        null = np.empty((60, 5))
+        for (i, order), unit in itertools.product(enumerate(resampling.permuted_orders(20, 60, seed=3)), range(5)):
+            kept = ~np.isnan(measured[:, unit])
+            own = order[kept[order]]
+            null[i, unit] = statistic(measured[kept, unit], predicted[own, unit])
+        np.testing.assert_allclose(found.p, ((null >= found.r).sum(0) + 1) / 61, rtol=1e-12)
+        np.testing.assert_allclose(found.null_maximum, null.max(1), atol=1e-12)
+
+    def test_few_stimuli_with_gaps_are_tested_exactly(self):
+        measured, predicted = correlated(7, 2, 0.5)
+        measured[2, 0] = np.nan
+        kept = [0, 1, 3, 4, 5, 6]
+        found = permutation_test(measured, predicted, math.factorial(7)).p[0]
+        assert found == pytest.approx(permutation_test(measured[kept], predicted[kept], 719).p[0], abs=1e-12)
+
+    def test_a_unit_that_does_not_vary_is_not_tested(self):
+        measured, predicted = correlated(20, 4, 0.5)
+        measured[:, 1], predicted[:, 2], measured[:, 3] = 0.1, 7.0, np.nan
+        found = permutation_test(measured, predicted, 30)
+        for values in (found.r, found.p, found.p_family, found.p_false_discovery):
+            assert np.flatnonzero(np.isnan(values)).tolist() == [1, 2, 3]
+        alone = permutation_test(measured[:, :1], predicted[:, :1], 30)
+        np.testing.assert_allclose(found.null_maximum, alone.null_maximum, atol=1e-12)
+
+    def test_blocks_threads_and_axes_do_not_matter(self, monkeypatch):
+        measured, predicted = correlated(20, 60, 0.2)
+        whole = permutation_test(measured, predicted, 40, n_threads=1)
+        monkeypatch.setattr(resampling, "CACHE_BYTES", 1)
+        cut = permutation_test(measured.reshape(20, 12, 5), predicted.reshape(20, 12, 5), 40, n_threads=3)
+        np.testing.assert_array_equal(cut.p, whole.p.reshape(12, 5))
+        np.testing.assert_array_equal(cut.p_family, whole.p_family.reshape(12, 5))
+        np.testing.assert_allclose(cut.null_maximum, whole.null_maximum, atol=1e-14)
+
+    def test_two_tests_of_one_seed_are_corrected_together(self):
+        measured, predicted = correlated(20, 8, 0.2)
+        both = permutation_test(measured, predicted, 40)
+        left, right = (permutation_test(measured[:, part], predicted[:, part], 40) for part in (slice(3), slice(3, 8)))
+        joint = max_statistic_p(left.r, np.maximum(left.null_maximum, right.null_maximum))
+        np.testing.assert_array_equal(joint, both.p_family[:3])
+
+    @pytest.mark.parametrize("draw", ["normal", "heavy-tailed"])
+    @pytest.mark.parametrize("alternative", ["greater", "two-sided"])
+    def test_five_in_a_hundred_units_without_signal_are_false_positives(self, draw, alternative):
+        rng = np.random.default_rng(11)
+        shape = (2, 40, 20_000)
+        measured, predicted = rng.standard_normal(shape) if draw == "normal" else rng.standard_t(2, shape)
+        found = permutation_test(measured, predicted, 199, alternative=alternative)
+        assert np.mean(found.p <= 0.05) == pytest.approx(0.05, abs=0.01)
+
+    def test_five_in_a_hundred_families_have_any_false_positive(self):
+        rng = np.random.default_rng(12)
+        n_families, hits, uncorrected = 1500, 0, 0
+        for _ in range(n_families):
+            shared = rng.standard_normal((12, 1))
+            measured, predicted = rng.standard_normal((2, 12, 8)) + shared * [[[0.0]], [[1.0]]]
+            found = permutation_test(measured, predicted, 99, seed=rng, n_threads=1)
+            hits += (found.p_family <= 0.05).any()
+            uncorrected += (found.p <= 0.05).any()
+        assert hits / n_families == pytest.approx(0.05, abs=0.01)
+        assert uncorrected / n_families > 0.15
+
+    def test_signal_is_found(self):
+        found = permutation_test(*correlated(100, 50, 0.6), 999)
+        np.testing.assert_array_equal(found.p_family, 0.001)
+
+    def test_stretches_stay_together(self):
+        orders = resampling.permuted_orders(10, 200, block_length=3)
+        assert (np.sort(orders, axis=1) == np.arange(10)).all()
+        pairs = np.argsort(orders, axis=1)  # where each stimulus went
+        inside = [i for i in range(9) if i % 3 < 2]
+        assert (np.diff(pairs, axis=1)[:, inside] == 1).all()
+        assert len(np.unique(orders, axis=0)) == math.factorial(4) - 1
+
+    def test_stretches_hold_the_error_rate_of_slow_responses(self):
+        rng = np.random.default_rng(13)
+        innovations = rng.standard_normal((2, 600, 3000))
+        for frame in range(1, 600):
+            innovations[:, frame] += 0.8 * innovations[:, frame - 1]
+        measured, predicted = innovations
+        naive = np.mean(permutation_test(measured, predicted, 99).p <= 0.05)
+        stretches = np.mean(permutation_test(measured, predicted, 99, block_length=30).p <= 0.05)
+        assert naive > 0.15
+        assert stretches == pytest.approx(0.05, abs=0.02)
+
+    def test_what_cannot_be_is_refused(self):
+        pair = correlated(10, 2)
+        with pytest.raises(InvalidParameterError, match=r"alternative='less' is not known. Allowed: 'greater'"):
+            permutation_test(*pair, alternative="less")
+        with pytest.raises(InvalidParameterError, match=r"0 permutations of 10 stimuli.*Try n_permutations=1000"):
+            permutation_test(*pair, 0)
+        with pytest.raises(InvalidParameterError, match=r"in blocks of 10: .* two blocks are needed"):
+            permutation_test(*pair, block_length=10)
+        with pytest.raises(InvalidParameterError, match=r"block_length is 0; it must be at least 1"):
+            permutation_test(*pair, block_length=0)
+        with pytest.raises(InvalidParameterError, match=r"\(10, 2\), predicted ones \(9, 2\)"):
+            permutation_test(pair[0], pair[1][1:])
+
+
+class TestBenjaminiHochberg:
+    @given(arrays(np.float64, st.integers(1, 40), elements=st.floats(0, 1)))
+    def test_it_is_that_of_scipy(self, p):
+        np.testing.assert_allclose(benjamini_hochberg(p), stats.false_discovery_control(p), rtol=1e-10)
+
+    def test_nan_is_no_test_and_axes_come_back(self):
+        p = np.array([[0.01, np.nan, 0.2], [0.02, 0.5, np.nan]])
+        expected = p.copy()
+        expected[~np.isnan(p)] = stats.false_discovery_control(p[~np.isnan(p)])
+        np.testing.assert_allclose(benjamini_hochberg(p), expected, rtol=1e-12)
+        assert np.isnan(benjamini_hochberg([np.nan])).all()
+
+    def test_false_discoveries_are_as_few_as_said(self):
+        rng = np.random.default_rng(14)
+        p = rng.random((2000, 100))
+        p[:, :30] = stats.norm.sf(rng.standard_normal((2000, 30)) + 3)
+        found = np.array([benjamini_hochberg(family) <= 0.1 for family in p])
+        false = found[:, 30:].sum(1) / np.maximum(found.sum(1), 1)
+        assert false.mean() == pytest.approx(0.1 * 0.7, abs=0.01)  # q times the part without signal
+        assert found[:, :30].mean() > 0.7
+
+    def test_what_is_no_probability_is_refused(self):
+        with pytest.raises(InvalidParameterError, match=r"between -0\.1 and 0\.5; they must be probabilities"):
+            benjamini_hochberg([0.5, -0.1])
+
+
+REFERENCES = {"r": lambda m, p: stats.pearsonr(m, p).statistic, "r2": sklearn.metrics.r2_score}
+
+
+class TestBootstrapInterval:
+    @pytest.mark.parametrize("metric", REFERENCES)
+    @pytest.mark.parametrize("method", ["percentile", "bca"])
+    def test_it_is_that_of_scipy_for_the_same_draws(self, metric, method):
+        measured, predicted = correlated(25, 3, 0.6)
+        measured = 50 + 2 * measured
+        predicted = 50 + 2 * predicted
+        found = bootstrap_interval(measured, predicted, metric, level=0.9, method=method, n_resamples=300, seed=5)
+        np.testing.assert_allclose(
+            found.estimate, {"r": pearson_r, "r2": r2_score}[metric](measured, predicted), rtol=1e-10
+        )
+        for unit in range(3):
+            expected = stats.bootstrap(
+                (measured[:, unit], predicted[:, unit]),
+                REFERENCES[metric],
+                paired=True,
+                vectorized=False,
+                n_resamples=300,
+                confidence_level=0.9,
+                method=method,
+                rng=np.random.default_rng(5),
+            ).confidence_interval
+            assert found.low[unit] == pytest.approx(expected.low, abs=1e-8)
+            assert found.high[unit] == pytest.approx(expected.high, abs=1e-8)
+
+    @pytest.mark.parametrize("metric", REFERENCES)
+    def test_missing_stimuli_are_left_out_of_each_draw(self, metric):
+        measured, predicted = correlated(25, 2, 0.6)
+        measured[[4, 9, 10], 0] = np.nan
+        found = bootstrap_interval(measured, predicted, metric, method="percentile", n_resamples=200, seed=5)
+        drawn = np.random.default_rng(5).integers(0, 25, (200, 25))
+        kept = ~np.isnan(measured[:, 0])
+        values = [REFERENCES[metric](*(x[draw[kept[draw]], 0] for x in (measured, predicted))) for draw in drawn]
+        np.testing.assert_allclose([found.low[0], found.high[0]], np.quantile(values, [0.025, 0.975]), atol=1e-10)
+
+    def test_the_jackknife_leaves_out_only_what_was_measured(self):
+        measured, predicted = correlated(25, 1, 0.6)
+        padded = [np.concatenate([x, np.full((3, 1), fill)]) for x, fill in ((measured, np.nan), (predicted, 1.0))]
+        terms = [resampling._terms(*pair, True, (0.0, 0.0)) for pair in ((measured, predicted), padded)]
+        levels = []
+        for parts in terms:
+            sums = [part.sum(1) for part in parts]
+            left_out = resampling._r_of_sums(*(total[:, None] - part for total, part in zip(sums, parts, strict=True)))
+            left_out = np.where(parts[0] > 0, left_out, np.nan)
+            resampled = np.linspace(0.2, 0.8, 50)[None]
+            levels.append(resampling._corrected_levels(np.array([0.1, 0.9]), np.array([0.55]), resampled, left_out))
+        np.testing.assert_allclose(levels[0], levels[1], rtol=1e-10)
+
+    @pytest.mark.parametrize("method", ["percentile", "bca"])
+    @pytest.mark.parametrize("metric", REFERENCES)
+    def test_nineteen_of_twenty_intervals_hold_the_truth(self, metric, method):
+        measured, predicted = correlated(200, 2000, 0.5, seed=15)
+        predicted = predicted * 0.5  # the best scale: r2 is then r squared
+        found = bootstrap_interval(measured, predicted, metric, method=method, n_resamples=500)
+        truth = {"r": 0.5, "r2": 0.25}[metric]
+        assert np.mean((found.low <= truth) & (truth <= found.high)) == pytest.approx(0.95, abs=0.02)
+
+    @pytest.mark.parametrize("method", ["percentile", "bca"])
+    def test_units_without_variation_have_none_and_perfect_ones_no_width(self, method):
+        measured, predicted = correlated(20, 5, 0.5)
+        measured[:, 1], predicted[:, 2], measured[:, 3] = 0.1, np.nan, np.nan
+        measured[:, 4] = predicted[:, 4]
+        found = bootstrap_interval(measured, predicted, method=method, n_resamples=50)
+        for values in (found.estimate, found.low, found.high):
+            assert np.flatnonzero(np.isnan(values)).tolist() == [1, 2, 3]
+            assert values[4] == pytest.approx(1)
+
+    @pytest.mark.parametrize("method", ["percentile", "bca"])
+    def test_draws_without_variation_do_not_count(self, method):
+        measured, predicted = correlated(4, 2, 0.9, seed=3)
+        found = bootstrap_interval(measured, predicted, method=method, n_resamples=2000)
+        assert np.isfinite(found.low).all()
+        assert (found.low <= found.high).all()
+
+    def test_blocks_and_axes_do_not_matter(self, monkeypatch):
+        measured, predicted = correlated(20, 60, 0.2)
+        whole = bootstrap_interval(measured, predicted, n_resamples=50)
+        monkeypatch.setattr(unit_blocks, "BLOCK_BYTES", 1)
+        cut = bootstrap_interval(measured.reshape(20, 12, 5), predicted.reshape(20, 12, 5), n_resamples=50)
+        np.testing.assert_allclose(cut.low, whole.low.reshape(12, 5), atol=1e-12)
+        np.testing.assert_allclose(cut.high, whole.high.reshape(12, 5), atol=1e-12)
+
+    def test_stretches_are_drawn_together(self):
+        counts = resampling.resampled_counts(12, 300, block_length=4)
+        assert (counts.sum(1) == 12).all()
+        starts = np.random.default_rng(0).integers(0, 12, (300, 3))
+        expected = np.zeros((300, 12))
+        for row, start, step in itertools.product(range(300), range(3), range(4)):
+            expected[row, (starts[row, start] + step) % 12] += 1
+        np.testing.assert_array_equal(counts, expected)
+        assert (resampling.resampled_counts(10, 50, block_length=4).sum(1) == 10).all()
+
+    def test_what_cannot_be_is_refused(self):
+        pair = correlated(10, 2)
+        with pytest.raises(InvalidParameterError, match=r"metric='R' is not known. Allowed: 'r', 'r2'"):
+            bootstrap_interval(*pair, "R")
+        with pytest.raises(InvalidParameterError, match=r"method='basic' is not known. Allowed: 'percentile', 'bca'"):
+            bootstrap_interval(*pair, method="basic")
+        with pytest.raises(InvalidParameterError, match=r"level is 95; it must lie between 0 and 1. Try level=0.95"):
+            bootstrap_interval(*pair, level=95)
+        with pytest.raises(InvalidParameterError, match=r"0 resamples of 10 stimuli.*at least one resample"):
+            bootstrap_interval(*pair, n_resamples=0)
+        with pytest.raises(InvalidParameterError, match=r"blocks of 11: .*as many as there are stimuli"):
+            bootstrap_interval(*pair, block_length=11)
