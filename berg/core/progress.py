@@ -14,8 +14,16 @@ class Advance(Protocol):
     def __call__(self, n: int) -> None: ...
 
 
+class AdvanceAndTell(Advance, Protocol):
+    """Says that `n` more are done, and in other words than before what is being done."""
+
+    def __call__(self, n: int, description: str | None = None) -> None: ...
+
+
 @contextmanager
-def progress_bar(description: str, total: int, unit: str, show: bool | None = None, done: int = 0) -> Iterator[Advance]:
+def progress_bar(
+    description: str, total: int, unit: str, show: bool | None = None, done: int = 0
+) -> Iterator[AdvanceAndTell]:
     """A bar on standard error with rate and time left; yields what moves it on.
 
     Parameters
@@ -28,13 +36,13 @@ def progress_bar(description: str, total: int, unit: str, show: bool | None = No
         How many are done already; they count in the bar, and not in the rate.
     """
     if not (sys.stderr and sys.stderr.isatty() if show is None else show):
-        yield lambda n: None
+        yield lambda n, description=None: None
         return
     with _bar(unit) as bar:
         task = bar.add_task(description, total=total, completed=done)
 
-        def advance(n: int) -> None:
-            bar.advance(task, n)
+        def advance(n: int, description: str | None = None) -> None:
+            bar.update(task, advance=n, description=description)
 
         yield advance
 

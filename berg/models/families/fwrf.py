@@ -3,8 +3,9 @@
     picture -> GNet -> three groups of feature maps -> receptive field per voxel and group
             -> weight per channel -> responses
 
-The arithmetic is in `berg.features.gnet` and `berg.readouts.fwrf`. There is a file per region of interest;
-the voxels of a large one are split over several, each with its own network.
+The arithmetic is in `berg.features.gnet` and `berg.readouts.fwrf`. Where the card has a file per region of
+interest (a selection key ``roi`` of kind ``file``), the voxels of a large one are split over several, each with
+its own network; otherwise a subject has one file, and what is selected are voxels of it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, ModelLoadError, listing
-from berg.core.model_card import CardPart
-from berg.core.selection import look_up
-from berg.features.gnet import MAP_SIZES, GNet
+from berg.core.model_card import CardPart, ModelCard
+from berg.core.selection import axis_length, look_up
+from berg.features.gnet import MAP_SIZES, WIDTH, GNet, n_channels
 from berg.models.encoding_model import EncodingModel
 from berg.readouts.fwrf import FeatureWeightedReceptiveField, compile_once, saturate
 from berg.weights import store
@@ -71,6 +72,8 @@ class FWRFModel(EncodingModel):
     @classmethod
     def weights_paths(cls, berg_dir: str | None, values: Mapping[str, Any], published: bool = False) -> list[Path]:
         """The files of the selected regions; without a selection, of all regions that are there."""
+        if not has_file_per_region(cls.card):
+            return super().weights_paths(berg_dir, values, published)
         if "roi" in values:
             return [path for each in values_per_roi(values) for path in cls._split_paths(berg_dir, each, published)]
         selection = cls.card.parameters["selection"].properties or {}
@@ -93,6 +96,8 @@ class FWRFModel(EncodingModel):
     @classmethod
     def file_names(cls, values: Mapping[str, Any]) -> list[str]:
         """The files of each region, some of which are split."""
+        if not has_file_per_region(cls.card):
+            return super().file_names(values)
         return [
             name for each in values_per_roi(values) for name in store.file_names(cls.card, each, cls._split_parts(each))
         ]
@@ -111,19 +116,29 @@ class FWRFModel(EncodingModel):
         return {name: value.numpy() for name, value in named.items()}
 
     def _part(self, path: Path, dtype: torch.dtype) -> tuple[GNet, FeatureWeightedReceptiveField]:
-        network_state, readout_state = read_weights(path, self.parameters["subject"])
-        with torch.device("meta"):  # no time for random first weights
-            network = GNet()
-        _check_names_and_shapes(path, network.state_dict(), network_state)
-        network.load_state_dict(network_state, assign=True)
+        network_state, readout_state = read_weights(path, self.parameters.get("subject"))
+        network = network_of(path, network_state)
+        if not has_file_per_region(self.card):
+            readout_state = self._selected(path, readout_state)
         fields = [readout_state[name] for name in RECEPTIVE_FIELDS]
         return network, FeatureWeightedReceptiveField(
             fields, readout_state["w"], readout_state["b"], dtype, self.parameters["compile"]
         )
 
+    def _selected(self, path: Path, readout: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The rows of the selected voxels."""
+        output = self.card.outputs[0].name
+        n_expected, n_voxels = axis_length(self.card, output, "voxel", self.metadata), len(readout["b"])
+        if n_voxels != n_expected:
+            raise CorruptedFileError(f"{path} has {n_voxels} voxels, its metadata {n_expected}. Get both again.")
+        rows = torch.from_numpy(self.indices_of(output, "voxel"))
+        return {name: value[rows] for name, value in readout.items()}
+
     @classmethod
     def read_metadata(cls, berg_dir: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
         """The metadata of the region; of several, values per voxel side by side, the others as {region: value}."""
+        if not has_file_per_region(cls.card):
+            return super().read_metadata(berg_dir, values)
         each = {
             roi_values.get("roi", ""): store.read_metadata(store.metadata_path(cls.card, berg_dir, roi_values))
             for roi_values in values_per_roi(values)
@@ -132,7 +147,12 @@ class FWRFModel(EncodingModel):
 
     def attributes(self) -> dict[str, Any]:
         """What the responses are of, and the volume that their i, j, k count in."""
-        return {**super().attributes(), **_volume(self.metadata["fmri"])}
+        return {**super().attributes(), **_volume(self.metadata.get("fmri", {}))}
+
+
+def has_file_per_region(card: ModelCard) -> bool:
+    """Whether the file names of a card are made of the region of interest."""
+    return "roi" in card.select and card.select["roi"].kind == "file"
 
 
 def check_compiler() -> None:
@@ -242,7 +262,39 @@ class Readouts(torch.nn.Module):
         return (torch.cat(responses, dim=1),)
 
 
-def read_weights(path: Path, subject: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def network_of(path: Path, state: Mapping[str, Tensor]) -> GNet:
+    """The network with the parameters of a file; it is as wide as they are.
+
+    Raises
+    ------
+    CorruptedFileError
+        Where a parameter is missing, has a wrong shape, or is not finite.
+    """
+    with torch.device("meta"):  # no time for random first weights
+        network = GNet(_width(state))
+    _check_names_and_shapes(path, network.state_dict(), state)
+    network.load_state_dict(state, assign=True)
+    return network
+
+
+def _width(network: Mapping[str, Any]) -> int:
+    first = network.get("pre.conv1.0.bias")
+    return len(first) if isinstance(first, Tensor) and first.ndim == 1 and len(first) else WIDTH
+
+
+def read_network(path: Path) -> GNet:
+    """The network in a weights file, whoever's voxels are with it.
+
+    Raises
+    ------
+    CorruptedFileError
+        As `read_weights`.
+    """
+    is_converted = path.suffix == ".safetensors"
+    return network_of(path, _read_halves(path, None)[0] if is_converted else dict(_best_params(path)["enc"]))
+
+
+def read_weights(path: Path, subject: int | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The state of the network and of the readout in one file, published or converted.
 
     Raises
@@ -250,33 +302,42 @@ def read_weights(path: Path, subject: int) -> tuple[dict[str, Tensor], dict[str,
     CorruptedFileError
         Where a part is missing or has a wrong shape.
     """
-    if path.suffix == ".safetensors":
-        tensors = {name: torch.from_numpy(array) for name, array in read_safetensors(path).items()}
-        network = {name.removeprefix("enc/"): value for name, value in tensors.items() if name.startswith("enc/")}
-        readout = {name.removeprefix("fwrf/"): value for name, value in tensors.items() if name.startswith("fwrf/")}
-    else:
-        network, readout = _published(path, subject)
-    _check_readout(path, readout)
+    network, readout = _read_halves(path, subject)
+    _check_readout(path, readout, 3 * n_channels(_width(network)))
     return network, readout
 
 
-def _published(path: Path, subject: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    content = read_pt(path)
-    best = content.get("best_params") if isinstance(content, dict) else None
-    if not isinstance(best, dict) or not isinstance(best.get("enc"), dict) or not isinstance(best.get("fwrfs"), dict):
-        raise CorruptedFileError(
-            f"{path} has no best_params with 'enc' and 'fwrfs'; it is not a weights file of this model."
-        )
+def _read_halves(path: Path, subject: int | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    if path.suffix != ".safetensors":
+        return _published(path, subject)
+    tensors = {name: torch.from_numpy(array) for name, array in read_safetensors(path).items()}
+    network = {name.removeprefix("enc/"): value for name, value in tensors.items() if name.startswith("enc/")}
+    readout = {name.removeprefix("fwrf/"): value for name, value in tensors.items() if name.startswith("fwrf/")}
+    return network, readout
+
+
+def _published(path: Path, subject: int | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    best = _best_params(path)
     if subject not in best["fwrfs"]:
         held = ", ".join(map(str, best["fwrfs"]))
         raise CorruptedFileError(f"{path} has no weights of subject {subject}; it has subject {held}.")
     return dict(best["enc"]), dict(best["fwrfs"][subject])
 
 
-def _check_readout(path: Path, readout: dict[str, Tensor]) -> None:
+def _best_params(path: Path) -> dict[str, Any]:
+    content = read_pt(path)
+    best = content.get("best_params") if isinstance(content, dict) else None
+    if not isinstance(best, dict) or not isinstance(best.get("enc"), dict) or not isinstance(best.get("fwrfs"), dict):
+        raise CorruptedFileError(
+            f"{path} has no best_params with 'enc' and 'fwrfs'; it is not a weights file of this model."
+        )
+    return best
+
+
+def _check_readout(path: Path, readout: dict[str, Tensor], n_weights: int) -> None:
     bias = readout.get("b")
     n_voxels = len(bias) if isinstance(bias, Tensor) and bias.ndim == 1 else 0
-    shapes = {"b": (), "w": (768,), **{f"rf{group}": (size, size) for group, size in enumerate(MAP_SIZES)}}
+    shapes = {"b": (), "w": (n_weights,), **{f"rf{group}": (size, size) for group, size in enumerate(MAP_SIZES)}}
     expected = {name: torch.empty((n_voxels, *shape), device="meta") for name, shape in shapes.items()}
     _check_names_and_shapes(path, expected, readout)
 
