@@ -1,0 +1,354 @@
+"""From recordings to a packaged model: the card is the recipe.
+
+card + dataset -> family fits -> weights, metadata -> loaded as a user would -> evaluated on what the
+fit has not seen -> accuracy table, sample, manifest, card, report
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import torch
+import xarray as xr
+
+from berg.core import model_registry, settings
+from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, ModelCardError, did_you_mean, listing
+from berg.core.model_card import ModelCard
+from berg.core.parameter_validator import validate_parameters
+from berg.core.selection import check_selection
+from berg.fitting import fitted_files
+from berg.fitting.agreement import check_agreement
+from berg.fitting.dataset import EncodingDataset
+from berg.fitting.evaluate import evaluate_model, evaluate_responses
+from berg.fitting.job import FitJob, Fitted
+from berg.models.device import resolve_device
+from berg.models.encoding_model import EncodingModel
+from berg.models.room import free_memory, size_words
+
+_MEMORY_SHARE = 0.8  # of what is free: the rest is for the operating system's own cache
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """A model that was fitted, written and evaluated.
+
+    Attributes
+    ----------
+    model_id, subject
+        What was fitted, for whom.
+    folder
+        The model's folder in the BERG directory.
+    weights
+        The weights file.
+    accuracy
+        Per unit, on what the fit has not seen; see `berg.evaluation.accuracy_table`.
+    facts
+        What was chosen and reached on the way.
+    seconds
+        How long it took, evaluation included.
+    announced_bytes, peak_bytes
+        Memory beyond what the process held before: as announced, and as measured.
+    """
+
+    model_id: str
+    subject: Any
+    folder: Path
+    weights: Path
+    accuracy: xr.Dataset | xr.DataTree
+    facts: Mapping[str, Any]
+    seconds: float
+    announced_bytes: int
+    peak_bytes: int
+
+
+def fit_model(
+    card: ModelCard | Path | str,
+    data: EncodingDataset | Path | str,
+    berg_dir: Path | str | None = None,
+    *,
+    device: str = "auto",
+    memory: int | None = None,
+    cache: Path | str | None = None,
+    permutations: int = 0,
+    bootstrap: int = 1000,
+    overwrite: bool = False,
+    show_progress: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    **parameters: Any,
+) -> FitReport:
+    """Fit one subject's model as its card says, and write all that belongs to it into a BERG directory.
+
+    Interrupted and called again with the same arguments, it goes on where it was and gives the same model.
+
+    Parameters
+    ----------
+    card
+        The recipe: a card, its file, or the id of a model.
+    data
+        The recordings, or their folder (see `EncodingDataset.open`).
+    berg_dir
+        Where the model goes; None: the user's.
+    device
+        auto, cpu, cuda, cuda:N or mps.
+    memory
+        Bytes that the fit may use; None: 80 % of what is free.
+    cache
+        Where features are kept for other subjects and later fits; None: the user's cache folder.
+    permutations, bootstrap
+        How many resamples for p values and for intervals; 0 for none.
+    overwrite
+        Whether to replace weights that are there.
+    show_progress
+        None: a bar where standard error is a terminal.
+    say
+        Called with a line of text before and after each long part.
+    **parameters
+        The model's own, such as ``subject=1``; ``selection`` where file names depend on it.
+
+    Raises
+    ------
+    ModelCardError, InvalidParameterError
+        Where the card cannot be fitted, or the data do not fit the card.
+    DatasetError
+        Where the data are damaged.
+    DeviceMemoryError
+        Where the fit cannot be done in so much memory; before anything is computed.
+    """
+    recipe = _stored(read_recipe(card))
+    module = fit_module(recipe)
+    job = _job(recipe, data, device, memory, cache, show_progress, parameters, berg_dir)
+    _check(module, job)
+    return _fit_all(module, [job], _Options(overwrite, permutations, bootstrap, say))[0]
+
+
+def fit_subjects(
+    card: ModelCard | Path | str,
+    data: Mapping[Any, EncodingDataset | Path | str],
+    berg_dir: Path | str | None = None,
+    *,
+    device: str = "auto",
+    memory: int | None = None,
+    cache: Path | str | None = None,
+    permutations: int = 0,
+    bootstrap: int = 1000,
+    overwrite: bool = False,
+    show_progress: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    **parameters: Any,
+) -> list[FitReport]:
+    """As `fit_model`, for several subjects: features once, and one network where the family shares it.
+
+    Parameters
+    ----------
+    data
+        By subject.
+    """
+    recipe = _stored(read_recipe(card))
+    module = fit_module(recipe)
+    jobs = []
+    for subject, own in data.items():
+        values = {**parameters, "subject": subject}
+        jobs.append(_job(recipe, own, device, memory, cache, show_progress, values, berg_dir))
+        _check(module, jobs[-1])
+    return _fit_all(module, jobs, _Options(overwrite, permutations, bootstrap, say))
+
+
+@dataclass(frozen=True)
+class _Options:
+    overwrite: bool
+    permutations: int
+    bootstrap: int
+    say: Callable[[str], None]
+
+
+def read_recipe(card: ModelCard | Path | str) -> ModelCard:
+    """A card, from its file or by the id of its model."""
+    if isinstance(card, ModelCard):
+        return card
+    is_file = Path(card).suffix in (".yaml", ".yml")
+    return ModelCard.read(card) if is_file else model_registry.get_card(str(card))
+
+
+def fit_module(card: ModelCard) -> ModuleType:
+    """The module that fits the models of a card's family.
+
+    Raises
+    ------
+    ModelCardError
+        Where the family cannot be fitted; it names those that can.
+    """
+    family = card.family or ""
+    name = f"berg.fitting.families.{family}" if family.isidentifier() else family.partition(":")[0]
+    known = sorted(path.stem for path in Path(__file__).parent.glob("families/[a-z]*.py"))
+    try:
+        module = importlib.import_module(name) if name else None
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        module = None
+    if module is None or not hasattr(module, "fit"):
+        raise ModelCardError(
+            f"The family '{card.family}' of {card.model_id} cannot be fitted.{did_you_mean(family, known)} Families "
+            f"that can: {listing(known)}; or a module of your own with a function fit(job), named in the card as "
+            "family: package.module:Class."
+        )
+    return module
+
+
+def default_cache() -> Path:
+    """Where features are kept, unless said otherwise."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("berg", appauthor=False) / "features"
+
+
+def _stored(card: ModelCard) -> ModelCard:
+    """The card with its files in the BERG directory, whatever package it comes from."""
+    if card.files is None:
+        raise ModelCardError(f"{card.path}: a card that is fitted needs 'files' (weights and metadata).")
+    return card.model_copy(update={"files": card.files.model_copy(update={"store": "berg_dir"})})
+
+
+def _job(
+    card: ModelCard,
+    data: EncodingDataset | Path | str,
+    device: str,
+    memory: int | None,
+    cache: Path | str | None,
+    show_progress: bool | None,
+    parameters: Mapping[str, Any],
+    berg_dir: Path | str | None,
+) -> FitJob:
+    given = dict(parameters)
+    selection = check_selection(card, given.pop("selection", None))
+    values = validate_parameters(card, given)
+    subject = values.get("subject")
+    dataset = data if isinstance(data, EncodingDataset) else EncodingDataset.open(Path(data), subject)
+    root = settings.berg_dir(berg_dir).value
+    files = fitted_files.paths_of(card, root, {**values, **selection})
+    return FitJob(
+        card=card,
+        dataset=dataset,
+        parameters={**values, **({"selection": selection} if selection else {})},
+        device=resolve_device(device),
+        cache=Path(cache) if cache is not None else default_cache(),
+        work=files.work,
+        berg_dir=root,
+        memory=memory if memory is not None else int(_MEMORY_SHARE * free_memory()),
+        show_progress=show_progress,
+    )
+
+
+def _check(module: ModuleType, job: FitJob) -> None:
+    """Raise where card and data do not belong together; a family may look at them in its own way."""
+    if own := getattr(module, "check", None):
+        own(job)
+    else:
+        check_agreement(job.card, job.dataset, getattr(module, "METADATA", ()))
+
+
+def _fit_all(module: ModuleType, jobs: Sequence[FitJob], options: _Options) -> list[FitReport]:
+    for job in jobs:
+        _refuse_what_is_there(job, options.overwrite)
+    announced = [_announce(module, job, options.say) for job in jobs]
+    start, before = time.perf_counter(), _resident()
+    together = getattr(module, "fit_together", None) if len(jobs) > 1 else None
+    if together:
+        announced = [sum(announced)] * len(jobs)
+        options.say(f"All {len(jobs)} subjects together: {size_words(announced[0])}")
+    for job in jobs:
+        fitted_files.begin(job)
+    shared: Sequence[Fitted] | None = together(jobs) if together else None
+    reports = []
+    for index, job in enumerate(jobs):
+        fitted = shared[index] if shared is not None else module.fit(job)
+        report = _finish(job, fitted, options)
+        seconds, start = time.perf_counter() - start, time.perf_counter()
+        peak = max(0, peak_resident() - before)
+        reports.append(replace(report, seconds=seconds, announced_bytes=announced[index], peak_bytes=peak))
+    return reports
+
+
+def _refuse_what_is_there(job: FitJob, overwrite: bool) -> None:
+    files = fitted_files.of_job(job)
+    if files.weights.exists() and not overwrite and not files.work.exists():
+        raise InvalidParameterError(
+            f"{files.weights} is there already. Fit it anew with overwrite=True (--overwrite), or give another "
+            "BERG directory."
+        )
+
+
+def _announce(module: ModuleType, job: FitJob, say: Callable[[str], None]) -> int:
+    """State the size of the work and the memory that it takes; refuse what cannot be done in it."""
+    needed = int(module.peak_bytes(job))
+    units = ", ".join(f"{output.n_units:,} ({name})" for name, output in job.dataset.outputs.items())
+    n_train = len(job.dataset.splits["train"])
+    say(
+        f"{job.card.model_id}{_subject_words(job)}: {n_train:,} training stimuli, units: {units}; memory at the peak "
+        f"{size_words(needed)} of {size_words(job.memory)}, on {job.device}"
+    )
+    if needed > job.memory:
+        raise DeviceMemoryError(
+            f"This fit needs {size_words(needed)} of memory, and may use {size_words(job.memory)}. Allow more "
+            "(memory=..., --memory), fit fewer units, or use a larger machine."
+        )
+    return needed
+
+
+def _finish(job: FitJob, fitted: Fitted, options: _Options) -> FitReport:
+    """Write the model, load it as a user would, evaluate it, and write what was found beside it."""
+    options.say(f"evaluating {job.card.model_id}{_subject_words(job)}")
+    files = fitted_files.write_weights(job, fitted)
+    model = _load(job)
+    resampling: dict[str, Any] = {"permutations": options.permutations, "bootstrap": options.bootstrap}
+    if fitted.held_out is not None:
+        pairs = {name: (held.measured, held.predicted) for name, held in fitted.held_out.items()}
+        first = next(iter(fitted.held_out.values()))
+        resampling |= {"split": first.split, "block_length": first.block_length}
+        accuracy = evaluate_responses(model, pairs, show_progress=job.show_progress, **resampling)
+    else:
+        accuracy = evaluate_model(model, job.dataset, show_progress=job.show_progress, **resampling)
+    fitted_files.write_evidence(job, fitted, model, accuracy)
+    model.cleanup()
+    shutil.rmtree(files.work, ignore_errors=True)
+    subject = job.parameters.get("subject")
+    return FitReport(job.card.model_id, subject, files.folder, files.weights, accuracy, dict(fitted.facts), 0.0, 0, 0)
+
+
+def _load(job: FitJob) -> EncodingModel:
+    given = dict(job.parameters)
+    selection = given.pop("selection", None)
+    berg_dir = str(fitted_files.of_job(job).berg_dir)
+    model_class: Any = model_registry.bind_card(job.card)
+    model: EncodingModel = model_class(str(job.device), selection, berg_dir, **given)
+    model.load_model()
+    return model
+
+
+def _subject_words(job: FitJob) -> str:
+    subject = job.parameters.get("subject")
+    return "" if subject is None else f", subject {subject}"
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_resident() -> int:
+    """The most memory that this process has held so far, in bytes; on a GPU that of the GPU counts too."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        own = int(getattr(psutil.Process().memory_info(), "peak_wset", _resident()))
+    else:
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return own + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)

@@ -1,0 +1,238 @@
+"""The files of a fitted model, in the layout of the guide."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from berg.core.card_yaml import parse_card_yaml
+from berg.core.exceptions import InvalidParameterError
+from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
+from berg.core.model_card import ModelCard
+from berg.evaluation.accuracy_summary import fill_performance
+from berg.evaluation.accuracy_table import accuracy_values, write_accuracy
+from berg.evaluation.report import write_report
+from berg.fitting.agreement import REPETITION, Place, places
+from berg.fitting.job import FitJob, Fitted
+from berg.models.encoding_model import EncodingModel
+from berg.weights import manifest, store
+from berg.weights.download import update_manifest
+from berg.weights.durable_file import replacing
+from berg.weights.safetensors_files import write_safetensors
+from berg.weights.sample import Sample, write_sample
+
+N_SAMPLE = 4
+_STORE = re.compile(r"(?m)^(\s+store:\s*)(built_in|package)\b")
+
+
+@dataclass(frozen=True)
+class FittedFiles:
+    """Where the files of one subject's model lie."""
+
+    berg_dir: Path
+    folder: Path
+    weights: Path
+    metadata: Path
+    suffix: str  # what the files of this subject end with, such as subject-01
+    card: Path
+
+    @property
+    def work(self) -> Path:
+        """What lets an interrupted fit go on."""
+        return self.folder / f".fit_{self.suffix}"
+
+    @property
+    def accuracy(self) -> Path:
+        """The accuracy of each unit."""
+        return self.folder / ACCURACY / f"accuracy_{self.suffix}.nc"
+
+    @property
+    def sample(self) -> Path:
+        """A few stimuli and the responses to them."""
+        return self.folder / METADATA / f"sample_{self.suffix}.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.folder / ACCURACY / f"report_{self.suffix}.html"
+
+
+def paths_of(card: ModelCard, berg_dir: Path, values: Mapping[str, Any]) -> FittedFiles:
+    """Where the files of a model lie, whether they are there or not."""
+    weights, metadata = (Path(name) for name in store.file_names(card, values))
+    folder = ModelId.parse(card.model_id).folder(berg_dir)
+    return FittedFiles(
+        berg_dir=berg_dir,
+        folder=folder,
+        weights=(folder / weights).with_suffix(store.CONVERTED),
+        metadata=(folder / metadata).with_suffix(".json"),
+        suffix=weights.stem.removeprefix("weights_"),
+        card=folder / f"{card.model_id}.yaml",
+    )
+
+
+def of_job(job: FitJob) -> FittedFiles:
+    """Where the files of the model that a job fits lie."""
+    return paths_of(job.card, job.berg_dir, {**job.parameters, **job.parameters.get("selection", {})})
+
+
+def begin(job: FitJob) -> None:
+    """Make the folders; what an earlier fit of another card or other data left to go on with is deleted."""
+    files = of_job(job)
+    for folder in (files.folder / WEIGHTS, files.folder / METADATA, files.folder / ACCURACY, job.cache):
+        folder.mkdir(parents=True, exist_ok=True)
+    given = json.dumps(
+        {
+            "card": job.card.raw,
+            "parameters": job.parameters,
+            "stimuli": job.dataset.fingerprint_of_stimuli(np.arange(len(job.dataset.stimulus_names))),
+            "splits": {name: indices.tolist() for name, indices in job.dataset.splits.items()},
+            "responses": {name: [*output.axes, *output.shape] for name, output in job.dataset.outputs.items()},
+            "berg": version("berg"),
+        },
+        default=str,
+        sort_keys=True,
+    )
+    same = files.work / "job.json"
+    if files.work.exists() and (not same.is_file() or same.read_text("utf-8") != given):
+        shutil.rmtree(files.work)
+    files.work.mkdir(exist_ok=True)
+    same.write_text(given, encoding="utf-8")
+
+
+def write_weights(job: FitJob, fitted: Fitted) -> FittedFiles:
+    """Weights and metadata, so that the model can be loaded; its accuracy is not known yet."""
+    files = of_job(job)
+    _forget(files, files.weights, files.metadata)
+    write_safetensors(files.weights, fitted.tensors, {"berg_version": version("berg")})
+    _write_metadata(files.metadata, metadata_of(job, fitted, None))
+    return files
+
+
+def write_evidence(job: FitJob, fitted: Fitted, model: EncodingModel, accuracy: xr.Dataset | xr.DataTree) -> None:
+    """Accuracy, metadata with it, sample, card with its performance filled in, report, manifest."""
+    files = of_job(job)
+    write_accuracy(files.accuracy, accuracy)
+    _write_metadata(files.metadata, metadata_of(job, fitted, accuracy))
+    _write_sample(files.sample, job, model)
+    _write_card(files.card, job.card)
+    fill_performance(files.card, accuracy)
+    write_report(files.report, ModelCard.read(files.card), accuracy, facts=fitted.facts)
+    written = (files.weights, files.metadata, files.accuracy, files.sample, files.card, files.report)
+    now = datetime.now(UTC).strftime(manifest.DATE_FORMAT)
+    update_manifest(
+        files.berg_dir,
+        job.card.model_id,
+        [
+            manifest.Entry(
+                path.relative_to(files.folder).as_posix(), path.stat().st_size, manifest.hash_file(path), "", now
+            )
+            for path in written
+        ],
+    )
+
+
+def _forget(files: FittedFiles, *paths: Path) -> None:
+    """Take files out of the manifest before they are written anew: what is recorded must not change."""
+    if (files.folder / manifest.NAME).is_file():
+        model_id = files.card.stem
+        update_manifest(files.berg_dir, model_id, [], [path.relative_to(files.folder).as_posix() for path in paths])
+
+
+def metadata_of(job: FitJob, fitted: Fitted, accuracy: xr.Dataset | xr.DataTree | None) -> dict[str, Any]:
+    """What the card says that the metadata hold: from the family's fit, the data, and the evaluation."""
+    found = copy.deepcopy(dict(fitted.metadata))
+    names = np.asarray(job.dataset.stimulus_names)
+    models = found.setdefault("encoding_models", {})
+    for split, indices in job.dataset.splits.items():
+        models.setdefault(f"{split}_stimuli", names[indices].tolist())
+    models.setdefault("fit", {"berg_version": version("berg"), **fitted.facts})
+    for place in places(job.card):
+        if place.axis != REPETITION and not _has(found, place.path):
+            _put(found, place.path, _values(job, place, accuracy))
+    return found
+
+
+def _values(job: FitJob, place: Place, accuracy: xr.Dataset | xr.DataTree | None) -> Any:
+    output = job.dataset.outputs[place.output]
+    length = output.shape[output.axes.index(place.axis)]
+    for name in (place.name, place.path.rpartition(".")[2]):
+        if name in output.coordinates:
+            values = np.asarray(output.coordinates[name][1])
+            return regions(values) if place.is_roi else values
+        if accuracy is not None and (found := accuracy_values(accuracy, place.output, name)) is not None:
+            return found
+    return np.arange(length) if place.name == place.axis else np.full(length, np.nan)
+
+
+def regions(labels: NDArray[Any]) -> dict[str, NDArray[np.intp]]:
+    """The units of each region; a unit in several has their names with semicolons between.
+
+    >>> regions(np.array(["V1", "V1;early", ""]))
+    {'V1': array([0, 1]), 'early': array([1])}
+    """
+    members = [[part.strip() for part in str(label).split(";") if part.strip()] for label in labels]
+    names = dict.fromkeys(name for own in members for name in own)
+    return {name: np.flatnonzero([name in own for own in members]) for name in names}
+
+
+def _has(tree: Mapping[str, Any], path: str) -> bool:
+    value: Any = tree
+    for step in path.split("."):
+        if not isinstance(value, Mapping) or step not in value:
+            return False
+        value = value[step]
+    return True
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *steps, last = path.split(".")
+    for step in steps:
+        tree = tree.setdefault(step, {})
+    tree[last] = value
+
+
+def _write_metadata(path: Path, content: Mapping[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content, default=_plain).encode())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return str(value)
+
+
+def _write_sample(path: Path, job: FitJob, model: EncodingModel) -> None:
+    places = job.dataset.splits["test"][:N_SAMPLE]
+    if not len(places):
+        places = np.arange(min(N_SAMPLE, len(job.dataset.stimulus_names)))
+    stimuli = job.dataset.read_stimuli(places)
+    responses = model.generate_response(stimuli, show_progress=False)
+    parameters = {name: value for name, value in job.parameters.items() if name != "selection"}
+    arrays = responses if isinstance(responses, tuple) else (responses,)
+    write_sample(Sample(path, stimuli, arrays, parameters, job.parameters.get("selection", {})))
+
+
+def _write_card(path: Path, card: ModelCard) -> None:
+    """The card beside the weights, saying that they lie in the BERG directory."""
+    if not card.path.is_file():
+        raise InvalidParameterError(f"The card of {card.model_id} is in no file. Write it to one, and give its path.")
+    if path.is_file() and path.resolve() == card.path.resolve():
+        return
+    text = _STORE.sub(r"\1berg_dir", card.path.read_text(encoding="utf-8"))
+    parse_card_yaml(text, str(path))
+    with replacing(path) as file:
+        file.write(text.encode())
