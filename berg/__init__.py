@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from berg.core.berg import BERG as BERG
     from berg.features.images import load_images as load_images
+    from berg.features.videos import load_video as load_video
 
-__all__ = ["BERG", "__version__", "load_images"]
+__all__ = ["BERG", "__version__", "load_images", "load_video"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first asked for: `import berg` and `berg --help` need neither.
+    # Imported when first asked for: `import berg` and `berg --help` need none of them.
     if name == "BERG":
         from berg.core.berg import BERG
 
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from berg.features.images import load_images
 
         return load_images
+    if name == "load_video":
+        from berg.features.videos import load_video
+
+        return load_video
     if name == "__version__":
         from importlib.metadata import version
 

@@ -141,7 +141,8 @@ def test_outputs_are_float32_with_the_axes_of_the_card(model_id: str) -> None:
         assert array.ndim == len(output.axes)
         assert len(array) == 3
         for axis, values in metadata["responses"][output.name]["coordinates"].values():
-            assert len(values) == array.shape[output.axes.index(axis)]
+            axes = (axis,) if isinstance(axis, str) else axis
+            assert np.shape(values) == tuple(array.shape[output.axes.index(one)] for one in axes)
     assert label_responses(responses, metadata) is not None
 
 
@@ -177,7 +178,8 @@ def test_published_models_return_float32_with_the_axes_of_the_card(model_id: str
         assert array.ndim == len(output.axes)
         assert len(array) == 3
         for axis, values in metadata["responses"][output.name]["coordinates"].values():
-            assert len(values) == array.shape[output.axes.index(axis)]
+            axes = (axis,) if isinstance(axis, str) else axis
+            assert np.shape(values) == tuple(array.shape[output.axes.index(one)] for one in axes)
     assert label_responses(responses, metadata) is not None
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from berg.cli.encode_options import EncodeOptions, subjects
+from berg.cli.encode_options import EncodeOptions, model_ids, subjects
 from berg.core.exceptions import InvalidParameterError
 from berg.responses.labelled import label_responses
-from berg.responses.save import check_ending, save_responses
+from berg.responses.save import check_ending, check_fits_file, save_responses
+from berg.responses.store import count_missing, read_identity
 
 LONG_RUN = 1000  # stimuli; what such a run takes is told before it starts
 
@@ -20,13 +21,14 @@ def encode(
     options: EncodeOptions | None = None,
     on_damaged: Literal["raise", "skip"] = "raise",
     overwrite: bool = False,
+    scheduler: str | None = None,
 ) -> None:
     """Encode pictures or sounds with a model and save the responses.
 
     Parameters
     ----------
     model_id
-        One of those that ``berg list`` shows.
+        One of those that ``berg list`` shows; for a .zarr store also several, with commas between.
     out
         Where the responses go. NAME.zarr is written while they are computed: any number of stimuli, several
         subjects, and the same command goes on where it was interrupted. Else by its ending: .nc (labelled, opened
@@ -35,39 +37,88 @@ def encode(
         What happens at a stimulus that cannot be read (.zarr only): raise, or skip, which leaves its row empty.
     overwrite
         Begin a .zarr store anew.
+    scheduler
+        Encode with several processes (.zarr only): local:2, two of this machine; local, one per GPU; slurm:8, eight
+        in SLURM's jobs; or the address of a dask scheduler, such as tcp://10.0.0.1:8786.
     """
     given = options or EncodeOptions()
     if out.suffix != ".zarr":
-        if on_damaged != "raise" or overwrite:
-            raise InvalidParameterError("--on-damaged and --overwrite are for --out NAME.zarr.")
+        if on_damaged != "raise" or overwrite or given.compression or scheduler:
+            names = "--on-damaged, --overwrite, --compression and --scheduler"
+            raise InvalidParameterError(f"{names} are for --out NAME.zarr.")
         if (n_subjects := len(subjects(given.subject))) > 1:
             raise InvalidParameterError(f"{out} can hold one subject. Give --out NAME.zarr for {n_subjects} of them.")
+        if (n_models := len(model_ids(model_id))) > 1:
+            raise InvalidParameterError(f"{out} can hold one model. Give --out NAME.zarr for {n_models} of them.")
         check_ending(out)
+    how = {"on_damaged": on_damaged, "overwrite": overwrite, "compression": given.compression}
+    written = [out]
+    if scheduler:
+        n_stimuli = _on_cluster(model_id, out, given, scheduler, how)
+    else:
+        n_stimuli, written = _here(model_id, out, given, how)
+    kind = "sounds" if given.sounds else "pictures" if given.images else "frames" if given.video else "stimuli"
+    print(f"Responses of {model_id} to {n_stimuli} {kind}: {', '.join(map(str, written))}")
+
+
+def _on_cluster(model_id: str, out: Path, given: EncodeOptions, scheduler: str, how: dict[str, Any]) -> int:
+    from berg.models.cluster import encode_on_cluster
+
+    opened, names = given.opener()
+    print(f"Encoding begins with the first worker of {scheduler}.", flush=True)
+    options = {"batch_size": given.batch_size, "stimulus_names": names, "sampling_rate": given.sampling_rate, **how}
+    encode_on_cluster(given.recipes(model_id), opened, out, scheduler, **options)
+    return len(opened())
+
+
+def _here(model_id: str, out: Path, given: EncodeOptions, how: dict[str, Any]) -> tuple[int, list[Path]]:
+    """How many stimuli were encoded, into which files."""
     with given.models(model_id) as models:
         stimuli, names = given.stimuli()
-        if out.suffix == ".zarr":
-            _to_store(models, stimuli, names, out, given, on_damaged=on_damaged, overwrite=overwrite)
-        else:
-            _to_file(models[0], stimuli, names, out, given)
-    kind = "sounds" if given.sounds else "pictures" if given.images else "stimuli"
-    print(f"Responses of {model_id} to {len(stimuli)} {kind}: {out}")
+        if out.suffix != ".zarr":
+            return len(stimuli), _to_file(models[0], stimuli, names, out, given)
+        _to_store(models, stimuli, names, out, given, **how)
+        return len(stimuli), [out]
 
 
 def _to_store(
     models: list[Any], stimuli: Any, names: list[str] | None, out: Path, given: EncodeOptions, **how: Any
 ) -> None:
-    from berg.models.estimate import estimate
     from berg.models.stream import encode_to_store
 
     which = models[0] if len(models) == 1 else models
-    if len(stimuli) >= LONG_RUN and not out.exists():
-        print(estimate(which, stimuli, out, batch_size=given.batch_size, sampling_rate=given.sampling_rate), flush=True)
-    encode_to_store(
-        which, stimuli, out, batch_size=given.batch_size, stimulus_names=names, sampling_rate=given.sampling_rate, **how
-    )
+    options: dict[str, Any] = {"batch_size": given.batch_size, "sampling_rate": given.sampling_rate}
+    begun = read_identity(out) if out.exists() and not how["overwrite"] else {}
+    n_left = count_missing(out) if begun else len(stimuli)
+    if n_left >= LONG_RUN:
+        _tell(which, stimuli, out, n_left, begun, compression=how["compression"], **options)
+    encode_to_store(which, stimuli, out, stimulus_names=names, **options, **how)
 
 
-def _to_file(model: Any, stimuli: Any, names: list[str] | None, out: Path, given: EncodeOptions) -> None:
-    size = {} if given.batch_size is None else {"batch_size": given.batch_size}
-    responses = model.generate_response(stimuli, **size, **given.rate())
-    save_responses(label_responses(responses, model.get_metadata(), names), out)
+def _tell(
+    models: Any, stimuli: Any, out: Path, n_left: int, begun: dict[str, Any], *, batch_size: int | None, **options: Any
+) -> None:
+    """Print what the rest of a long run takes; raise where it cannot fit."""
+    from berg.models.estimate import estimate
+
+    options["compression"] = options["compression"] or begun.get("compression") or "none"
+    size = batch_size or begun.get("batch_size")
+    left = f"{n_left:,} stimuli are left: " if begun else ""
+    print(f"{left}{estimate(models, stimuli, out, n_stimuli=n_left, batch_size=size, **options)}", flush=True)
+
+
+def _to_file(model: Any, stimuli: Any, names: list[str] | None, out: Path, given: EncodeOptions) -> list[Path]:
+    from berg.models.encoding_model import EncodingModel
+    from berg.models.identity import labelling_metadata
+    from berg.models.stream import label_nothing, prepare
+
+    options: dict[str, Any] = given.rate()
+    if given.batch_size is not None:
+        options["batch_size"] = given.batch_size
+    if not isinstance(model, EncodingModel):  # a class written by hand, of which no card tells what it returns
+        responses = model.generate_response(stimuli, **options)
+        return save_responses(label_responses(responses, model.get_metadata(), names), out)
+    task = prepare(model, stimuli, sampling_rate=given.sampling_rate, stimulus_names=names)
+    check_fits_file(label_nothing(model, task), out)
+    responses = model.generate_response(stimuli, **options)
+    return save_responses(label_responses(responses, labelling_metadata(model), task.names), out)

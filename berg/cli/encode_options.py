@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from cyclopts import ArgumentCollection, Group, Parameter
 
 from berg.core.berg import BERG
 from berg.core.exceptions import InvalidParameterError
-from berg.features.arrays import open_array
+from berg.core.model_registry import get_card
+from berg.features.arrays import open_array, places_of
 from berg.features.images import FIT, ResizedPictures, image_files
 from berg.features.sounds import sound_files
+from berg.features.videos import load_video
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
@@ -25,7 +28,8 @@ def _one_kind(stimuli: ArgumentCollection) -> None:
     """Refuse no stimuli and two kinds of them as wrong usage."""
     if len(stimuli.filter_by(value_set=True)) != 1:
         raise ValueError(
-            "Give pictures with --images, sounds with --sounds or an array with --array: one of the three."
+            "Give pictures with --images, a video with --video, sounds with --sounds or an array with --array: one of "
+            "the four."
         )
 
 
@@ -43,6 +47,8 @@ class EncodeOptions:
     ----------
     images
         Folders and picture files; a folder stands for its pictures in the order of their names.
+    video
+        A video, whose frames are the stimuli; responses are labelled with their times in seconds.
     sounds
         Folders and .wav files of one channel and one length, likewise.
     array
@@ -50,19 +56,22 @@ class EncodeOptions:
     dataset
         The name of the array in an HDF5 file or zarr group that has several.
     places
-        Some of the array: START:STOP, such as 0:1000.
+        Some of the array, or of the frames of the video: START:STOP, such as 0:1000.
     sampling_rate
         Of sounds in an array, hertz.
     subject
         The subject, where the model has several; also several of them: 1,3 or 1-8.
     selection
-        Which units, as key=value; may be given several times: --selection roi=V1.
+        Which units, as key=value; may be given several times: --selection roi=V1 --selection time=0.1,0.2. Of
+        several models, each takes the keys that it has.
     parameter
         Any other parameter of the model, as key=value: --parameter stimulus_width_deg=8.
     size
         Bring all pictures to this many pixels, height and width. Needed where their sizes differ.
     fit
         How pictures that are not square are brought to --size.
+    compression
+        Of a .zarr store: none, zstd or lz4, which save about a tenth and are read more slowly.
     berg_dir
         The BERG directory. See:  berg where
     device
@@ -72,6 +81,7 @@ class EncodeOptions:
     """
 
     images: Files = None
+    video: Annotated[Path | None, Parameter(group=STIMULI)] = None
     sounds: Files = None
     array: Annotated[Path | None, Parameter(group=STIMULI)] = None
     dataset: str | None = None
@@ -82,30 +92,58 @@ class EncodeOptions:
     parameter: Pair = None
     size: int | None = None
     fit: FIT = "center_crop"
+    compression: Literal["none", "zstd", "lz4"] | None = None
     berg_dir: Path | None = None
     device: str = "auto"
     batch_size: int | None = None
 
     @contextmanager
     def models(self, model_id: str) -> Iterator[list[Any]]:
-        """The models, one per subject, loaded; released at the end."""
-        berg, selection = BERG(self.berg_dir), pairs(self.selection, "--selection") or None
-        parameters = pairs(self.parameter, "--parameter")
+        """The models, each for every subject, loaded; released at the end."""
+        berg = BERG(self.berg_dir)
         with ExitStack() as loaded:
             models = []
-            for own in [{"subject": each} for each in subjects(self.subject)] or [{}]:
-                model = berg.get_encoding_model(model_id, device=self.device, selection=selection, **parameters, **own)
+            for own_id, given in self._asked_for(model_id):
+                model = berg.get_encoding_model(own_id, device=self.device, **given)
                 self._check_kind(model)
                 models.append(loaded.enter_context(model))
             yield models
 
+    def recipes(self, model_id: str) -> list[Any]:
+        """The models, each for every subject, as other processes load them."""
+        from berg.models.cluster import ModelRecipe
+
+        berg_dir = Path(BERG(self.berg_dir).berg_dir).absolute()
+        return [
+            ModelRecipe(own_id, self.device, given.pop("selection"), given, berg_dir)
+            for own_id, given in self._asked_for(model_id)
+        ]
+
+    def _asked_for(self, model_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Which models, and what each is made with."""
+        selection, parameters = pairs(self.selection, "--selection"), pairs(self.parameter, "--parameter")
+        ids, asked_subjects = model_ids(model_id), [{"subject": each} for each in subjects(self.subject)]
+        for own_id, own_selection in _shared_out(ids, selection).items():
+            for own in asked_subjects or [{}]:
+                yield own_id, {"selection": own_selection or None, **parameters, **own}
+
     def stimuli(self) -> tuple[Any, list[str] | None]:
         """The stimuli, none of them read yet, and the names of their files."""
+        opened, names = self.opener()
+        return opened(), names
+
+    def opener(self) -> tuple[Callable[[], Any], list[str] | None]:
+        """What opens the stimuli in any process that sees the same files, and the names of their files."""
         if self.array is not None:
-            return open_array(self.array, self.dataset, self.places), None
-        files = image_files(self.images) if self.images else sound_files(self.sounds or [])
+            return partial(open_array, self.array.absolute(), self.dataset, self.places), None
+        if self.video is not None:
+            return partial(load_video, self.video.absolute(), self.size, self.fit, places_of(self.places)), None
+        given = [path.absolute() for path in self.images or self.sounds or []]
+        files = image_files(given) if self.images else sound_files(given)
         names = [file.name for file in files]
-        return (ResizedPictures(files, self.size, self.fit) if self.images and self.size else files), names
+        if self.images and self.size:
+            return partial(ResizedPictures, files, self.size, self.fit), names
+        return partial(list, files), names
 
     def rate(self) -> dict[str, int]:
         """The sampling rate, as an option of `generate_response`, where there is one."""
@@ -116,8 +154,28 @@ class EncodeOptions:
         expected = getattr(getattr(model, "card", None), "input", None)
         if expected is None or self.array is not None or (expected.sampling_rate is not None) == bool(self.sounds):
             return
-        kinds = "sounds; give them with --sounds" if expected.sampling_rate else "no sounds; try --images"
+        kinds = "sounds; give them with --sounds" if expected.sampling_rate else "no sounds; try --images or --video"
         raise InvalidParameterError(f"{model.get_model_id()} takes {kinds}.")
+
+
+def model_ids(text: str) -> list[str]:
+    """The models that were given, one or several.
+
+    >>> model_ids("fmri-nsd-fwrf,eeg-things_eeg_2-vit_b_32")
+    ['fmri-nsd-fwrf', 'eeg-things_eeg_2-vit_b_32']
+    """
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _shared_out(ids: list[str], selection: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The selection of each model: of several models, those keys that it has; one that none has, all get."""
+    if len(ids) == 1:
+        return {ids[0]: selection}
+    keys = {own_id: get_card(own_id).selection_keys for own_id in ids}
+    unknown = {key: part for key, part in selection.items() if not any(key in own for own in keys.values())}
+    return {
+        own_id: {key: part for key, part in selection.items() if key in own} | unknown for own_id, own in keys.items()
+    }
 
 
 def subjects(text: str | None) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from berg.cli.encode_options import EncodeOptions
 
@@ -13,7 +14,7 @@ def estimate(model_id: str, *, out: Path, options: EncodeOptions | None = None, 
     Parameters
     ----------
     model_id
-        One of those that ``berg list`` shows.
+        One of those that ``berg list`` shows; also several, with commas between.
     out
         Where the responses would go: NAME.zarr.
     n_stimuli
@@ -25,8 +26,6 @@ def estimate(model_id: str, *, out: Path, options: EncodeOptions | None = None, 
     with given.models(model_id) as models:
         stimuli, _ = given.stimuli()
         which = models[0] if len(models) == 1 else models
-        print(
-            measured.estimate(
-                which, stimuli, out, n_stimuli=n_stimuli, batch_size=given.batch_size, sampling_rate=given.sampling_rate
-            )
-        )
+        how: dict[str, Any] = {"batch_size": given.batch_size, "sampling_rate": given.sampling_rate}
+        how["compression"] = given.compression or "none"
+        print(measured.estimate(which, stimuli, out, n_stimuli=n_stimuli, **how))

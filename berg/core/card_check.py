@@ -85,6 +85,8 @@ def _wrong_axes(card: ModelCard) -> Iterator[Fault]:
     for axis, described in card.axes.items():
         if described.length is None and not described.coordinates:
             yield ("axes", axis), f"axis '{axis}' needs a 'length' or 'coordinates'"
+        elif described.length is None and next(iter(described.coordinates.values())).endswith("?"):
+            yield ("axes", axis), f"the first coordinate of axis '{axis}' tells its length, so its place has no '?'"
         yield from _wrong_time_axis(card, axis)
         if axis not in names:
             yield ("axes", axis), f"no output has an axis '{axis}'.{did_you_mean(axis, names)}"
@@ -134,13 +136,16 @@ def _wrong_places(card: ModelCard) -> Iterator[Fault]:
     for axis, described in card.axes.items():
         for name, place in described.coordinates.items():
             yield from _wrong_placeholders(("axes", axis, "coordinates", name), place, ["output"])
+    for index, output in enumerate(card.outputs):
+        for name, place in output.coordinates.items():
+            yield from _wrong_placeholders(("outputs", index, "coordinates", name), place, ["output"])
     fillers = [name for name in card.parameters if name not in ("selection", "device")]
     fillers += [key for key, selector in card.select.items() if selector.kind == "file"]
     for name in ("weights", "metadata"):
         yield from _wrong_placeholders(("files", name), getattr(card.files, name, ""), fillers)
 
 
-def _wrong_placeholders(path: tuple[str, ...], text: str, allowed: Collection[str]) -> Iterator[Fault]:
+def _wrong_placeholders(path: tuple[str | int, ...], text: str, allowed: Collection[str]) -> Iterator[Fault]:
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
     except ValueError as error:

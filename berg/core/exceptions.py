@@ -98,6 +98,14 @@ class StoreIncompleteError(BERGError, RuntimeError):
     """Not all stimuli of a store are encoded yet."""
 
 
+class WorkerLostError(BERGError, RuntimeError):
+    """A process of a cluster died at its work, each time that the work was given out."""
+
+
+class DatasetError(BERGError, ValueError):
+    """Recordings to fit or evaluate with contradict themselves, or cannot be read."""
+
+
 class MissingExtraError(BERGError, ImportError):
     """An optional package is not installed."""
 

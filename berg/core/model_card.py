@@ -127,19 +127,26 @@ class Performance(CardPart):
 
 
 class OutputArray(CardPart):
-    """One array that `encode` returns; the axes in their order, with the unit of its values."""
+    """One array that `encode` returns; the axes in their order, with the unit of its values.
+
+    Coordinates are places in the metadata, as those of an axis, of values that have several axes: the last of the
+    output, such as one value per channel and time.
+    """
 
     name: str
     axes: list[str] = Field(min_length=2)
     unit: str
+    coordinates: dict[str, str] = Field(default_factory=dict)
 
 
 class Axis(CardPart):
     """An axis of the outputs: how long it is, and what its places are called.
 
     Coordinates and length name places in the metadata, such as ``eeg.ch_names``; ``{output}`` stands
-    for the name of the output. An axis of time that is as long as the stimulus has the length ``from_stimulus``
-    and a sampling rate; its coordinate is the time in seconds from the beginning of the stimulus.
+    for the name of the output. A place that ends in ``?`` need not be in every file; where it is not, or its values
+    do not fit, there is no such coordinate. Regions (names with their indices) make a text for each unit, the names
+    of its regions with semicolons between. An axis of time that is as long as the stimulus has the length
+    ``from_stimulus`` and a sampling rate; its coordinate is the time in seconds from the beginning of the stimulus.
     """
 
     length: Annotated[int, Field(ge=1)] | Literal["from_stimulus"] | None = None
@@ -150,10 +157,11 @@ class Axis(CardPart):
 class Selector(CardPart):
     """How one selection key picks units.
 
-    ``name``: labels in the metadata, in the order given. ``mask``: a 0/1 vector as long as the axis.
+    ``name``: labels in the metadata, in the order given. ``mask``: a 0/1 vector as long as the axis, or the places
+    of the units, from 0, which come in the order given.
     ``roi``: names that the metadata turns into indices (or one label per unit); a list is their union.
-    ``minimum``: units whose value in the metadata is at least so much. ``range``: within two bounds; on an
-    axis that is as long as the stimulus, of the time in seconds.
+    ``minimum``: units whose value in the metadata is at least so much. ``range``: within two bounds, both included;
+    on an axis that is as long as the stimulus, of the time in seconds.
     ``file``: the value is part of a file name.
     """
 
@@ -240,7 +248,7 @@ class ModelCard(CardPart):
     @classmethod
     def _from_data(cls, raw: dict[str, Any], lines: Lines, path: Path) -> ModelCard:
         known = raw if raw.get("family") is not None else _without_unknown_keys(raw, lines, path)
-        card = _validated(cls, known, (), lines, str(path))
+        card = validated(cls, known, (), lines, str(path))
         card._path, card._raw, card._lines = path, raw, lines
         faults = list(contradictions(card))
         if faults:
@@ -270,13 +278,14 @@ class ModelCard(CardPart):
 
     def part(self, key: str, schema: type[PartT]) -> PartT:
         """One map of the card (``features``, ``readout``), checked by the family that reads it."""
-        return _validated(schema, getattr(self, key) or {}, (key,), self._lines, str(self._path))
+        return validated(schema, getattr(self, key) or {}, (key,), self._lines, str(self._path))
 
 
 MAX_FAULTS = 8
 
 
-def _validated(schema: type[PartT], data: Any, at: tuple[str | int, ...], lines: Lines, source: str) -> PartT:
+def validated(schema: type[PartT], data: Any, at: tuple[str | int, ...], lines: Lines, source: str) -> PartT:
+    """Data of a YAML file as a part; ModelCardError with file, line, key and the nearest allowed name otherwise."""
     try:
         return schema.model_validate(data)
     except pydantic.ValidationError as error:

@@ -96,13 +96,19 @@ def register_cards(folder: Path | str) -> None:
         if path.stem == "template":
             continue
         try:
-            _register_card(path)
+            register_card(path)
         except BERGError as error:
             PROBLEMS[str(path)] = str(error)
             logger.warning("The card %s is left out: %s", path, error)
 
 
-def _register_card(path: Path) -> None:
+def register_card(path: Path) -> None:
+    """Make the model of one card known.
+
+    Raises
+    ------
+    ModelCardError, RegistrationError
+    """
     card = ModelCard.read(path)
     if card.family is None:
         _hand_written_cards[card.model_id] = path
@@ -150,7 +156,7 @@ def _register_stored_cards(berg_dir: Path) -> None:
                     f"{path}: a card in a BERG directory must name a family of this package, not {card.family!r}. "
                     "Install the package of the model."
                 )
-            _register_card(path)
+            register_card(path)
         except BERGError as error:
             PROBLEMS[str(path)] = str(error)
             logger.warning("The card %s is left out: %s", path, error)

@@ -90,6 +90,44 @@ def validate_binary_array(values: ArrayLike, length: int, name: str = "mask") ->
     return array.astype(bool)
 
 
+def validate_mask_or_indices(values: ArrayLike, length: int, name: str = "mask") -> NDArray[np.intp]:
+    """The places that a 0/1 vector or a list of places names, in the order given.
+
+    A vector of the full length that holds only 0 and 1, and every vector of booleans, is a 0/1 vector. All else must
+    be places: whole numbers from 0, each once.
+
+    Parameters
+    ----------
+    values
+        Shape (length,), of 0 and 1 or of booleans; or of any length, places from 0 to length - 1.
+    length
+        Of the axis.
+    name
+        What errors call it.
+
+    >>> validate_mask_or_indices([0, 1, 0, 1], 4).tolist(), validate_mask_or_indices([3, 1], 4).tolist()
+    ([1, 3], [3, 1])
+    """
+    array = _array(values, name)
+    if not array.size and array.ndim == 1:
+        return np.empty(0, np.intp)
+    is_indices = array.ndim == 1 and array.dtype.kind in "iu" and not (len(array) == length and array.max() <= 1)
+    if not is_indices:
+        return np.flatnonzero(validate_binary_array(array, length, name))
+    if array.min() < 0 or array.max() >= length:
+        wrong = array[(array < 0) | (array >= length)]
+        raise InvalidParameterError(
+            f"'{name}' names {listing(wrong.tolist(), most=3)}; its places are the whole numbers from 0 to "
+            f"{length - 1:,}. Or give a 0/1 vector of length {length:,}."
+        )
+    if len(np.unique(array)) < len(array):
+        raise InvalidParameterError(
+            f"'{name}' has {len(array):,} whole numbers, some of them twice. Give each place once, or a 0/1 vector of "
+            f"length {length:,}."
+        )
+    return array.astype(np.intp)
+
+
 def get_selected_indices(mask: ArrayLike) -> NDArray[np.intp]:
     """The places of the ones in a 0/1 vector.
 

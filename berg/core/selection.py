@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
 from berg.core.model_card import FROM_STIMULUS, ModelCard, OutputArray, Parameter, Selector
 from berg.core.parameter_validator import (
-    validate_binary_array,
     validate_channels,
+    validate_mask_or_indices,
     validate_roi,
     validate_selection_keys,
     validate_value,
@@ -22,6 +22,8 @@ from berg.core.parameter_validator import (
 Indices = NDArray[np.intp]
 Metadata = Mapping[str, Any]
 AxisKey = tuple[str, str]  # output, axis
+Coordinate = tuple[str | tuple[str, ...], NDArray[Any]]
+OPTIONAL = "?"  # at the end of a place that need not be there
 
 
 class EmptySelectionWarning(UserWarning):
@@ -35,9 +37,10 @@ class IgnoredSelectionWarning(UserWarning):
 def look_up(metadata: Metadata, place: str, output: str = "") -> Any:
     """What the metadata holds at a dotted place such as ``fmri.{output}_ncsnr``."""
     value: Any = metadata
-    for step in place.format(output=output).split("."):
+    whole = place.format(output=output).removesuffix(OPTIONAL)
+    for step in whole.split("."):
         if not isinstance(value, Mapping) or step not in value:
-            raise CorruptedFileError(f"The metadata have no '{place.format(output=output)}' (missing: '{step}').")
+            raise CorruptedFileError(f"The metadata have no '{whole}' (missing: '{step}').")
         value = value[step]
     return value
 
@@ -157,7 +160,8 @@ def _resolve_axis(
         selector = card.select[key]
         if selector.axis == axis and selector.output in (None, output.name) and selector.kind != "file":
             chosen = _RESOLVERS[selector.kind](key, value, selector, output.name, length, metadata)
-            ordered = selector.kind in ("name", "roi")  # these pick in the order that the user gave
+            # these pick in the order that the user gave
+            ordered = selector.kind in ("name", "roi") or bool((np.diff(chosen) < 0).any())
             indices = chosen[np.isin(chosen, indices)] if ordered else indices[np.isin(indices, chosen)]
     if not len(indices) and selection:
         warnings.warn(
@@ -178,7 +182,7 @@ def _by_name(key: str, value: Any, selector: Selector, output: str, length: int,
 
 
 def _by_mask(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
-    return np.flatnonzero(validate_binary_array(value, length, key))
+    return validate_mask_or_indices(value, length, key)
 
 
 def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
@@ -226,7 +230,10 @@ def _bounds(key: str, value: Any) -> tuple[float, float]:
 def _between(key: str, bounds: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
     low, high = _bounds(key, bounds)
     values = _column(selector.metadata, output, length, metadata, float)
-    return np.flatnonzero((values >= low) & (values <= high))  # NaN is never within
+    within = (values >= low) & (values <= high)  # NaN is never within
+    if selector.kind == "range":  # 0.2 s is 0.20000000298 in float32
+        within |= np.isclose(values, low, 1e-6, 1e-9) | np.isclose(values, high, 1e-6, 1e-9)
+    return np.flatnonzero(within)
 
 
 def _column(place: str | None, output: str, length: int, metadata: Metadata, dtype: type | None = None) -> NDArray[Any]:
@@ -260,21 +267,82 @@ def _unaliased(value: Any, selector: Selector) -> Any:
 
 def coordinates(
     card: ModelCard, output: OutputArray, indices: Mapping[AxisKey, Indices], metadata: Metadata
-) -> dict[str, tuple[str, NDArray[Any]]]:
-    """The coordinates of the returned units: name -> (axis, values in the order of the columns).
+) -> dict[str, Coordinate]:
+    """The coordinates of the returned units: name -> (axis, or several axes, and values in the order of the columns).
 
     Those of an axis that is as long as the stimulus are the times in seconds; without indices there are none.
     """
-    found: dict[str, tuple[str, NDArray[Any]]] = {}
+    found: dict[str, Coordinate] = {}
     for axis in output.axes[1:]:
         if (rate := card.axes[axis].sampling_rate) and (output.name, axis) in indices:
             found[axis] = (axis, indices[output.name, axis] / rate)
+        length = axis_length(card, output.name, axis, metadata) if card.axes[axis].coordinates else 0
         for name, place in card.axes[axis].coordinates.items():
-            values, length = _list_at(place, output.name, metadata), axis_length(card, output.name, axis, metadata)
-            if len(values) != length:
-                raise CorruptedFileError(f"The metadata at '{place}' have {len(values):,} values for {length:,} units.")
-            found[name] = (axis, values[indices[output.name, axis]])
+            values = _values_at(place, output.name, metadata, length)
+            if values is not None:
+                found[name] = (axis, values[indices[output.name, axis]])
+    return found | _of_several_axes(card, output, indices, metadata)
+
+
+def _of_several_axes(
+    card: ModelCard, output: OutputArray, indices: Mapping[AxisKey, Indices], metadata: Metadata
+) -> dict[str, Coordinate]:
+    found: dict[str, Coordinate] = {}
+    for name, place in output.coordinates.items():
+        values = _values_at(place, output.name, metadata)
+        axes = tuple(output.axes[len(output.axes) - (0 if values is None else values.ndim) :])
+        lengths = tuple(axis_length(card, output.name, axis, metadata) for axis in axes if axis != "stimulus")
+        if values is not None and values.shape == lengths:
+            found[name] = (axes, values[np.ix_(*(indices[output.name, axis] for axis in axes))])
+        elif not place.endswith(OPTIONAL):
+            raise CorruptedFileError(f"The metadata at '{place}' do not have one value per unit of {output.name}.")
     return found
+
+
+def _values_at(place: str, output: str, metadata: Metadata, length: int | None = None) -> NDArray[Any] | None:
+    """The values at a place, in the order of the whole axis; None where they may be missing, and are."""
+    try:
+        found = look_up(metadata, place, output)
+        if isinstance(found, Mapping) and length is not None:
+            return region_labels(found, length)
+        values = _list_at(place, output, metadata)
+        if length is not None and values.shape != (length,):
+            n_values = " x ".join(f"{n:,}" for n in values.shape)
+            raise CorruptedFileError(f"The metadata at '{place}' have {n_values} values for {length:,} units.")
+        return values
+    except CorruptedFileError:
+        if place.endswith(OPTIONAL):
+            return None
+        raise
+
+
+def region_labels(regions: Mapping[str, Any], n_units: int) -> NDArray[np.str_]:
+    """The names of each unit's regions, with semicolons between; empty where it is in none.
+
+    Parameters
+    ----------
+    regions
+        Name -> indices of its units, or a mask.
+
+    Raises
+    ------
+    CorruptedFileError
+        Where they are neither.
+
+    Examples
+    --------
+    >>> region_labels({"V1": [0, 1], "early": [1]}, 3).tolist()
+    ['V1', 'V1;early', '']
+    """
+    labels = np.full(n_units, "", dtype=object)
+    for name, places in regions.items():
+        if np.asarray(places).dtype.kind not in "biu" and np.size(places):
+            raise CorruptedFileError(f"The units of region '{name}' are not given as whole numbers.")
+        units = _as_indices(places)
+        if units.size and not (units.min() >= 0 and units.max() < n_units):
+            raise CorruptedFileError(f"The metadata place ROI {name} outside the {n_units:,} units.")
+        labels[units] = [f"{label};{name}" if label else str(name) for label in labels[units]]
+    return labels.astype(str)
 
 
 def axis_attributes(card: ModelCard, output: OutputArray, metadata: Metadata) -> dict[str, float]:

@@ -69,7 +69,8 @@ def open_array(path: Path | str, dataset: str | None = None, places: str | None 
         if isinstance(error, InvalidParameterError):
             raise
         raise CorruptedFileError(f"{file} cannot be opened as an array: {error}.") from error
-    return ArrayPart(array, *_range(places))
+    chosen = places_of(places)
+    return ArrayPart(array, chosen.start or 0, chosen.stop)
 
 
 def _open(file: Path, dataset: str | None) -> Any:
@@ -95,10 +96,13 @@ def _dataset_in(group: Any, name: str | None, kind: type, file: Path) -> Any:
     return group[chosen]
 
 
-def _range(places: str | None) -> tuple[int, int | None]:
-    if places is None:
-        return 0, None
-    start, colon, stop = places.partition(":")
+def places_of(text: str | None) -> slice:
+    """A range of stimuli, written START:STOP; either may be missing.
+
+    >>> places_of("0:1000"), places_of("5:"), places_of(None)
+    (slice(0, 1000, None), slice(5, None, None), slice(0, None, None))
+    """
+    start, colon, stop = (":" if text is None else text).partition(":")
     if not colon or not all(part.strip().isdigit() or not part.strip() for part in (start, stop)):
-        raise InvalidParameterError(f"'{places}' is no range of stimuli; write START:STOP, such as 0:1000.")
-    return int(start or 0), int(stop) if stop.strip() else None
+        raise InvalidParameterError(f"'{text}' is no range of stimuli; write START:STOP, such as 0:1000.")
+    return slice(int(start or 0), int(stop) if stop.strip() else None)

@@ -87,15 +87,12 @@ def load_images(
     >>> load_images([Image.new("RGB", (640, 480)), Image.new("L", (300, 400))], size=224).shape
     (2, 3, 224, 224)
     """
-    if fit not in get_args(FIT):
-        raise InvalidParameterError(f"fit is '{fit}'. Allowed: {', '.join(get_args(FIT))}.")
-    if size is not None and size < 1:
-        raise InvalidParameterError(f"size must be a number of pixels from 1, got {size}.")
+    check_sizing(size, fit)
     pictures = _pictures(files)
-    first = _sized(_upright(pictures[0]), size, fit)
+    first = sized(_upright(pictures[0]), size, fit)
     images = np.empty((len(pictures), 3, *first.shape[:2]), np.uint8)
     for index, picture in enumerate(pictures):
-        image = _sized(_upright(picture), size, fit) if index else first
+        image = sized(_upright(picture), size, fit) if index else first
         if image.shape != first.shape:
             raise StimulusError(
                 f"The pictures have different sizes ({_size(first)} in {pictures[0]}, {_size(image)} in {picture}). "
@@ -103,6 +100,14 @@ def load_images(
             )
         images[index] = image.transpose(2, 0, 1)
     return images
+
+
+def check_sizing(size: int | None, fit: str) -> None:
+    """Raise InvalidParameterError where pictures cannot be brought to such a size in such a way."""
+    if fit not in get_args(FIT):
+        raise InvalidParameterError(f"fit is '{fit}'. Allowed: {', '.join(get_args(FIT))}.")
+    if size is not None and size < 1:
+        raise InvalidParameterError(f"size must be a number of pixels from 1, got {size}.")
 
 
 def _pictures(given: Picture | Sequence[Picture]) -> list[Path | Image.Image]:
@@ -146,7 +151,8 @@ def _in_8_bits(picture: Image.Image, file_format: str | None) -> Image.Image:
     return grey
 
 
-def _sized(picture: Image.Image, size: int | None, fit: FIT) -> NDArray[np.uint8]:
+def sized(picture: Image.Image, size: int | None, fit: FIT) -> NDArray[np.uint8]:
+    """A picture brought to a size, shape (height, width, 3); None leaves it as it is."""
     if size is not None:
         target = (size, size)
         if fit == "center_crop":
@@ -173,9 +179,21 @@ class ResizedPictures:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, files: Sequence[Path], size: int, fit: FIT = "center_crop") -> None:
-        self.files, self.size, self.fit = list(files), size, fit
+    def __init__(self, files: Path | str | Sequence[Path | str], size: int, fit: FIT = "center_crop") -> None:
+        check_sizing(size, fit)
+        self.files = image_files([files] if isinstance(files, (str, Path)) else files)
+        self.size, self.fit = size, fit
         self.shape = (len(self.files), 3, size, size)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the files."""
+        return [file.name for file in self.files]
+
+    @property
+    def read_as(self) -> str:
+        """What is done to the pictures."""
+        return f"size {self.size}, {self.fit}"
 
     def __len__(self) -> int:
         return len(self.files)

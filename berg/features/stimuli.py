@@ -37,8 +37,9 @@ def open_stimuli(stimulus: Any, expected: StimulusInput, sampling_rate: Any = No
     Parameters
     ----------
     stimulus
-        An array; a memory map, a dataset of h5py or zarr, or anything else with ``shape`` and slices, which is
-        read batch by batch; a folder, or a list of files (pictures, sounds) or PIL images, likewise.
+        An array; a memory map, a dataset of h5py or zarr, or anything else with ``shape`` and slices (such as
+        `berg.load_video`), which is read batch by batch; a folder, or a list of files (pictures, sounds) or PIL
+        images, likewise.
     expected
         The ``input`` of the card; one with a sampling rate takes sounds, all else is pictures or plain arrays.
     sampling_rate
@@ -90,8 +91,11 @@ class _Dataset:
 
     def __init__(self, dataset: Any, expected: StimulusInput) -> None:
         self.dataset, self.expected, self.shape = dataset, expected, tuple(dataset.shape[1:])
-        # The first stimulus shows all that does not depend on the others, without reading them.
-        check_stimulus(dataset[:1] if len(dataset.shape) else np.zeros(()), expected)
+        # The first stimulus shows all that does not depend on the others, without reading them. What decodes
+        # pictures says it beforehand, and the first of them may be damaged.
+        decodes = hasattr(dataset, "read_as")
+        first = np.zeros((1, *self.shape), dataset.dtype) if decodes or not len(dataset.shape) else dataset[:1]
+        check_stimulus(first if len(dataset.shape) else np.zeros(()), expected)
 
     def __len__(self) -> int:
         return int(self.dataset.shape[0])
@@ -127,7 +131,8 @@ class _Pictures:
         if batch.shape[1:] != self.shape:
             raise StimulusError(
                 f"Pictures {places.start} to {places.stop - 1} are {batch.shape[3]} x {batch.shape[2]} pixels, the "
-                f"first is {self.shape[2]} x {self.shape[1]}. Bring them to one size with load_images(..., size=224)."
+                f"first is {self.shape[2]} x {self.shape[1]}. Bring them to one size with load_images(..., size=224) "
+                "(--size 224)."
             )
         return as_expected(batch, self.expected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import re
 import shutil
@@ -93,23 +94,35 @@ def begin(job: FitJob) -> None:
     files = of_job(job)
     for folder in (files.folder / WEIGHTS, files.folder / METADATA, files.folder / ACCURACY, job.cache):
         folder.mkdir(parents=True, exist_ok=True)
-    given = json.dumps(
-        {
-            "card": job.card.raw,
-            "parameters": job.parameters,
-            "stimuli": job.dataset.fingerprint_of_stimuli(np.arange(len(job.dataset.stimulus_names))),
-            "splits": {name: indices.tolist() for name, indices in job.dataset.splits.items()},
-            "responses": {name: [*output.axes, *output.shape] for name, output in job.dataset.outputs.items()},
-            "berg": version("berg"),
-        },
-        default=str,
-        sort_keys=True,
-    )
+    given = _identity(job)
     same = files.work / "job.json"
     if files.work.exists() and (not same.is_file() or same.read_text("utf-8") != given):
         shutil.rmtree(files.work)
     files.work.mkdir(exist_ok=True)
     same.write_text(given, encoding="utf-8")
+
+
+def _identity(job: FitJob) -> str:
+    """What must be the same for an interrupted fit to go on.
+
+    Stimuli count by their content; responses by those to 64 stimuli, evenly spread.
+    """
+    splits = job.dataset.splits
+    used = np.sort(np.concatenate(list(splits.values())))
+    some = used[np.unique(np.linspace(0, len(used) - 1, 64).astype(int))]
+    responses = {
+        name: [*output.axes, *output.shape, hashlib.sha256(output.mean(some).tobytes()).hexdigest()]
+        for name, output in job.dataset.outputs.items()
+    }
+    identity = {
+        "card": job.card.raw,
+        "parameters": job.parameters,
+        "stimuli": job.dataset.fingerprint_of_stimuli(used),
+        "splits": {name: indices.tolist() for name, indices in splits.items()},
+        "responses": responses,
+        "berg": version("berg"),
+    }
+    return json.dumps(identity, default=str, sort_keys=True)
 
 
 def write_weights(job: FitJob, fitted: Fitted) -> FittedFiles:

@@ -28,6 +28,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return torch.device(name)
 
 
+def device_memory(device: torch.device) -> tuple[int, int] | None:
+    """Bytes of a GPU that this process had at most so far, and that it can have; None for the CPU."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return torch.cuda.max_memory_reserved(device), free + torch.cuda.memory_reserved(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory(), torch.mps.recommended_max_memory()
+    return None
+
+
 def _check_cuda(name: str, number: int) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if number >= count:

@@ -7,6 +7,7 @@ modules, from a batch of stimuli to features, and from features to responses.
 from __future__ import annotations
 
 import gc
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,11 +35,16 @@ from berg.core.selection import (
 from berg.features.stimuli import open_stimuli, release_pages
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.device import resolve_device
+from berg.models.room import check_array_memory
 from berg.weights import store
 from berg.weights.needed import NetworkFile
 from berg.weights.safetensors_files import write_safetensors
 
 Responses = NDArray[np.float32] | tuple[NDArray[np.float32], ...]
+
+
+class SmallerBatchWarning(UserWarning):
+    """The device had too little memory for a batch, which was computed in parts."""
 
 
 class EncodingModel(BaseModelInterface):
@@ -178,7 +184,8 @@ class EncodingModel(BaseModelInterface):
         sampling_rate
             Of sounds in arrays, in hertz; they are resampled to the rate in the card. Files say it themselves.
         batch_size
-            How many stimuli are computed together; does not change the result.
+            How many stimuli are computed together; does not change the result. Where the device has too little
+            memory for so many, half of them, and so on, with a SmallerBatchWarning.
         show_progress
             None: a bar where standard error is a terminal.
         out
@@ -225,8 +232,9 @@ class EncodingModel(BaseModelInterface):
         arrays = [model._arrays(len(stimuli), own) for model, own in zip(models, given, strict=True)]
         name = models[0].get_model_id() if len(models) == 1 else f"{len(models)} models"
         with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance:
+            at_once = size
             for places in _batches(len(stimuli), size):
-                _encode_batch(models, torch.from_numpy(stimuli.read(places)), places, arrays)
+                at_once = _encode_batch(models, torch.from_numpy(stimuli.read(places)), places, arrays, at_once)
                 advance(places.stop - places.start)
         return [own[0] if len(own) == 1 else tuple(own) for own in arrays]
 
@@ -349,6 +357,7 @@ class EncodingModel(BaseModelInterface):
         """The arrays that responses are written into: `out`, checked, or new ones."""
         shapes = [(n_stimuli, *self._shape_of(output)) for output in self.card.outputs]
         if out is None:
+            check_array_memory(shapes)
             return [np.empty(shape, np.float32) for shape in shapes]
         given = list(out) if isinstance(out, (tuple, list)) else [out]
         found = [(getattr(array, "shape", None), getattr(array, "dtype", None)) for array in given]
@@ -384,21 +393,62 @@ def _common_input(models: Sequence[EncodingModel]) -> StimulusInput:
 
 
 def _encode_batch(
+    models: Sequence[EncodingModel],
+    batch: torch.Tensor,
+    places: slice,
+    arrays: Sequence[Sequence[NDArray[np.float32]]],
+    at_once: int,
+) -> int:
+    """Compute one batch and write it to its place; gives how many stimuli the device has the memory for at once."""
+    start = 0
+    while start < len(batch):
+        part = slice(start, min(start + at_once, len(batch)))
+        try:
+            _encode_part(models, batch[part], slice(places.start + part.start, places.start + part.stop), arrays)
+        except DeviceMemoryError as error:
+            n_stimuli = part.stop - part.start
+            if n_stimuli == 1:
+                raise
+            _warn_of_memory(str(error), at_once := n_stimuli // 2)
+        else:
+            start = part.stop
+            continue
+        _free_memory(models)  # here, because the error keeps hold of what was computed
+    return at_once
+
+
+def _encode_part(
     models: Sequence[EncodingModel], batch: torch.Tensor, places: slice, arrays: Sequence[Sequence[NDArray[np.float32]]]
 ) -> None:
-    """Compute one batch and write it to its place; nothing of it outlives the call."""
+    """Compute some stimuli at once and write them to their place; nothing of it outlives the call."""
     computed: dict[int, Any] = {}
     for model, own in zip(models, arrays, strict=True):
         features, readout = model._loaded()
         words = f"{model.device} has too little memory for {len(batch)} stimuli at once. "
+        fewer = f"Try batch_size={len(batch) // 2}" if len(batch) > 1 else "Select fewer units (selection=...)"
         # no_grad, not inference_mode: what a module keeps may be used in predict()
-        with _typed_memory_error(f"{words}Try batch_size={max(1, len(batch) // 2)}."), torch.no_grad():
+        with _typed_memory_error(f"{words}{fewer}."), torch.no_grad():
             if id(features) not in computed:
                 computed[id(features)] = features(batch.to(model.device))
             responses = model._in_window(readout(computed[id(features)]), batch.shape[-1])
         for array, response in zip(own, responses, strict=True):
             _write(array, places, response.reshape(len(batch), *array.shape[1:]))
             release_pages(array)
+
+
+def _warn_of_memory(words: str, at_once: int) -> None:
+    warnings.warn(
+        f"{words.partition('. ')[0]}. Going on with {at_once} at once; batch_size={at_once} (--batch-size {at_once}) "
+        "does so from the start.",
+        SmallerBatchWarning,
+        stacklevel=4,
+    )
+
+
+def _free_memory(models: Sequence[EncodingModel]) -> None:
+    gc.collect()
+    if any(model.device.type == "cuda" for model in models):
+        torch.cuda.empty_cache()
 
 
 def _narrowed(response: torch.Tensor, windows: Sequence[Indices | None]) -> torch.Tensor:

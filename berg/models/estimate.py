@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError
 from berg.features.stimuli import Stimuli
 from berg.models import stream
+from berg.models.device import device_memory
 from berg.models.room import N_BLOCKS_HELD, check_fits, disk_bytes, free_memory, size_words
 from berg.models.stream import Models, Task
 from berg.responses.store import Compression
@@ -38,6 +39,8 @@ class Estimate:
         As measured.
     free_disk_bytes, free_memory_bytes
         What there is now.
+    device_memory_bytes, free_device_memory_bytes
+        The most that this process will have of the GPU, and can have; None without one.
     """
 
     disk_bytes: int
@@ -46,12 +49,18 @@ class Estimate:
     stimuli_per_second: float
     free_disk_bytes: int
     free_memory_bytes: int
+    device_memory_bytes: int | None = None
+    free_device_memory_bytes: int | None = None
 
     def __str__(self) -> str:
+        of_gpu = ""
+        if self.device_memory_bytes is not None:
+            free = size_words(self.free_device_memory_bytes or 0)
+            of_gpu = f"; {size_words(self.device_memory_bytes)} of memory of the GPU ({free} free)"
         return (
             f"{self.seconds / 60:,.1f} minutes at {self.stimuli_per_second:,.1f} stimuli/s; "
             f"{size_words(self.disk_bytes)} on disk ({size_words(self.free_disk_bytes)} free); "
-            f"{size_words(self.memory_bytes)} of memory ({size_words(self.free_memory_bytes)} free)"
+            f"{size_words(self.memory_bytes)} of memory ({size_words(self.free_memory_bytes)} free){of_gpu}"
         )
 
 
@@ -103,6 +112,7 @@ def estimate(
     check_fits(task, place, compression, n_blocks, workers)
     n_done, seconds, ratio = _measure(task, place.parent, workers, compression)
     check_fits(task, place, compression, n_blocks, workers, ratio)
+    on_device = device_memory(task.in_order[0].device) or (None, None)
     held = max(0, N_BLOCKS_HELD * min(total, task.block_size) - n_done) * task.row_bytes
     return Estimate(
         disk_bytes=disk_bytes(task, n_blocks, ratio),
@@ -111,6 +121,8 @@ def estimate(
         stimuli_per_second=n_done / seconds,
         free_disk_bytes=shutil.disk_usage(place.parent).free,
         free_memory_bytes=free_memory(),
+        device_memory_bytes=on_device[0],
+        free_device_memory_bytes=on_device[1],
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from berg.features.images import image_files
 from berg.features.sounds import sound_files
 from berg.features.stimuli import Stimuli
 from berg.models.encoding_model import EncodingModel
-from berg.weights import store
+from berg.weights import manifest, store
 
 _N_PIECES = 64
 _N_VALUES = 1024
@@ -49,13 +50,48 @@ def weights_fingerprint(model: EncodingModel) -> str:
     return digest.hexdigest()
 
 
-def stimuli_identity(stimuli: Stimuli, files: Sequence[Path] | None, names: Sequence[Any]) -> dict[str, Any]:
+def labelling_metadata(model: EncodingModel) -> dict[str, Any]:
+    """The metadata of a model, for labels that tell all: with the sha256 of its weights files."""
+    metadata = model.get_metadata()
+    return {**metadata, "model": {**metadata["model"], "weights_sha256": weights_sha256(model)}}
+
+
+def weights_sha256(model: EncodingModel) -> str:
+    """The sha256 of each weights file and its name, a line each, as the tool ``sha256sum`` writes and checks them.
+
+    From the manifest of the model; where that does not have a file, the file is read, once per process.
+    """
+    return "\n".join(f"{_sha256(path)}  {path.name}" for path in model.weights_paths(model.berg_dir, model.file_values))
+
+
+def _sha256(path: Path) -> str:
+    folder = path.parent.parent
+    recorded = manifest.read_manifest(folder / manifest.NAME) if (folder / manifest.NAME).is_file() else {}
+    entry = recorded.get(path.relative_to(folder).as_posix())
+    state = path.stat()
+    return entry.sha256 if entry is not None else _hashed(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hashed(path: Path, size: int, changed: int) -> str:
+    return manifest.hash_file(path)
+
+
+def stimuli_identity(
+    stimuli: Stimuli, files: Sequence[Path] | None, names: Sequence[Any], read_as: str | None = None
+) -> dict[str, Any]:
     """Number, shape, names and content.
 
     Files count by size and time of change, everything else by 64 stimuli evenly spread over it; a change
     between those is not noticed.
+
+    Parameters
+    ----------
+    read_as
+        What is done to the files, where anything is.
     """
     return {
+        **({} if read_as is None else {"read_as": read_as}),
         "number": len(stimuli),
         "shape": str(tuple(stimuli.shape)),
         "names": _digest("\n".join(map(str, names)).encode()),
@@ -64,16 +100,23 @@ def stimuli_identity(stimuli: Stimuli, files: Sequence[Path] | None, names: Sequ
 
 
 def stimulus_files(stimulus: Any, expected: StimulusInput) -> list[Path] | None:
-    """The files that a stimulus stands for, or None where it is no folder, file or list of files."""
+    """The files that a stimulus stands for, or None where it is no folder, file, list of files, or array of them."""
+    if hasattr(stimulus, "files") and hasattr(stimulus, "read_as"):  # pictures of one size, frames of a video
+        return list(stimulus.files)
     places = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
     if not isinstance(places, Sequence) or not len(places) or not all(isinstance(p, (str, Path)) for p in places):
         return None
     return image_files(places) if expected.sampling_rate is None else sound_files(places)
 
 
-def stimulus_labels(given: Sequence[str] | None, files: Sequence[Path] | None, n_stimuli: int) -> list[Any]:
-    """One name per stimulus: those given, those of the files, or numbers."""
-    names = list(given) if given is not None else [file.name for file in files] if files else list(range(n_stimuli))
+def stimulus_labels(
+    given: Sequence[str] | None, files: Sequence[Path] | None, n_stimuli: int, stimulus: Any = None
+) -> list[Any]:
+    """One name per stimulus: those given, those that it has itself, those of the files, or numbers."""
+    own = getattr(stimulus, "names", None) if hasattr(stimulus, "read_as") else None
+    names = next((list(found) for found in (given, own) if found is not None), None)
+    if names is None:
+        names = [file.name for file in files] if files else list(range(n_stimuli))
     if len(names) != n_stimuli:
         raise InvalidParameterError(f"stimulus_names has {len(names):,} names for {n_stimuli:,} stimuli.")
     return names

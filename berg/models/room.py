@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ import numpy as np
 import psutil
 
 from berg.core.exceptions import DeviceMemoryError, StorageError
-from berg.responses.store import Compression
 
 if TYPE_CHECKING:
     from berg.models.stream import Task
+    from berg.responses.store import Compression
 
 N_BLOCKS_HELD = 3  # one is filled, one waits, one is written
 _N_READ_AHEAD = 2  # batches more than there are threads
@@ -44,18 +44,33 @@ def check_fits(
     """
     disk, free = disk_bytes(task, n_blocks, ratio or _COMPRESSED[compression]), shutil.disk_usage(path.parent).free
     if disk > free:
-        other = ', try compression="zstd"' if compression == "none" else ""
+        other = ', try compression="zstd" (--compression zstd)' if compression == "none" else ""
         raise StorageError(
             f"The responses need {size_words(disk)} on disk, and {path.parent} has {size_words(free)} free. Make room, "
-            f"give a path on another disk, select fewer units (selection=...){other}."
+            f"give a path on another disk, select fewer units (selection=..., --selection){other}."
         )
     memory, free = _buffer_bytes(task, workers), free_memory()
     if memory > free:
         fits = max(1, int(task.batch_size * free / memory))
-        what = f"Try batch_size={fits}" if fits < task.batch_size else "Select fewer units (selection=...)"
+        fewer = f"Try batch_size={fits} (--batch-size {fits})"
+        what = fewer if fits < task.batch_size else "Select fewer units (selection=..., --selection)"
         raise DeviceMemoryError(
             f"{task.batch_size:,} stimuli at a time need {size_words(memory)} of memory, and {size_words(free)} are "
             f"free. {what}."
+        )
+
+
+def check_array_memory(shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise DeviceMemoryError where float32 arrays of these shapes do not fit into memory together.
+
+    The system would give them out all the same, and end the process when they are filled.
+    """
+    needed, free = sum(4 * int(np.prod(shape)) for shape in shapes), free_memory()
+    if needed > free:
+        raise DeviceMemoryError(
+            f"The responses need {size_words(needed)} of memory, and {size_words(free)} are free. Have them written to "
+            'the disk while they are computed, with out="NAME.zarr" (--out NAME.zarr), or select fewer units '
+            "(selection=..., --selection)."
         )
 
 

@@ -27,7 +27,13 @@ from berg.core.progress import Advance, progress_bar
 from berg.core.selection import resolve_times
 from berg.features.stimuli import Stimuli, open_stimuli
 from berg.models.encoding_model import EncodingModel, _batches, _common_input, _encode_batch
-from berg.models.identity import model_identity, stimuli_identity, stimulus_files, stimulus_labels
+from berg.models.identity import (
+    labelling_metadata,
+    model_identity,
+    stimuli_identity,
+    stimulus_files,
+    stimulus_labels,
+)
 from berg.models.room import N_BLOCKS_HELD, check_fits
 from berg.responses.labelled import Labelled, label_responses
 from berg.responses.lock import locked
@@ -65,6 +71,8 @@ class Task:
         By the name of their group in the store; a single one by "", the root.
     names
         One per stimulus.
+    read_as
+        What is done to the files, where anything is.
     open_one
         Opens one stimulus alone, by its place; None where they are no files or pictures, but one array.
     """
@@ -77,6 +85,7 @@ class Task:
     batch_size: int
     block_size: int
     on_damaged: OnDamaged
+    read_as: str | None = None
 
     @property
     def in_order(self) -> list[EncodingModel]:
@@ -95,13 +104,13 @@ class Task:
 
     def n_readers(self, workers: int | None) -> int:
         """How many threads read ahead."""
-        return workers or (min(4, os.cpu_count() or 1) if self.files else 1)
+        return workers or (min(4, os.cpu_count() or 1) if len(self.files or ()) > 1 else 1)
 
     def identity(self, compression: Compression) -> dict[str, Any]:
         """All that must be the same when the store is gone on with."""
         return {
             "models": {name or "model": model_identity(model) for name, model in self.models.items()},
-            "stimuli": stimuli_identity(self.stimuli, self.files, self.names),
+            "stimuli": stimuli_identity(self.stimuli, self.files, self.names, self.read_as),
             "batch_size": self.batch_size,
             "dtype": "float32",
             "compression": compression,
@@ -126,7 +135,8 @@ def encode_to_store(
 
     Memory stays the same at any number of stimuli. After an interruption of any kind the same call goes on
     where it was, and ends with the same bits as without one (on the same machine, with the same number of
-    threads). How many stimuli are computed together can change the last bits, so the store keeps that number.
+    threads). How many stimuli are computed together can change the last bits, so the store keeps that number;
+    only where the device has too little memory for so many are there fewer, with a SmallerBatchWarning.
 
     Parameters
     ----------
@@ -176,7 +186,7 @@ def encode_to_store(
     DamagedStimulusWarning
         With the names of the stimuli that were left out.
     """
-    _check_options(on_damaged, workers, compression)
+    check_options(on_damaged, workers, compression)
     store_path = Path(path).expanduser()
     if not store_path.parent.is_dir():
         raise InvalidParameterError(f"The folder {store_path.parent} does not exist. Make it first.")
@@ -193,9 +203,9 @@ def encode_to_store(
         )
         if overwrite and begun:
             remove_store(store_path)
-        store = _open_or_create(store_path, task, compression or codec or "none")
+        store = open_or_create(store_path, task, compression or codec or "none")
         fill(store, task, show_progress, workers)
-    _warn_of_damaged(store, task.names)
+    warn_of_damaged(store, task.names)
     return open_responses(store_path)
 
 
@@ -212,7 +222,8 @@ def prepare(
     named = name_models(models)
     expected = _common_input(list(named.values()))
     files = stimulus_files(stimulus, expected)
-    given = files or stimulus
+    read_as = getattr(stimulus, "read_as", None)
+    given = stimulus if read_as is not None else files or stimulus
 
     def open_one(place: int) -> Stimuli:
         return open_stimuli([given[place]], expected, sampling_rate)
@@ -222,14 +233,20 @@ def prepare(
     for model in named.values():
         model.indices.update(resolve_times(model.card, model.selection, stimuli.shape[-1]))
     size = min(model._checked_batch_size(batch_size) for model in named.values())
-    names = stimulus_labels(stimulus_names, files, len(stimuli))
-    task = Task(named, stimuli, open_one if is_list else None, files, names, size, size, on_damaged)
+    names = stimulus_labels(stimulus_names, files, len(stimuli), stimulus)
+    task = Task(named, stimuli, open_one if is_list else None, files, names, size, size, on_damaged, read_as)
     return replace(task, block_size=block_size(len(stimuli), size, task.row_bytes))
 
 
-def fill(store: ResponseStore, task: Task, show_progress: bool | None = None, workers: int | None = None) -> None:
-    """Encode and write the blocks of a store that are missing."""
-    missing = store.missing_blocks()
+def fill(
+    store: ResponseStore,
+    task: Task,
+    show_progress: bool | None = None,
+    workers: int | None = None,
+    blocks: list[int] | None = None,
+) -> None:
+    """Encode and write the blocks of a store that are missing, or those that are given."""
+    missing = store.missing_blocks() if blocks is None else blocks
     n_missing = sum(places.stop - places.start for places in map(store.block, missing))
     words = listing(sorted({model.get_model_id() for model in task.in_order}), most=2)
     n_stimuli = store.n_stimuli
@@ -249,6 +266,7 @@ def _encode_blocks(
     writes: deque[Future[None]] = deque()
     # Used over and over: giving memory back and asking for it again costs more than writing does.
     buffers = [[_empty(model, store.block_size) for model in task.in_order] for _ in range(N_BLOCKS_HELD)]
+    at_once = task.batch_size
     for number, block in enumerate(missing):
         if len(writes) == N_BLOCKS_HELD - 1:
             writes.popleft().result()
@@ -258,7 +276,7 @@ def _encode_blocks(
         status = np.full(n_stimuli, ENCODED, np.uint8)
         for batch in _batches_of(slice(0, n_stimuli), task.batch_size):
             values, damaged = next(read)
-            _encode_batch(task.in_order, torch.from_numpy(values), batch, arrays)
+            at_once = _encode_batch(task.in_order, torch.from_numpy(values), batch, arrays, at_once)
             _mark(arrays, status, [batch.start + place for place in damaged])
             advance(len(values))
         writes.append(writer.submit(store.write, block, [array for own in arrays for array in own], status))
@@ -296,7 +314,7 @@ def _read_one(task: Task, place: int) -> NDArray[Any] | None:
         is_damaged = not _can_be_opened(task, place)
         if is_damaged and task.on_damaged == "skip":
             return None
-        hint = ' Mend it, or give on_damaged="skip" to leave it out.' if is_damaged else ""
+        hint = ' Mend it, or give on_damaged="skip" (--on-damaged skip) to leave it out.' if is_damaged else ""
         raise StimulusError(
             f"Stimulus '{task.names[place]}' (number {place:,} of {len(task.names):,}, from 0): {error}{hint} "
             "What is encoded already is kept."
@@ -367,7 +385,8 @@ def _open(stimulus: Any, on_damaged: OnDamaged, opened: Callable[[Any], Stimuli]
         raise
 
 
-def _open_or_create(path: Path, task: Task, compression: Compression) -> ResponseStore:
+def open_or_create(path: Path, task: Task, compression: Compression) -> ResponseStore:
+    """The store of a task: the one that is there, where it is of the same, or a new one; checked for room."""
     identity = task.identity(compression)
     if path.exists():
         check_same(path, read_identity(path), identity)
@@ -380,18 +399,26 @@ def _open_or_create(path: Path, task: Task, compression: Compression) -> Respons
 
 def create(path: Path, task: Task, identity: Mapping[str, Any], compression: Compression) -> ResponseStore:
     """A new store for a task, empty."""
-    labelled = {name: _frame(model, task, identity["models"][name or "model"]) for name, model in task.models.items()}
+    labelled = {}
+    for name, model in task.models.items():
+        own = identity["models"][name or "model"]
+        told = {"weights_fingerprint": own["weights"], "device": own["device"], "torch_version": torch.__version__}
+        labelled[name] = label_nothing(model, task, told)
     return ResponseStore.create(path, labelled, identity, task.block_size, compression)
 
 
-def _frame(model: EncodingModel, task: Task, identity: Mapping[str, Any]) -> Labelled:
-    """The labels of a model, around responses that take no memory."""
+def label_nothing(model: EncodingModel, task: Task, told: Mapping[str, Any] | None = None) -> Labelled:
+    """The labels that the responses of a model will have, around NaN that takes no memory.
+
+    Parameters
+    ----------
+    told
+        What else is known of the model.
+    """
     frames = tuple(np.broadcast_to(np.float32(np.nan), (len(task.names), *shape)) for shape in shapes(model))
-    metadata = model.get_metadata()
-    described = {**metadata["model"], "weights_fingerprint": identity["weights"], "device": identity["device"]}
-    versions = {"torch_version": torch.__version__}
+    metadata = labelling_metadata(model)
     numbered = None if task.names == list(range(len(task.names))) else task.names
-    return label_responses(frames, {**metadata, "model": {**described, **versions}}, numbered)
+    return label_responses(frames, {**metadata, "model": {**metadata["model"], **(told or {})}}, numbered)
 
 
 def name_models(models: Models) -> dict[str, EncodingModel]:
@@ -452,7 +479,8 @@ def _batches_of(places: slice, size: int) -> Iterator[slice]:
         yield slice(places.start + batch.start, places.start + batch.stop)
 
 
-def _check_options(on_damaged: str, workers: int | None, compression: str | None) -> None:
+def check_options(on_damaged: str, workers: int | None, compression: str | None) -> None:
+    """Raise InvalidParameterError for options that are none."""
     if compression not in (None, *get_args(Compression)):
         raise InvalidParameterError(f"compression is '{compression}'. Allowed: {', '.join(get_args(Compression))}.")
     if on_damaged not in get_args(OnDamaged):
@@ -461,7 +489,8 @@ def _check_options(on_damaged: str, workers: int | None, compression: str | None
         raise InvalidParameterError(f"workers must be a whole number from 1, got {workers!r}.")
 
 
-def _warn_of_damaged(store: ResponseStore, names: list[Any]) -> None:
+def warn_of_damaged(store: ResponseStore, names: list[Any]) -> None:
+    """Warn of the stimuli that were left out, by name."""
     damaged = [names[place] for place in np.flatnonzero(store.status() == DAMAGED)]
     if damaged:
         warnings.warn(

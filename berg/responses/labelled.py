@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
+from berg.responses.regions import index_regions
 
 _NOT_THESE = (
     "These metadata do not label these responses; give both values that "
@@ -39,7 +40,8 @@ def label_responses(
     Returns
     -------
     labelled
-        A Dataset with one variable; for several outputs a DataTree with one Dataset each.
+        A Dataset with one variable; for several outputs a DataTree with one Dataset each. Where units have regions,
+        ``sel(roi="V1")`` selects them; of a DataTree, `berg.responses.regions.select`.
     """
     arrays = responses if isinstance(responses, tuple) else (responses,)
     labels = metadata.get("responses")
@@ -99,4 +101,4 @@ def _dataset(
         values = xr.DataArray(array, dims=label["axes"], coords=coordinates, attrs=attributes)
     except ValueError as error:
         raise InvalidParameterError(_NOT_THESE) from error
-    return xr.Dataset({name: values}, attrs=dict(model))
+    return index_regions(xr.Dataset({name: values}, attrs=dict(model)))

@@ -130,6 +130,12 @@ def to_mne_evoked(
     ]
 
 
+def check_times(labelled: Labelled) -> None:
+    """Raise InvalidParameterError where MNE cannot hold these times."""
+    for array in outputs_of(labelled).values():
+        _sampling_rate(array)
+
+
 def _with_repetitions(labelled: Labelled) -> xr.DataArray:
     (array,) = outputs_of(labelled).values()
     if "repetition" not in array.dims:
@@ -166,7 +172,7 @@ def _sampling_rate(array: xr.DataArray) -> float:
     if not np.allclose(np.diff(times), step, rtol=0, atol=0.01 * step):
         raise InvalidParameterError(
             f"The time points have gaps: MNE needs one every {step:g} s from the first to the last. Select a window "
-            f"without gaps (timepoints: ones side by side), or {_INSTEAD}."
+            f"without gaps (time=[0.1, 0.2]), or {_INSTEAD}."
         )
     if abs(times[0] / step - round(times[0] / step)) > 0.01:  # MNE would shift them all
         raise InvalidParameterError(

@@ -77,10 +77,7 @@ def to_nifti(
     labelled = as_labelled(responses, metadata, stimuli)
     check_fits(labelled, ".nii")
     (array,) = outputs_of(labelled).values()
-    if len(array) > MAX_VOLUMES:
-        raise InvalidParameterError(
-            f"A NIfTI image holds {MAX_VOLUMES:,} volumes, these are {len(array):,} stimuli. Write them in parts."
-        )
+    check_number_of_volumes(labelled)
     attributes = attributes_of(labelled)
     volume = _volume(array, tuple(int(length) for length in attributes["volume_shape"]), outside)
     image = nib.Nifti1Image(volume, np.reshape(attributes["fmri_affine"], (4, 4)))
@@ -89,6 +86,15 @@ def to_nifti(
     comment = json.dumps(described, default=lambda value: value.tolist()).encode()
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", comment))
     return image
+
+
+def check_number_of_volumes(labelled: Labelled) -> None:
+    """Raise InvalidParameterError where one image cannot hold so many stimuli."""
+    n_stimuli = len(stimulus_names(labelled))
+    if n_stimuli > MAX_VOLUMES:
+        raise InvalidParameterError(
+            f"A NIfTI image holds {MAX_VOLUMES:,} volumes, these are {n_stimuli:,} stimuli. Write them in parts."
+        )
 
 
 def _volume(array: xr.DataArray, shape: tuple[int, ...], outside: float) -> NDArray[np.float32]:

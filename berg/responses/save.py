@@ -11,10 +11,10 @@ import numpy as np
 from berg.core.exceptions import InvalidParameterError
 from berg.responses.formats import FORMATS, check_fits, export_extra
 from berg.responses.labelled import Labelled, outputs_of
-from berg.responses.mne_objects import to_mne_epochs, to_mne_evoked
-from berg.responses.nifti import to_nifti
+from berg.responses.mne_objects import check_times, to_mne_epochs, to_mne_evoked
+from berg.responses.nifti import check_number_of_volumes, to_nifti
 from berg.responses.surface import to_cifti, to_gifti
-from berg.responses.tables import save_matlab, to_arrays, to_dataframe
+from berg.responses.tables import check_size, save_matlab, to_arrays, to_dataframe
 
 ENDINGS = tuple(FORMATS)
 BIDS_HEMISPHERES = {"lh": "L", "rh": "R"}
@@ -68,9 +68,22 @@ def save_responses(labelled: Labelled, path: Path) -> list[Path]:
         Where the package that writes the format is not installed.
     """
     check_ending(path)
+    check_fits_file(labelled, path)
+    return _WRITERS[_ending(path)](labelled, path) or [path]
+
+
+def check_fits_file(labelled: Labelled, path: Path) -> None:
+    """Nothing, or an error where such a file cannot hold these responses; their values are not looked at.
+
+    Raises
+    ------
+    InvalidParameterError
+        It says which formats can.
+    """
     ending = _ending(path)
     check_fits(labelled, ending)
-    return _WRITERS[ending](labelled, path) or [path]
+    if check := _CHECKS.get(ending):
+        check(labelled)
 
 
 def _ending(path: Path) -> str:
@@ -95,6 +108,13 @@ def _write_evoked(labelled: Labelled, path: Path) -> None:
     write_evokeds(path, to_mne_evoked(labelled), overwrite=True, verbose="warning")
 
 
+_CHECKS: dict[str, Callable[[Labelled], None]] = {
+    ".mat": check_size,
+    ".nii": check_number_of_volumes,
+    ".nii.gz": check_number_of_volumes,
+    "-epo.fif": check_times,
+    "-ave.fif": check_times,
+}
 _WRITERS: dict[str, Callable[[Labelled, Path], list[Path] | None]] = {
     ".nc": lambda labelled, path: labelled.to_netcdf(path, engine="h5netcdf"),
     ".npz": lambda labelled, path: np.savez(path, **to_arrays(labelled)),  # type: ignore[arg-type, func-returns-value]

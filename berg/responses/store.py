@@ -39,6 +39,7 @@ from berg.core.exceptions import (
     StoreMismatchError,
 )
 from berg.responses.labelled import Labelled
+from berg.responses.regions import index_regions
 
 Compression = Literal["none", "zstd", "lz4"]
 Identity = Mapping[str, Any]
@@ -71,16 +72,22 @@ class ResponseStore:
         What the store is of. Whoever goes on with it must bring the same (`check_same`).
     block_size
         Stimuli per block; the last block may have fewer.
+
+    Parameters
+    ----------
+    alone
+        False: others write blocks of their own at the same time, and what they have not finished is left to them.
+        Then the store is looked at once more before each block is written: it could have been begun anew.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, alone: bool = True) -> None:
+        self.path, self.alone = path, alone
         self.identity = read_identity(path)
         self.block_size: int = self.identity["block_size"]
         with _typed_errors(path):
             root = zarr.open_group(path, mode="r+", use_consolidated=False)
             self._arrays = [_open_array(root, path, place) for place in self.identity["arrays"]]
-            for left_over in path.rglob(_PARTIAL):
+            for left_over in path.rglob(_PARTIAL) if alone else ():
                 left_over.unlink()
 
     @classmethod
@@ -158,6 +165,8 @@ class ResponseStore:
         status
             Shape (stimuli of the block,).
         """
+        if not self.alone:
+            check_same(self.path, read_identity(self.path), self.identity)
         with _typed_errors(self.path):
             for array, values in zip(self._arrays, responses, strict=True):
                 array.responses[self.block(index)] = values
@@ -207,11 +216,25 @@ def _open_labelled(store: Path, groups: list[str]) -> Labelled:
     if groups == [""]:
         dataset: xr.Dataset = xr.open_zarr(store, chunks=None)
         dataset.attrs.pop(_IDENTITY)
-        return dataset
+        return index_regions(dataset)
     # In their order: xarray's open_datatree sorts by name, from_dict by depth.
     first_level = {group.split("/")[0]: xr.Dataset() for group in groups}
-    datasets = {group: xr.open_zarr(store, group=group, chunks=None) for group in groups}
+    datasets = {group: index_regions(xr.open_zarr(store, group=group, chunks=None)) for group in groups}
     return xr.DataTree.from_dict(first_level | datasets)
+
+
+def count_missing(path: Path) -> int:
+    """How many stimuli of a store are not encoded yet."""
+    identity = read_identity(path)
+    return _n_missing(_open_labelled(path, [place.rpartition("/")[0] for place in identity["arrays"]]))
+
+
+def read_names(path: Path) -> list[Any]:
+    """The names of the stimuli of a store."""
+    place = read_identity(path)["arrays"][0].rpartition("/")[0]
+    with xr.open_zarr(path, group=place or None, chunks=None) as dataset:
+        names: list[Any] = dataset["stimulus"].values.tolist()
+    return names
 
 
 def read_identity(path: Path) -> dict[str, Any]:
@@ -240,7 +263,7 @@ def check_same(path: Path, found: Identity, wanted: Identity) -> None:
     if differences:
         raise StoreMismatchError(
             f"{path} holds responses of something else ({'; '.join(differences)}). Give what it was begun with, "
-            "another path, or overwrite=True to begin anew."
+            "another path, or overwrite=True (--overwrite) to begin anew."
         )
 
 
@@ -315,7 +338,7 @@ def _open_array(root: zarr.Group, path: Path, place: str) -> _Array:
     group, _, name = place.rpartition("/")
     responses, status = root[f"{group}/{name}".strip("/")], root[f"{group}/{STATUS}".strip("/")]
     if not isinstance(responses, zarr.Array) or not isinstance(status, zarr.Array):
-        raise CorruptedFileError(f"{path} has no responses at '{place}'. Begin anew with overwrite=True.")
+        raise CorruptedFileError(f"{path} has no responses at '{place}'. Begin anew with overwrite=True (--overwrite).")
     return _Array(responses, status, path / group.strip("/"))
 
 

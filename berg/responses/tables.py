@@ -74,7 +74,8 @@ def to_dataframe(
 
 
 def _long(array: xr.DataArray) -> pd.DataFrame:
-    table = array.to_dataframe("response", dim_order=list(array.dims)).reset_index()
+    inside = [name for name in array.xindexes if name not in array.dims]  # xarray would leave these columns out
+    table = array.drop_indexes(inside).to_dataframe("response", dim_order=list(array.dims)).reset_index()
     return table[[*(name for name in table if name != "response"), "response"]]
 
 
@@ -142,7 +143,7 @@ def to_matlab(
 
 
 def save_matlab(labelled: Labelled, path: Path) -> None:
-    """Write what `to_matlab` gives, in MATLAB's version 5 (each array smaller than 2 GB)."""
+    """Write what `to_matlab` gives, in MATLAB's version 5 (each array smaller than 2.1 GB)."""
     from scipy.io import savemat
     from scipy.io.matlab import MatWriteError
 
@@ -153,6 +154,16 @@ def save_matlab(labelled: Labelled, path: Path) -> None:
         raise InvalidParameterError(
             f"The responses are too large for a .mat file ({error}). Use .nc, which MATLAB reads with ncread."
         ) from error
+
+
+def check_size(labelled: Labelled) -> None:
+    """Raise InvalidParameterError where an array is too large for MATLAB's version 5."""
+    for name, array in outputs_of(labelled).items():
+        if array.nbytes >= 2**31:
+            raise InvalidParameterError(
+                f"'{name}' has {array.nbytes / 1e9:,.1f} GB, and an array in a .mat file at most 2.1. Use .nc, which "
+                "MATLAB reads with ncread."
+            )
 
 
 def _labels(array: xr.DataArray) -> dict[str, Any]:

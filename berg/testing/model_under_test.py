@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core import model_registry
-from berg.core.berg import BERG, _asked_for, _options_of
+from berg.core.berg import BERG, loading_options, constructor_options
 from berg.core.exceptions import InvalidParameterError, ModelCardError
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard, Parameter, StimulusInput
@@ -133,12 +133,12 @@ class ModelUnderTest:
         given = dict(self.parameters if parameters is None else parameters)
         chosen = dict(self.selection if selection is None else selection) or None
         options = {"device": given.pop("device", "cpu"), "selection": chosen, "berg_dir": self.berg.berg_dir}
-        return self.model_class(**_options_of(self.model_class, options), **given)
+        return self.model_class(**constructor_options(self.model_class, options), **given)
 
     def load(self, model: Any) -> Any:
         """Load a model that was made."""
         options = {"device": self.parameters["device"], "selection": self.selection, "berg_dir": self.berg.berg_dir}
-        model.load_model(**_asked_for(model.load_model, options, self.model_class))
+        model.load_model(**loading_options(model.load_model, options, self.model_class))
         return model
 
     def encode(self, model: Any = None, stimulus: Any = None, **options: Any) -> Responses:

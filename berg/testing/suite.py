@@ -90,7 +90,7 @@ def known_id(model: str | Path) -> str:
     if not path.is_file():
         raise MissingFileError(f"There is no card {path}. Give the file of a card, or a model id (berg list).")
     model_registry.get_available_models()
-    model_registry._register_card(path.resolve())
+    model_registry.register_card(path.resolve())
     return ModelCard.read(path).model_id
 
 

@@ -21,6 +21,7 @@ from berg.core.exceptions import (
     MissingFileError,
     UnsafeFileError,
 )
+from berg.models.encoding_model import SmallerBatchWarning
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 
 pytestmark = pytest.mark.xdist_group("published")
@@ -102,9 +103,9 @@ def test_a_missing_file_is_named_in_one_line_whatever_is_selected(own_berg_dir: 
 def no_network_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     from weakref import WeakValueDictionary
 
-    from berg.features import torchvision_network
+    from berg.features import pretrained_network
 
-    monkeypatch.setattr(torchvision_network, "_in_memory", WeakValueDictionary())
+    monkeypatch.setattr(pretrained_network, "_in_memory", WeakValueDictionary())
 
 
 @pytest.mark.parametrize("model_id", [FSAVERAGE, EEG])
@@ -460,12 +461,14 @@ class Full(torch.nn.Module):
 
 
 @pytest.mark.parametrize("readout", [Hungry(), Full()], ids=["CPU", "GPU"])
-def test_too_little_memory_is_answered_with_a_batch_size(readout: Any, berg_dir: Path) -> None:
+def test_too_little_memory_for_one_stimulus_is_an_error_of_ours(readout: Any, berg_dir: Path) -> None:
     model = load(berg_dir, FWRF)
     model.readout = readout
-    with pytest.raises(
-        MemoryError, match=r"cpu has too little memory for 6 stimuli at once\. Try batch_size=3"
-    ) as caught:
+    words = r"cpu has too little memory for 6 stimuli at once\. Going on with 3 at once; batch_size=3 \(--batch-size 3\)"
+    with (
+        pytest.raises(MemoryError, match=r"too little memory for 1 stimuli at once\. Select fewer units") as caught,
+        pytest.warns(SmallerBatchWarning, match=words),
+    ):
         BERG().encode(model, np.zeros((6, 3, 32, 32), np.uint8))
     assert isinstance(caught.value, DeviceMemoryError)
 

@@ -84,11 +84,11 @@ def break_after(monkeypatch: pytest.MonkeyPatch, n_batches: int, error: BaseExce
     """Let a run end with an error when so many batches are encoded."""
     encode_batch, done = stream._encode_batch, []
 
-    def breaking(*arguments: Any) -> None:
+    def breaking(*arguments: Any) -> int:
         if len(done) == n_batches:
             raise error
         done.append(1)
-        encode_batch(*arguments)
+        return encode_batch(*arguments)
 
     monkeypatch.setattr(stream, "_encode_batch", breaking)
 

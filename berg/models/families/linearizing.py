@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.model_card import CardPart, OutputArray
 from berg.core.selection import axis_length
-from berg.features.torchvision_network import expand, network_features, published_hash, weights_file, weights_url
+from berg.features.pretrained_network import expand, network_features, network_file
 from berg.models.encoding_model import EncodingModel
 from berg.readouts.linear import LinearReadout, Projection
 from berg.weights.needed import NetworkFile
@@ -38,7 +38,7 @@ Rows = Callable[[NDArray[np.intp]], NDArray[np.float32]]
 class Features(CardPart):
     """What the card says under ``features``."""
 
-    extractor: str  # torchvision/NAME
+    extractor: str  # PROVIDER/NETWORK, see berg.features.pretrained_network
     weights: str
     nodes: str | list[str]
     n_features: int  # of all nodes together
@@ -67,7 +67,7 @@ class Weights:
 
 
 class LinearizingModel(EncodingModel):
-    """A linear readout on the layers of a torchvision network."""
+    """A linear readout on the layers of a pretrained network."""
 
     batch_size = 32
 
@@ -76,7 +76,7 @@ class LinearizingModel(EncodingModel):
         stated = self.card.part("features", Features)
         precision = self.parameters.get("precision", "float32")
         network = network_features(
-            stated.extractor.removeprefix("torchvision/"),
+            stated.extractor,
             stated.weights,
             stated.nodes,
             self.parameters.get("transform", stated.transform),
@@ -95,10 +95,10 @@ class LinearizingModel(EncodingModel):
 
     @classmethod
     def network_files(cls) -> list[NetworkFile]:
-        """The weights of the torchvision network, where torchvision looks for them."""
+        """The weights of a torchvision network, where torchvision looks for them; other networks are installed."""
         stated = cls.card.part("features", Features)
-        url = weights_url(stated.extractor.removeprefix("torchvision/"), stated.weights)
-        return [NetworkFile(url, str(weights_file(url)), published_hash(url))]
+        found = network_file(stated.extractor, stated.weights)
+        return [] if found is None else [NetworkFile(*found)]
 
     @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

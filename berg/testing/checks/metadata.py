@@ -63,9 +63,11 @@ def coordinates_are_as_long_as_their_axes(model: ModelUnderTest) -> Faults:
     """Every coordinate in the metadata has one value for each place along its axis of the responses."""
     for index, (output, array) in enumerate(zip(model.card.outputs, model.responses, strict=False)):
         for name, (axis, values) in _coordinates(model, index).items():
-            length = array.shape[output.axes.index(axis)]
-            if len(values) != length:
-                yield f"'{name}' has {len(values)} values for {length} places of axis '{axis}' of '{output.name}'"
+            axes = (axis,) if isinstance(axis, str) else axis
+            length = tuple(array.shape[output.axes.index(one)] for one in axes)
+            if np.shape(values) != length:
+                found, wanted = (" x ".join(map(str, shape)) for shape in (np.shape(values), length))
+                yield f"'{name}' has {found} values for {wanted} places of axis '{', '.join(axes)}' of '{output.name}'"
     if not model.card.outputs:
         raise NotApplicable("the card has no 'outputs'")
 
@@ -111,12 +113,12 @@ def _without_weights(model: ModelUnderTest) -> Iterator[str | None]:
         yield bare
 
 
-def _coordinates(model: ModelUnderTest, index: int) -> dict[str, tuple[str, Any]]:
+def _coordinates(model: ModelUnderTest, index: int) -> dict[str, tuple[str | tuple[str, ...], Any]]:
     """The coordinates of one output: as the model labels them, or else as the card says where they are."""
     output = model.card.outputs[index]
     labels = model.metadata.get("responses")
     if isinstance(labels, Mapping) and output.name in labels:
-        found: dict[str, tuple[str, Any]] = labels[output.name]["coordinates"]
+        found: dict[str, tuple[str | tuple[str, ...], Any]] = labels[output.name]["coordinates"]
         return found
     try:
         return coordinates(model.card, output, Selections(model).units, model.metadata)

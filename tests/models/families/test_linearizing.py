@@ -22,7 +22,7 @@ from torchvision.transforms import functional
 from berg import BERG
 from berg.core.exceptions import CorruptedFileError
 from berg.core.selection import EmptySelectionWarning, IgnoredSelectionWarning
-from berg.features.torchvision_network import as_trained_transform, preset_transform
+from berg.features.pretrained_network import as_trained_transform, preset_transform
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 from berg.weights.store import StaleConversionWarning
 
