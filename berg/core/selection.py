@@ -23,6 +23,7 @@ Indices = NDArray[np.intp]
 Metadata = Mapping[str, Any]
 AxisKey = tuple[str, str]  # output, axis
 Coordinate = tuple[str | tuple[str, ...], NDArray[Any]]
+TIME = "time"  # the coordinate in seconds
 OPTIONAL = "?"  # at the end of a place that need not be there
 
 
@@ -280,8 +281,14 @@ def coordinates(
         for name, place in card.axes[axis].coordinates.items():
             values = _values_at(place, output.name, metadata, length)
             if values is not None:
-                found[name] = (axis, values[indices[output.name, axis]])
+                selected = values[indices[output.name, axis]]
+                found[name] = (axis, _to_microseconds(selected) if name == TIME else selected)
     return found | _of_several_axes(card, output, indices, metadata)
+
+
+def _to_microseconds(seconds: NDArray[Any]) -> NDArray[Any]:
+    """Seconds that are what they are called: slice(0.1, 0.2) would leave out 0.09999999999999998."""
+    return np.round(seconds.astype(np.float64), 6) if seconds.dtype.kind == "f" else seconds
 
 
 def _of_several_axes(

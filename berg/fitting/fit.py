@@ -10,6 +10,7 @@ import importlib
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +22,21 @@ import torch
 import xarray as xr
 
 from berg.core import model_registry, settings
-from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, ModelCardError, did_you_mean, listing
+from berg.core.exceptions import (
+    DatasetError,
+    DeviceMemoryError,
+    InvalidParameterError,
+    ModelCardError,
+    did_you_mean,
+    listing,
+)
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection
 from berg.fitting import fitted_files
 from berg.fitting.agreement import check_agreement
-from berg.fitting.dataset import EncodingDataset
+from berg.fitting.dataset import DatasetWarning, EncodingDataset
+from berg.fitting.dataset_check import check_dataset
 from berg.fitting.evaluate import evaluate_model, evaluate_responses
 from berg.fitting.job import FitJob, Fitted
 from berg.models.device import resolve_device
@@ -249,11 +258,20 @@ def _job(
 
 
 def _check(module: ModuleType, job: FitJob) -> None:
-    """Raise where card and data do not belong together; a family may look at them in its own way."""
+    """Raise where card and data do not belong together, or the data are damaged; warn of what is odd in them.
+
+    A family may look at card and data in its own way.
+    """
     if own := getattr(module, "check", None):
         own(job)
     else:
         check_agreement(job.card, job.dataset, getattr(module, "METADATA", ()))
+    faults = check_dataset(job.dataset, job.show_progress).faults
+    errors = [f"{fault.place}: {fault.text}" for fault in faults if fault.severity == "error"]
+    if errors:
+        raise DatasetError("\n".join([*errors, "See all with:  berg dataset check"]))
+    for fault in faults:
+        warnings.warn(f"{fault.place}: {fault.text}", DatasetWarning, stacklevel=4)
 
 
 def _fit_all(module: ModuleType, jobs: Sequence[FitJob], options: _Options) -> list[FitReport]:
@@ -345,10 +363,16 @@ def _resident() -> int:
 
 def peak_resident() -> int:
     """The most memory that this process has held so far, in bytes; on a GPU that of the GPU counts too."""
+    return _peak_on_cpu() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+
+
+def _peak_on_cpu() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the process that started this one held
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
     try:
         import resource
     except ImportError:  # Windows
-        own = int(getattr(psutil.Process().memory_info(), "peak_wset", _resident()))
-    else:
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return own + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", _resident()))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

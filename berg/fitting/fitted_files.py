@@ -139,7 +139,7 @@ def write_evidence(job: FitJob, fitted: Fitted, model: EncodingModel, accuracy: 
     files = of_job(job)
     write_accuracy(files.accuracy, accuracy)
     _write_metadata(files.metadata, metadata_of(job, fitted, accuracy))
-    _write_sample(files.sample, job, model)
+    _write_sample(files.sample, job, fitted, model)
     _write_card(files.card, job.card)
     fill_performance(files.card, accuracy)
     write_report(files.report, ModelCard.read(files.card), accuracy, facts=fitted.facts)
@@ -228,15 +228,20 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _write_sample(path: Path, job: FitJob, model: EncodingModel) -> None:
-    places = job.dataset.splits["test"][:N_SAMPLE]
-    if not len(places):
-        places = np.arange(min(N_SAMPLE, len(job.dataset.stimulus_names)))
-    stimuli = job.dataset.read_stimuli(places)
-    responses = model.generate_response(stimuli, show_progress=False)
+def _write_sample(path: Path, job: FitJob, fitted: Fitted, model: EncodingModel) -> None:
+    stimuli = _sample_stimuli(job) if fitted.sample_stimuli is None else fitted.sample_stimuli
+    rate = model.expected_input.sampling_rate
+    responses = model.generate_response(stimuli, show_progress=False, sampling_rate=rate)
     parameters = {name: value for name, value in job.parameters.items() if name != "selection"}
     arrays = responses if isinstance(responses, tuple) else (responses,)
     write_sample(Sample(path, stimuli, arrays, parameters, job.parameters.get("selection", {})))
+
+
+def _sample_stimuli(job: FitJob) -> NDArray[Any]:
+    places = job.dataset.splits["test"][:N_SAMPLE]
+    if not len(places):
+        places = np.arange(min(N_SAMPLE, len(job.dataset.stimulus_names)))
+    return job.dataset.read_stimuli(places)
 
 
 def _write_card(path: Path, card: ModelCard) -> None:

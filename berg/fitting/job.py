@@ -87,9 +87,12 @@ class Fitted:
         texts and short lists, by name.
     held_out
         By output; where None, the model is evaluated on the dataset's split ``test``.
+    sample_stimuli
+        Those of the sample, where the dataset's are not what the model takes.
     """
 
     tensors: Mapping[str, NDArray[Any]]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     held_out: Mapping[str, HeldOut] | None = None
+    sample_stimuli: NDArray[Any] | None = None

@@ -101,4 +101,10 @@ def _dataset(
         values = xr.DataArray(array, dims=label["axes"], coords=coordinates, attrs=attributes)
     except ValueError as error:
         raise InvalidParameterError(_NOT_THESE) from error
-    return index_regions(xr.Dataset({name: values}, attrs=dict(model)))
+    return index_regions(with_texts(xr.Dataset({name: values}, attrs=dict(model))))
+
+
+def with_texts(labels: xr.Dataset) -> xr.Dataset:
+    """The labels with texts of variable length: those of fixed length are no settled part of zarr."""
+    fixed = [str(name) for name in labels.variables if labels[name].dtype.kind == "U"]
+    return labels.assign_coords({name: labels[name].astype(object) for name in fixed})

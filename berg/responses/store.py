@@ -38,7 +38,7 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from berg.responses.labelled import Labelled
+from berg.responses.labelled import Labelled, with_texts
 from berg.responses.regions import index_regions
 
 Compression = Literal["none", "zstd", "lz4"]
@@ -288,7 +288,7 @@ def _datasets(labelled: Mapping[str, Labelled]) -> Iterator[tuple[str, xr.Datase
 def _write_labels(root: Path, place: str, dataset: xr.Dataset, block_size: int, compression: Compression) -> str:
     """Write labels and the frame of the responses; gives the name of the array."""
     ((name, array),) = dataset.data_vars.items()
-    labels = _with_texts(dataset.drop_vars(str(name)))
+    labels = with_texts(dataset.drop_vars(str(name)))
     n_stimuli = array.sizes["stimulus"]
     flags = {"flag_values": [MISSING, ENCODED, DAMAGED], "flag_meanings": "missing encoded damaged"}
     labels.coords[STATUS] = ("stimulus", np.zeros(n_stimuli, np.uint8), flags)
@@ -305,12 +305,6 @@ def _write_labels(root: Path, place: str, dataset: xr.Dataset, block_size: int, 
         attributes={str(key): _plain(value) for key, value in array.attrs.items()},
     )
     return str(name)
-
-
-def _with_texts(labels: xr.Dataset) -> xr.Dataset:
-    """The labels with texts of variable length; those of fixed length are no settled part of zarr."""
-    fixed = [str(name) for name in labels.variables if labels[name].dtype.kind == "U"]
-    return labels.assign_coords({name: labels[name].astype(object) for name in fixed})
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,8 @@ from docutils import nodes
 from berg.cli.app import app as command_line
 from berg.core import model_registry
 from berg.core.describe import to_markdown
-from berg.core.model_card import ModelCard
+from berg.core.model_card import CardPart, ModelCard
+from berg.fitting.dataset_card import DatasetCard
 
 DOCS = Path(__file__).parents[1]
 RECIPES = DOCS.parent / "recipes"
@@ -29,7 +30,8 @@ def write_pages(app) -> None:
         DOCS / "parts",
         {
             "table.inc": table(cards),
-            "card_keys.inc": card_keys(),
+            "card_keys.inc": card_keys(ModelCard, "A card"),
+            "dataset_keys.inc": card_keys(DatasetCard, "A dataset"),
             "commands.inc": generate_markdown_docs(command_line, generate_toc=False, no_root_title=True),
         },
     )
@@ -83,10 +85,10 @@ def recipe(name: str) -> str:
     return f"# How {name} was fitted\n\n{include}\n"
 
 
-def card_keys() -> str:
+def card_keys(card: type[CardPart], title: str) -> str:
     """What a card may say, part by part, from the schema that it is checked with."""
-    schema = ModelCard.model_json_schema()
-    parts = {"A card": schema, **schema["$defs"]}
+    schema = card.model_json_schema()
+    parts = {title: schema, **schema["$defs"]}
     return "\n\n".join(part_of_card(name, part) for name, part in parts.items()) + "\n"
 
 

@@ -1,6 +1,8 @@
 """berg encode --out NAME.zarr and berg estimate, and what berg.encode makes of them."""
 
+import av
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,6 +14,7 @@ from berg.core.exceptions import InvalidParameterError
 from berg.responses.store import open_responses
 
 V1, EEG = "fmri-szinte2024-prf_css", "eeg-things_eeg_2-vit_b_32"
+FSAVERAGE = "fmri-nsd_fsaverage-vit_b_32"
 FEW = {"min_held_out_r2": 0.6}
 PICTURES = np.random.default_rng(0).integers(0, 256, (7, 40, 40, 3), dtype=np.uint8)
 
@@ -73,11 +76,131 @@ def test_a_damaged_picture_is_fatal_or_skipped(folder, tmp_path, capsys):
     np.testing.assert_allclose(stored.responses[4], expected()[4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("tokens", [["--on-damaged", "skip"], ["--overwrite"]])
+@pytest.mark.parametrize("tokens", [["--on-damaged", "skip"], ["--overwrite"], ["--compression", "zstd"]])
 def test_what_a_file_cannot_do_is_refused(tokens, folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         encode("--images", folder, *tokens, out=tmp_path / "r.nc")
     assert "--out NAME.zarr" in capsys.readouterr().err
+
+
+def test_a_damaged_picture_is_skipped_also_with_a_size(folder, tmp_path):
+    (folder / "0.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"1 of 7 stimuli could not be read.*0\.png"):
+        encode("--images", folder, "--size", "20", "--on-damaged", "skip", out=tmp_path / "s.zarr")
+    assert open_responses(tmp_path / "s.zarr").status.values.tolist() == [2, 1, 1, 1, 1, 1, 1]
+
+
+def test_the_frames_of_a_video_go_into_a_store_with_their_times(tmp_path, capsys):
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 40, 40, "bgr0"
+        for picture in PICTURES:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    encode("--video", tmp_path / "clip.mkv", "--places", "1:6", out=tmp_path / "r.zarr")
+    stored = open_responses(tmp_path / "r.zarr")
+    np.testing.assert_allclose(stored.responses, expected(PICTURES[1:6]), rtol=1e-5)
+    np.testing.assert_allclose(stored.stimulus, np.arange(1, 6) / 25)
+    assert "to 5 frames: " in capsys.readouterr().out
+
+
+def test_another_run_into_the_same_store_is_told_the_flag(folder, tmp_path, capsys):
+    encode("--images", folder, "--size", "20", out=tmp_path / "r.zarr")
+    with pytest.raises(SystemExit):
+        encode("--images", folder, "--size", "20", "--fit", "squash", out=tmp_path / "r.zarr")
+    assert "overwrite=True (--overwrite) to begin anew" in capsys.readouterr().err
+    encode("--images", folder, "--size", "20", "--fit", "squash", "--overwrite", out=tmp_path / "r.zarr")
+
+
+def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(brick, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("berg.cli.encode.LONG_RUN", 5)
+    monkeypatch.setattr("berg.models.stream.MAX_BLOCK_STIMULI", 2)
+    out = tmp_path / "r.zarr"
+    encode("--array", brick, "--batch-size", "1", "--compression", "zstd", out=out)
+    told = capsys.readouterr().out.splitlines()
+    assert "stimuli/s" in told[0]
+    assert "on disk" in told[0]
+    assert len(told) == 2
+    for place in (1, 2, 3):  # as a run leaves it that was ended after its first block
+        (out / "status" / "c" / str(place)).unlink()
+    encode("--array", brick, "--compression", "zstd", out=out)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("5 stimuli are left: ")
+    assert "stimuli/s" in told[0]
+    assert (open_responses(out).status == 1).all()
+
+
+def planted(monkeypatch):
+    """Encoding is an error."""
+    monkeypatch.setattr("berg.models.encoding_model._encode_batch", lambda *_: pytest.fail("it was encoded"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("r.nii.gz", r"do not fit into NIfTI (.nii.gz): it needs the axes (stimulus, voxel)"),
+        ("r.func.gii", "do not fit into GIFTI"),
+        ("r-epo.fif", "do not fit into MNE"),
+    ],
+)
+def test_a_format_that_cannot_hold_the_responses_is_refused_before_encoding(
+    name, words, brick, tmp_path, capsys, monkeypatch
+):
+    planted(monkeypatch)
+    with pytest.raises(SystemExit):
+        encode("--array", brick, out=tmp_path / name)
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Use one of .nc, .npz" in error
+
+
+@pytest.mark.xdist_group("published")
+@pytest.mark.usefixtures("torch_home")
+def test_times_with_gaps_are_refused_before_encoding(berg_dir, brick, tmp_path, capsys, monkeypatch):
+    planted(monkeypatch)
+    tokens = ["--subject", "1", "--selection", "timepoints=1,3,9", "--berg-dir", str(berg_dir), "--array", str(brick)]
+    with pytest.raises(SystemExit):
+        main(["encode", EEG, *tokens, "--device", "cpu", "--out", str(tmp_path / "r-epo.fif")])
+    assert "The time points have gaps" in capsys.readouterr().err
+
+
+@pytest.mark.xdist_group("published")
+@pytest.mark.usefixtures("torch_home")
+def test_both_gifti_files_are_named(berg_dir, brick, tmp_path, capsys):
+    tokens = ["--subject", "1", "--selection", "lh_vertices=5,3", "--selection", "rh_vertices=9", "--berg-dir"]
+    tokens += [str(berg_dir), "--array", str(brick), "--places", "0:1", "--device", "cpu"]
+    with pytest.raises(SystemExit):
+        main(["encode", FSAVERAGE, *tokens, "--out", str(tmp_path / "r.nii.gz")])
+    assert "Use one of .nc, .npz, .csv, .mat, .func.gii, .dscalar.nii" in capsys.readouterr().err
+    tokens[4] = "rh_vertices=[9]"
+    main(["encode", FSAVERAGE, *tokens, "--out", str(tmp_path / "r.func.gii")])
+    names = [str(tmp_path / f"r_hemi-{side}.func.gii") for side in "LR"]
+    assert capsys.readouterr().out.strip().endswith(": " + ", ".join(names))
+    for name, vertices in zip(names, ([3, 5], [9]), strict=True):
+        values = nibabel.load(name).agg_data()
+        assert np.flatnonzero(~np.isnan(values)).tolist() == vertices
+
+
+@pytest.mark.xdist_group("published")
+@pytest.mark.usefixtures("torch_home")
+def test_several_models_go_into_one_store_each_with_its_selection(berg_dir, brick, tmp_path, capsys):
+    tokens = ["--subject", "1", "--selection", "roi=V1v", "--selection", "time=0.1,0.2", "--selection", "channels=Oz"]
+    tokens += ["--berg-dir", str(berg_dir), "--device", "cpu", "--array", str(brick), "--places", "0:2"]
+    both = f"{FSAVERAGE},{EEG}"
+    with pytest.raises(SystemExit):
+        main(["encode", both, *tokens, "--out", str(tmp_path / "r.nc")])
+    assert "can hold one model. Give --out NAME.zarr for 2 of them" in capsys.readouterr().err
+    main(["encode", both, *tokens, "--out", str(tmp_path / "r.zarr")])
+    stored = open_responses(tmp_path / "r.zarr")
+    (eeg,) = [node for name, node in stored.children.items() if "eeg" in name]
+    (fmri,) = [node for name, node in stored.children.items() if "fmri" in name]
+    assert dict(eeg.sizes) == {"stimulus": 2, "repetition": 4, "channel": 1, "time": 21}
+    pictures = PICTURES[:2].transpose(0, 3, 1, 2)
+    lh, _ = BERG(berg_dir).encode(FSAVERAGE, pictures, subject=1, selection={"roi": "V1v"}, device="cpu")
+    np.testing.assert_allclose(fmri["lh/lh"], lh, rtol=1e-4, atol=1e-5)
+    with pytest.raises(SystemExit):
+        main(["encode", both, *tokens, "--selection", "rois=V1v", "--out", str(tmp_path / "s.zarr")])
+    assert "'rois' is not a selection key. Did you mean 'roi'?" in capsys.readouterr().err
 
 
 @pytest.mark.xdist_group("published")

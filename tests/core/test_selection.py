@@ -108,6 +108,12 @@ def test_without_a_selection_every_axis_is_whole(card):
         ({"timepoints": [0, 1, 0, 0, 1]}, TIME, [1, 4]),
         ({"timepoints": np.array([True, False, False, False, False])}, TIME, [0]),
         ({"timepoints": np.array([0.0, 1.0, 1.0, 0.0, 0.0])}, TIME, [1, 2]),
+        ({"timepoints": [4, 1]}, TIME, [4, 1]),
+        ({"timepoints": np.array([1, 4], np.uint8)}, TIME, [1, 4]),
+        ({"timepoints": [0, 1]}, TIME, [0, 1]),
+        ({"timepoints": [1]}, TIME, [1]),
+        ({"timepoints": [4, 3, 2, 1, 0]}, TIME, [4, 3, 2, 1, 0]),
+        ({"after": [np.float32(0.1), 0.2]}, TIME, [2, 3]),
         ({"lobe": "parietal"}, CHANNEL, [3]),
         ({"lobe": ["parietal", "occipital"]}, CHANNEL, [3, 0, 1, 2]),
         ({"roi": "V1"}, VERTEX, [4, 1]),
@@ -180,6 +186,7 @@ def test_the_selection_of_the_user_is_not_changed(card):
     "selection",
     [
         {"timepoints": [0, 0, 0, 0, 0]},
+        {"timepoints": []},
         {"after": [5, 6]},
         {"roi": "none"},
         {"min_r": 0.95},
@@ -220,7 +227,7 @@ def test_a_selection_of_nothing_warns_and_gives_no_column(card, selection):
         ({"label": np.array(["V1", "V4"])}, "selection 'label' is 'V4'"),
         ({"timepoints": [0, 5]}, "'timepoints' names 5; its places are the whole numbers from 0 to 4. Or give a 0/1"),
         ({"timepoints": [-1, 0]}, "'timepoints' names -1; its places are"),
-        ({"timepoints": [0, 1, 1]}, "'timepoints' has 3 whole numbers, some of them twice.* or a 0/1 vector of length 5"),
+        ({"timepoints": [0, 1, 1]}, "'timepoints' has 3 whole numbers, some of them twice.* 0/1 vector of length 5"),
         ({"timepoints": [0, 1, 2, 0, 0]}, "'timepoints' has 5 whole numbers, some of them twice"),
         ({"timepoints": [True, False]}, r"'timepoints' must be a 0/1 vector of length 5, got shape \(2,\)"),
         ({"timepoints": [1.0]}, r"'timepoints' must be a 0/1 vector of length 5, got shape \(1,\)"),
@@ -291,6 +298,61 @@ def test_a_coordinate_of_another_length_is_called_corrupted(card):
     indices = resolve_selection(card, {}, metadata)
     with pytest.raises(CorruptedFileError, match=r"metadata at 'eeg.lobe' have 1 values for 4 units"):
         coordinates(card, card.outputs[0], indices, metadata)
+
+
+def test_times_in_float32_reach_to_the_bounds(card):
+    metadata = with_metadata("eeg.times", np.array([-0.1, 0, 0.1, 0.2, 0.3], np.float32))
+    assert float(metadata["eeg"]["times"][3]) > 0.2
+    assert resolved(card, metadata, after=[-0.1, 0.2])[TIME] == [0, 1, 2, 3]
+
+
+def more_coordinates(**places):
+    """The card with further coordinates of the vertices, and of channels and times."""
+    vertex = ", ".join(f'{name}: "{place}"' for name, place in places.items())
+    text = CARD.replace(
+        'coordinates: {vertex: "{output}.vertex"}', f'coordinates: {{vertex: "{{output}}.vertex", {vertex}}}'
+    )
+    text = text.replace("unit: microvolt}", 'unit: microvolt, coordinates: {snr: "eeg.snr?"}}')
+    return ModelCard.parse(text, "eeg-made_up-linear.yaml")
+
+
+def test_what_need_not_be_in_the_metadata_is_a_coordinate_only_where_it_is():
+    card = more_coordinates(r="source.r?", missing="source.nothing.at_all?", short="eeg.lobe?")
+    indices = resolve_selection(card, {}, METADATA)
+    found = coordinates(card, card.outputs[1], indices, METADATA)
+    assert sorted(found) == ["r", "vertex"]
+    np.testing.assert_array_equal(found["r"][1], METADATA["source"]["r"])
+    with pytest.raises(CorruptedFileError, match=r"have no 'source.nothing' \(missing: 'nothing'\)"):
+        coordinates(more_coordinates(missing="source.nothing"), card.outputs[1], indices, METADATA)
+
+
+def test_regions_label_each_unit_with_all_that_it_is_in():
+    card = more_coordinates(roi="{output}.rois?")
+    indices = resolve_selection(card, {"roi": ["V1", "V2"]}, METADATA)
+    axis, labels = coordinates(card, card.outputs[1], indices, METADATA)["roi"]
+    assert (axis, labels.tolist()) == ("vertex", ["V1", "V1;V2", "V2"])  # vertices 4, 1 and 2
+
+
+@pytest.mark.parametrize("rois", [{"V1": [9]}, {"V1": [0.5]}, {"V1": "all"}, [1, 2]])
+def test_regions_that_are_none_make_no_label(rois):
+    metadata = with_metadata("source.rois", rois)
+    optional, needed = more_coordinates(roi="{output}.rois?"), more_coordinates(roi="{output}.rois")
+    indices = resolve_selection(optional, {}, metadata)
+    assert "roi" not in coordinates(optional, optional.outputs[1], indices, metadata)
+    with pytest.raises(CorruptedFileError):
+        coordinates(needed, needed.outputs[1], indices, metadata)
+
+
+def test_a_coordinate_of_two_axes_is_cut_out_along_both():
+    card, snr = more_coordinates(r="source.r?"), np.arange(20.0).reshape(4, 5)
+    metadata = with_metadata("eeg.snr", snr)
+    indices = resolve_selection(card, {"channels": ["Pz", "Oz"], "timepoints": [4, 1]}, metadata)
+    axes, values = coordinates(card, card.outputs[0], indices, metadata)["snr"]
+    assert axes == ("channel", "time")
+    np.testing.assert_array_equal(values, [[19, 16], [4, 1]])
+    transposed = with_metadata("eeg.snr", snr.T)
+    assert "snr" not in coordinates(card, card.outputs[0], indices, transposed)
+    assert "snr" not in coordinates(card, card.outputs[0], indices, METADATA)
 
 
 def test_a_place_that_the_metadata_do_not_have_is_named():

@@ -633,17 +633,18 @@ def test_a_fit_that_needs_more_memory_than_it_may_use_is_refused(tmp_path: Path)
 
 def test_a_fit_keeps_to_the_memory_that_was_stated(tmp_path: Path) -> None:
     program = """
-        import resource, sys
+        import sys
         from pathlib import Path
         import numpy as np, psutil
         from test_fit_fwrf import dataset, fwrf, job_of
+        from berg.fitting.fit import peak_resident
         pictures = np.load(sys.argv[1], mmap_mode="r")
         own = dataset(pictures, np.random.default_rng(0).standard_normal((len(pictures), 40)))
         fit = {"width": 4, "batch_size": 200, "epochs": 1}
         job = job_of(Path(sys.argv[2]), fit, own)
         before = psutil.Process().memory_info().rss
         fwrf.fit(job)
-        print(fwrf.peak_bytes(job), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        print(fwrf.peak_bytes(job), peak_resident() - before)
     """
     np.save(tmp_path / "pictures.npy", few_pictures()[np.arange(300) % 48])
     done = run(program, tmp_path / "pictures.npy", tmp_path)

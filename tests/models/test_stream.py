@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -11,14 +12,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import h5py
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 from PIL import Image
+from published import layouts
 
-from berg import BERG
+from berg import BERG, load_video
 from berg.core.exceptions import (
     DeviceMemoryError,
     InvalidParameterError,
@@ -28,12 +31,14 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
+from berg.features.images import ResizedPictures
 from berg.models import room, stream
 from berg.models.estimate import estimate
 from berg.models.stream import DamagedStimulusWarning, encode_to_store
 from berg.responses.labelled import label_responses
 from berg.responses.lock import locked
 from berg.responses.store import IncompleteStoreWarning, open_responses
+from berg.weights import manifest
 
 MODEL_ID = "fmri-szinte2024-prf_css"
 FEW = {"min_held_out_r2": 0.7}
@@ -407,6 +412,113 @@ def test_rows_of_an_array_with_values_that_are_none_are_damaged_too(tmp_path):
     good = [0, 1, 3, 4, 5]
     np.testing.assert_array_equal(values[good], expected[good])
     assert np.isnan(values[2]).all()
+
+
+@pytest.mark.parametrize("damaged", [[0], [0, 1, 5], [17]], ids=str)
+def test_damaged_pictures_are_left_out_also_where_all_are_brought_to_a_size(damaged, model, tmp_path):
+    files = files_of(tmp_path / "pictures", pictures(18, 40))
+    expected = BERG().encode(model, ResizedPictures(files, 24), batch_size=4)
+    for place in damaged:
+        files[place].write_bytes(files[place].read_bytes()[:60])
+    resized = ResizedPictures(tmp_path / "pictures", 24)
+    with pytest.raises(StimulusError, match=rf"'picture {damaged[0]}.png' .*on_damaged=\"skip\""):
+        encode_to_store(model, ResizedPictures(files, 24), tmp_path / "r.zarr", batch_size=4)
+    with pytest.warns(DamagedStimulusWarning, match=f"{len(damaged)} of 18 stimuli.*picture {damaged[0]}.png"):
+        found = encode_to_store(
+            model, ResizedPictures(files, 24), tmp_path / "r.zarr", batch_size=4, on_damaged="skip"
+        ).load()
+    assert found.stimulus.values.tolist() == [file.name for file in files]
+    assert sorted(found.stimulus.values.tolist()) == resized.names
+    good = np.setdiff1d(np.arange(18), damaged)
+    assert np.flatnonzero(found.status == 2).tolist() == damaged
+    np.testing.assert_array_equal(found["responses"].values[good], expected[good])
+
+
+def test_pictures_cut_in_another_way_are_other_stimuli(model, tmp_path):
+    files = files_of(tmp_path / "pictures", pictures(5, 40))
+    encode_to_store(model, ResizedPictures(files, 24), tmp_path / "r.zarr")
+    with pytest.raises(StoreMismatchError, match=r"stimuli.read_as: size 24, center_crop there, size 24, squash here"):
+        encode_to_store(model, ResizedPictures(files, 24, "squash"), tmp_path / "r.zarr")
+
+
+def write_clip(path: Path, n_frames: int = 30) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "bgr0"
+        for image in pictures(n_frames).transpose(0, 2, 3, 1):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_the_frames_of_a_video_are_labelled_with_their_times(model, tmp_path):
+    video = load_video(write_clip(tmp_path / "clip.mkv"))
+    expected = BERG().encode(model, pictures(30))
+    found = encode_to_store(model, video, tmp_path / "r.zarr")
+    np.testing.assert_array_equal(found["responses"], expected)
+    np.testing.assert_allclose(found.stimulus, np.arange(30) / 10)
+    np.testing.assert_array_equal(found["responses"].sel(stimulus=slice(0.95, 2.05)), expected[10:21])
+    labelled = BERG().encode(model, video, labelled=True)
+    np.testing.assert_array_equal(labelled["responses"].sel(stimulus=0.5, method="nearest"), expected[5])
+
+
+def test_a_video_goes_on_where_it_was_and_another_one_is_refused(model, tmp_path, small_blocks, monkeypatch):
+    clip = write_clip(tmp_path / "clip.mkv")
+    with monkeypatch.context() as patch:
+        break_after(patch, 5, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            encode_to_store(model, load_video(clip), tmp_path / "r.zarr", batch_size=4)
+    encode_to_store(model, load_video(clip), tmp_path / "r.zarr")
+    encode_to_store(model, load_video(clip), tmp_path / "whole.zarr", batch_size=4)
+    assert content(tmp_path / "r.zarr") == content(tmp_path / "whole.zarr")
+    with pytest.raises(StoreMismatchError, match="stimuli.read_as: frames 0 to 29.* there, frames 0 to 19.* here"):
+        encode_to_store(model, load_video(clip, places=slice(0, 20)), tmp_path / "r.zarr")
+    write_clip(clip)
+    with pytest.raises(StoreMismatchError, match="stimuli.content"):
+        encode_to_store(model, load_video(clip), tmp_path / "r.zarr")
+
+
+def test_a_damaged_frame_is_left_out_by_its_time(model, tmp_path):
+    video = load_video(write_clip(tmp_path / "clip.mkv"))
+    frame = video._reader.frame
+
+    def damaged(place: int) -> Any:
+        if place == 12:
+            raise StimulusError("Frame 12 cannot be decoded.")
+        return frame(place)
+
+    video._reader.frame = damaged  # type: ignore[method-assign]
+    with pytest.raises(
+        StimulusError, match=r"Stimulus '1.2' \(number 12 of 30.*on_damaged=\"skip\" \(--on-damaged skip\)"
+    ):
+        encode_to_store(model, video, tmp_path / "r.zarr")
+    with pytest.warns(DamagedStimulusWarning, match=r"1 of 30 stimuli could not be read.*: 1\.2\."):
+        found = encode_to_store(model, video, tmp_path / "r.zarr", on_damaged="skip")
+    assert np.flatnonzero(found.status == 2).tolist() == [12]
+
+
+def test_the_sha256_of_the_weights_is_told(model, berg_dir, tmp_path):
+    told = encode_to_store(model, pictures(2), tmp_path / "r.zarr").attrs["weights_sha256"]
+    (path,) = model.weights_paths(None, model.file_values)
+    assert told == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}"
+    assert BERG().encode(model, pictures(2), labelled=True).attrs["weights_sha256"] == told
+    fwrf = BERG(berg_dir).get_encoding_model("fmri-nsd-fwrf", "cpu", {"roi": ["V1", "lateral"]}, subject=1)
+    lines = BERG().encode(fwrf, pictures(2), labelled=True).attrs["weights_sha256"].splitlines()
+    names = ["weights_sub-01_roi-V1.pt", *(f"weights_sub-01_roi-lateral_split-{part}.pt" for part in (1, 2))]
+    assert [line.split("  ")[1] for line in lines] == names
+
+
+def test_the_sha256_that_the_manifest_has_is_not_computed_again(own_berg_dir, monkeypatch):
+    folder = layouts.model_folder(own_berg_dir, layouts.FWRF)
+    path = folder / "encoding_models_weights" / "weights_sub-01_roi-V2.pt"
+    recorded = manifest.Entry(
+        path.relative_to(folder).as_posix(), path.stat().st_size, "ab" * 32, "", "2999-01-01T00:00:00Z"
+    )
+    manifest.write_manifest(folder / manifest.NAME, [recorded])
+    fwrf = BERG(own_berg_dir).get_encoding_model(layouts.FWRF, "cpu", {"roi": "V2"}, subject=1)
+    monkeypatch.setattr(manifest, "hash_file", lambda path: pytest.fail("it was read"))
+    labelled = BERG().encode(fwrf, pictures(1), labelled=True)
+    assert labelled.attrs["weights_sha256"] == f"{'ab' * 32}  {path.name}"
 
 
 def test_stimuli_that_are_all_damaged_make_no_shape(model, tmp_path):

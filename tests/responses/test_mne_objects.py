@@ -99,7 +99,8 @@ def test_time_points_with_gaps_are_refused(places, encoded):
     found = encoded(EEG, selection={"timepoints": points(*places)})
     for convert in (to_mne_evoked, to_mne_epochs):
         with pytest.raises(
-            InvalidParameterError, match=r"have gaps: .* every 0.005 s .*ones side by side.*\.nc or \.csv"
+            InvalidParameterError,
+            match=r"have gaps: .* every 0.005 s .*without gaps \(time=\[0.1, 0.2\]\).*\.nc or \.csv",
         ):
             convert(*found)
 

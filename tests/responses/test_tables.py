@@ -17,7 +17,9 @@ NAMES = ["a.png", "b.png"]
 def test_a_long_table_has_a_row_for_every_stimulus_and_voxel(encoded):
     responses, metadata = encoded(FWRF, selection={"roi": ["V2", "V1"]})
     table = to_dataframe(responses, metadata, NAMES)
-    assert list(table) == ["stimulus", "voxel", "ncsnr", "roi", "i", "j", "k", "response"]
+    assert list(table) == [
+        *("stimulus", "voxel", "ncsnr", "r2", "noise_ceiling", "explained_variance", "roi", "i", "j", "k", "response")
+    ]
     assert table["response"].tolist() == responses.ravel().tolist()
     assert table["stimulus"].tolist() == ["a.png"] * 26 + ["b.png"] * 26
     assert table["roi"].tolist() == (["V2"] * 5 + ["V1"] * 21) * 2
@@ -48,7 +50,8 @@ def test_a_table_of_two_hemispheres_says_which(encoded):
 def test_a_wide_table_has_a_row_for_every_unit_and_a_column_for_every_stimulus(encoded):
     responses, metadata = encoded(EEG, selection={"channels": ["Pz", "Oz"]})
     table = to_dataframe(responses, metadata, NAMES, layout="wide")
-    assert list(table) == ["repetition", "channel", "time", "a.png", "b.png"]
+    known = ["ncsnr", "noise_ceiling", "correlation"]
+    assert list(table) == ["repetition", "channel", "time", *known, "a.png", "b.png"]
     assert len(table) == 4 * 2 * 140
     row = table[(table["repetition"] == 3) & (table["channel"] == "Oz")].iloc[139]
     assert row["time"] == pytest.approx(0.595)

@@ -1,0 +1,168 @@
+"""``berg dataset``"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from berg.cli.encode_options import subjects
+
+if TYPE_CHECKING:
+    from berg.fitting.dataset_check import DatasetSummary, OutputSummary
+
+dataset = App(
+    name="dataset",
+    help="Look at recordings before a model is fitted to them, or bring them into shape.",
+    help_format="plaintext",
+    version_flags=[],
+)
+STYLES = {"error": "bold red", "warning": "yellow"}
+
+
+@dataset.command
+def check(folder: Path, *, subject: str | None = None) -> None:
+    """Print what is in a dataset, and what is wrong with it; exit code 1 where a model should not be fitted to it.
+
+    All responses are read, and all stimuli.
+
+    Parameters
+    ----------
+    folder
+        That of dataset.yaml.
+    subject
+        The subject; also several: 1,3 or 1-8. All of them, where not given.
+    """
+    from berg.fitting.dataset import EncodingDataset
+    from berg.fitting.dataset_card import NAME, DatasetCard
+    from berg.fitting.dataset_check import check_dataset
+
+    path = folder / NAME
+    known = DatasetCard.read(path).subjects if path.is_file() else []
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    wrong = False
+    for own in subjects(subject) or known or [None]:
+        summary = check_dataset(EncodingDataset.open(folder, own))
+        _print(summary, console)
+        wrong |= any(fault.severity == "error" for fault in summary.faults)
+    if wrong:
+        sys.exit(1)
+
+
+def _print(summary: DatasetSummary, console: Console) -> None:
+    data = summary.dataset
+    console.print(Text(data.name + ("" if data.subject is None else f", subject {data.subject}"), style="bold"))
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, text in _facts(summary):
+        facts.add_row(name, Text(text))
+    console.print(facts)
+    console.print(_outputs(summary))
+    for fault in summary.faults:
+        console.print(Text(f"{fault.severity}: ", STYLES[fault.severity]).append(f"{fault.place}: {fault.text}", ""))
+    if not summary.faults:
+        console.print(Text("Nothing is wrong.", style="green"))
+    console.print()
+
+
+def _facts(summary: DatasetSummary) -> list[tuple[str, str]]:
+    data, counts = summary.dataset, summary.n_presentations
+    shown = counts[counts > 0]
+    often = f"{shown.min()}" if shown.min() == shown.max() else f"{shown.min()} to {shown.max()}"
+    facts = [
+        ("stimuli", f"{len(data.stimulus_names):,}; {_kind(data)}"),
+        ("presentations", f"{len(data.presentations):,}, {often} of each stimulus that was shown ({len(shown):,})"),
+        ("splits", ", ".join(f"{name} {len(own):,}" for name, own in data.splits.items())),
+    ]
+    if data.sampling_interval_s is not None:
+        what = "frames of one sequence" if data.is_sequence else "samples of a response"
+        facts.append(("sampling", f"{data.sampling_interval_s:g} s between {what}"))
+    return facts
+
+
+def _kind(data: Any) -> str:
+    shape = getattr(data.stimuli, "shape", None)
+    if shape is not None:
+        return f"each {data.stimuli.dtype} of shape {tuple(shape[1:])}"
+    return f"files, from {data.stimulus_names[0]} to {data.stimulus_names[-1]}"
+
+
+def _outputs(summary: DatasetSummary) -> Table:
+    table = Table("output", "units", "unit", "missing", "constant", "range", "labels", box=None, padding=(0, 2, 0, 0))
+    for name, own in summary.outputs.items():
+        data = summary.dataset.outputs[name]
+        axes = " x ".join(f"{length:,} {axis}" for axis, length in zip(data.axes, data.shape, strict=True))
+        missing = own.n_missing / max(1, own.n_rows * data.n_units)
+        labels = ", ".join(data.coordinates)
+        table.add_row(
+            name, axes, data.unit or "?", f"{missing:.1%}", f"{own.constant.sum():,}", _range(own), labels or "none"
+        )
+    return table
+
+
+def _range(own: OutputSummary) -> str:
+    measured = ~own.absent
+    if not measured.any():
+        return "none"
+    return f"{own.smallest[measured].min():.4g} to {own.largest[measured].max():.4g}"
+
+
+@dataset.command(name="from-published")
+def from_published(
+    folder: Path,
+    *,
+    stimuli: str,
+    metadata: str,
+    responses: Annotated[list[str], Parameter(negative="")],
+    subject: str,
+    order: str,
+    unit: str = "z-scored beta",
+    axes: str | None = None,
+    first: int = 0,
+) -> None:
+    """Write the dataset.yaml of recordings that a published model was fitted to; the recordings stay where they are.
+
+    Splits and labels come from the model's metadata, read without running code.
+
+    Parameters
+    ----------
+    folder
+        Where dataset.yaml goes, and the lists it needs.
+    stimuli
+        The array of all pictures, such as nsd_stimuli.hdf5::imgBrick.
+    metadata
+        Of the model, such as metadata_subject-{subject:02d}.npy.
+    responses
+        OUTPUT=FILE::KEY, such as lh=betas_subject-{subject:02d}.h5::lh; once for each output.
+    subject
+        Subjects: 1,3 or 1-8.
+    order
+        Of the rows of the responses. splits: those of the training, validation and test pictures, as the metadata
+        list them. ascending: by the number of the picture. FILE: a list of the pictures' numbers, one per row.
+    unit
+        Of the responses.
+    axes
+        Of the responses: stimulus,vertex or presentation,channel,time. Without it, rows and units.
+    first
+        The number of the first picture of the array.
+    """
+    from berg.fitting.published_datasets import write_published_dataset
+
+    path = write_published_dataset(
+        folder, stimuli=stimuli, metadata=metadata, responses=dict(_pair(text) for text in responses),
+        subjects=subjects(subject), order=order, unit=unit, axes=axes.split(",") if axes else None, first=first,
+    )  # fmt: skip
+    print(f"{path}\nLook at it with:  berg dataset check {folder}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from berg.core.exceptions import InvalidParameterError
+
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise InvalidParameterError(f"--responses takes OUTPUT=FILE::KEY, such as lh=betas.h5::lh; got '{text}'.")
+    return name, path

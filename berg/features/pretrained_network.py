@@ -1,0 +1,236 @@
+"""Layers of a pretrained network as features.
+
+The card names a network as ``PROVIDER/NETWORK``: ``torchvision/vit_b_32``,
+``efficientnet_lite_pytorch/efficientnet-lite0``.
+Models that ask for the same network, nodes, transform, precision and device share one in memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import functional
+
+from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
+from berg.features.fused_layers import with_fused_layers
+
+Transform = Callable[[Tensor], Tensor]
+
+PROVIDERS = {
+    "torchvision": "berg.features.torchvision_network",
+    "efficientnet_lite_pytorch": "berg.features.efficientnet_network",
+}
+"""Modules with `read_network` and `network_file`, by the first half of an extractor's name."""
+
+
+class Preset(Protocol):
+    """What pictures must be like for a network, as torchvision states it for its weights."""
+
+    @property
+    def resize_size(self) -> Sequence[int]: ...
+    @property
+    def crop_size(self) -> Sequence[int]: ...
+    @property
+    def interpolation(self) -> Any: ...
+    @property
+    def antialias(self) -> bool: ...
+    @property
+    def mean(self) -> Sequence[float]: ...
+    @property
+    def std(self) -> Sequence[float]: ...
+
+
+class NetworkFeatures(nn.Module):
+    """Pictures with values in [0, 255] -> a list of layers, each of shape (batch, n_features), in node order."""
+
+    def __init__(self, network: nn.Module, nodes: Sequence[str], transform: Transform, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = with_fused_layers(network.to(dtype), nodes)
+        self.transform = transform
+        self.dtype = dtype
+        self._layers: dict[str, Tensor] = {}
+        self.nodes = list(nodes)
+        modules = dict(self.network.named_modules())
+        for node in self.nodes:
+            if node not in modules:
+                raise InvalidParameterError(f"The network has no module '{node}'.{did_you_mean(node, modules)}")
+            modules[node].register_forward_hook(self._keep(node))
+
+    def _keep(self, node: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise InvalidParameterError(
+                    f"The module '{node}' puts out {type(output).__name__}, not one tensor. Name another node, such as "
+                    "the one that it is part of."
+                )
+            self._layers[node] = output.flatten(1)
+
+        return hook
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        try:
+            self.network(self.transform(pictures).to(self.dtype))
+            return [self._layers[node] for node in self.nodes]
+        finally:
+            self._layers.clear()
+
+
+_in_memory: WeakValueDictionary[tuple[object, ...], NetworkFeatures] = WeakValueDictionary()
+
+
+def network_features(
+    extractor: str, weights: str, nodes: str | list[str], transform: str, precision: str, device: torch.device
+) -> NetworkFeatures:
+    """The layers of a pretrained network, shared between models that ask for the same.
+
+    Parameters
+    ----------
+    extractor, weights
+        A network and its weights: ``torchvision/NAME`` as torchvision calls them, such as ``torchvision/vit_b_32``
+        and ``IMAGENET1K_V1``; or ``efficientnet_lite_pytorch/efficientnet-lite0``, see
+        `berg.features.efficientnet_network`.
+    nodes
+        Names of modules whose outputs are the features; ``layer_{0..11}`` stands for twelve names.
+    transform
+        ``preset`` or ``as_trained``; see `preset_transform` and `as_trained_transform`.
+    precision
+        ``float32``, ``bfloat16`` or ``float16``: the type of the network's weights and activations.
+
+    Raises
+    ------
+    InvalidParameterError, MissingFileError, MissingExtraError
+        As `read_pretrained`.
+    """
+    listed = [node for item in ([nodes] if isinstance(nodes, str) else nodes) for node in expand(item)]
+    key = (extractor, weights, tuple(listed), transform, precision, str(device))
+    features = _in_memory.get(key)
+    if features is None:
+        network, preset = read_pretrained(extractor, weights)
+        made = TRANSFORMS[transform](preset)
+        features = NetworkFeatures(network, listed, made, getattr(torch, precision))
+        features = features.to(device).eval().requires_grad_(False)
+        _in_memory[key] = features
+    return features
+
+
+def read_pretrained(extractor: str, weights: str) -> tuple[nn.Module, Preset]:
+    """A network with its pretrained weights, and what its pictures must be like.
+
+    Parameters
+    ----------
+    extractor
+        Such as ``torchvision/vit_b_32``.
+    weights
+        Such as ``IMAGENET1K_V1``.
+
+    Raises
+    ------
+    InvalidParameterError
+        For a network or weights that do not exist.
+    MissingFileError
+        Where the weights are not on this machine; nothing is downloaded here.
+    MissingExtraError
+        Where the package that the network comes with is not installed.
+    """
+    provider, name = _provider(extractor)
+    found: tuple[nn.Module, Preset] = provider.read_network(name, weights)
+    return found
+
+
+def network_file(extractor: str, weights: str) -> tuple[str, str, str] | None:
+    """Url, place on this machine and first digits of the sha256 of a network's weights.
+
+    None for those that come with a package that is installed, and need no download.
+    """
+    provider, name = _provider(extractor)
+    found: tuple[str, str, str] | None = provider.network_file(name, weights)
+    return found
+
+
+def _provider(extractor: str) -> tuple[Any, str]:
+    """The module that knows a network, and the network's name there."""
+    provider, _, name = extractor.partition("/")
+    if provider not in PROVIDERS or not name:
+        raise InvalidParameterError(
+            f"features.extractor is '{extractor}'; write PROVIDER/NETWORK.{did_you_mean(provider, PROVIDERS)} "
+            f"Providers: {listing(PROVIDERS)}. For example torchvision/vit_b_32"
+        )
+    return importlib.import_module(PROVIDERS[provider]), name
+
+
+def expand(pattern: str) -> list[str]:
+    """The names that a pattern stands for.
+
+    >>> expand("layer_{0..2}.out")
+    ['layer_0.out', 'layer_1.out', 'layer_2.out']
+    """
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if found is None:
+        return [pattern]
+    numbers = range(int(found[1]), int(found[2]) + 1)
+    return [pattern[: found.start()] + str(number) + pattern[found.end() :] for number in numbers]
+
+
+def preset_transform(preset: Preset) -> Transform:
+    """The network's own transform, as torchvision computes it: resize, centre crop, scale, normalise.
+
+    It resizes uint8 pictures and rounds there, as users of the weights do (and keeps what bicubic
+    interpolation overshoots within 0 to 255). Pictures in floating point
+    stay differentiable and are not rounded.
+    """
+
+    def transform(pictures: Tensor) -> Tensor:
+        as_float = pictures if pictures.is_floating_point() else pictures.float()
+        resized = functional.resize(
+            as_float, list(preset.resize_size), preset.interpolation, antialias=preset.antialias
+        )
+        cropped = functional.center_crop(resized, list(preset.crop_size))
+        return _normalised(cropped if pictures.is_floating_point() else cropped.round().clamp(0, 255), preset)
+
+    return transform
+
+
+def _normalised(pictures: Tensor, preset: Preset) -> Tensor:
+    """Pictures with values in [0, 255], brought to the mean and standard deviation that the network was trained on."""
+    mean, std = (pictures.new_tensor(values).view(3, 1, 1) * 255 for values in (preset.mean, preset.std))
+    return (pictures - mean).div_(std)
+
+
+def as_trained_transform(preset: Preset) -> Transform:
+    """What the published training scripts did: centre square, PIL's bicubic resize to the network's input size.
+
+    Pictures in floating point go through PyTorch's bicubic, antialiased resize, which is differentiable
+    and differs from PIL's by its rounding.
+    """
+    size = preset.crop_size[0]
+
+    def transform(pictures: Tensor) -> Tensor:
+        square = functional.center_crop(pictures, [min(pictures.shape[-2:])] * 2)
+        if square.is_floating_point():
+            bicubic = functional.InterpolationMode.BICUBIC
+            resized = functional.resize(square, [size, size], bicubic, antialias=True).clamp(0, 255)
+        else:
+            by_pil = np.stack([_resize_by_pil(picture, size) for picture in square.cpu().numpy()])
+            resized = torch.from_numpy(by_pil).to(pictures.device).float()
+        return _normalised(resized, preset)
+
+    return transform
+
+
+def _resize_by_pil(picture: np.ndarray, size: int) -> np.ndarray:
+    resized = Image.fromarray(picture.transpose(1, 2, 0)).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
+TRANSFORMS: dict[str, Callable[[Preset], Transform]] = {
+    "preset": preset_transform,
+    "as_trained": as_trained_transform,
+}

@@ -1,0 +1,270 @@
+"""A dataset's folder, opened as its dataset.yaml says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from berg.core.exceptions import DatasetError, InvalidParameterError, MissingFileError, did_you_mean, listing
+from berg.fitting import stimulus_set
+from berg.fitting.dataset import Coordinates, EncodingDataset, OutputData, assembled, order_of_rows
+from berg.fitting.dataset_card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
+from berg.fitting.label_files import per_unit, read_labels
+from berg.fitting.response_arrays import ScaledRows, StackedRows
+from berg.fitting.response_files import ResponseFile, open_responses
+from berg.fitting.splits import SPLITS, Indices, stimulus_indices
+from berg.fitting.volume_files import VOLUMES, open_volumes
+
+_MICROVOLTS = {"µv", "μv", "uv", "microvolt", "microvolts"}
+
+
+def open_folder(folder: Path, subject: Any = None) -> EncodingDataset:
+    """See `EncodingDataset.open`."""
+    path = folder if folder.is_file() else folder / NAME
+    if not path.is_file():
+        raise MissingFileError(f"There is no {path}. A dataset has one, which says what lies where (docs/datasets.md).")
+    card = DatasetCard.read(path)
+    return _Folder(path.parent, card, _subject(card, subject)).dataset()
+
+
+def _subject(card: DatasetCard, subject: Any) -> Any:
+    """The subject, in the type in which the card writes it.
+
+    Raises
+    ------
+    InvalidParameterError
+        Where there is no such subject, or several to choose from.
+    """
+    if not card.subjects:
+        return subject
+    if subject is None and len(card.subjects) == 1:
+        return card.subjects[0]
+    by_text = {str(own): own for own in card.subjects}
+    if subject is None or str(subject) not in by_text:
+        given = f"no subject {subject!r}" if subject is not None else "several subjects; say which"
+        raise InvalidParameterError(
+            f"{card.path} has {given}.{did_you_mean(subject, by_text)} Its subjects: {listing(by_text, 30)}."
+        )
+    return by_text[str(subject)]
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+    card: DatasetCard
+    subject: Any
+
+    def dataset(self) -> EncodingDataset:
+        stimuli, names = self._stimuli(self.card.stimuli)
+        order = self._indices(self.card.presentations, names, "presentations")
+        outputs = {name: self._output(name, own, order, len(names)) for name, own in self.card.responses.items()}
+        groups = self._labels(self.card.splits.groups, "splits", "groups")
+        with self._at("splits"):
+            return assembled(
+                stimuli=stimuli, names=names, outputs=outputs, splits=self._splits(names), groups=groups,
+                fractions=self.card.splits.model_dump(include={"test_fraction", "validation_fraction", "seed"}),
+                sampling_interval_s=self._interval(outputs), sampling_rate=self.card.stimuli.sampling_rate,
+                subject=self.subject, name=self.card.name or self.path.resolve().name,
+            )  # fmt: skip
+
+    @contextmanager
+    def _at(self, *keys: str) -> Iterator[None]:
+        """Errors say file, line and key."""
+        try:
+            yield
+        except DatasetError as error:
+            place = self.card.place(*keys)
+            if str(error).startswith(str(self.card.path)):
+                raise
+            raise DatasetError(f"{place}: {'.'.join(keys)}: {error}") from error
+
+    def _filled(self, text: str) -> str:
+        """A path or key with the subject in its place."""
+        if "{" not in text:
+            return text
+        try:
+            return text.format(subject=self.subject)
+        except (KeyError, IndexError, ValueError) as error:
+            raise DatasetError(
+                f"'{text}' with subject {self.subject!r}: {error}. Write {{subject}}, or {{subject:02d}} for numbers."
+            ) from error
+
+    def _path(self, text: str) -> Path:
+        if "{subject" in text and self.subject is None:
+            raise InvalidParameterError(f"{self.card.path} is of several subjects ({text}); say which subject.")
+        return self.path / Path(self._filled(text)).expanduser()
+
+    def _labels(self, given: Values | None, *keys: str) -> Any:
+        """A list, in place or in its file."""
+        if given is None:
+            return None
+        with self._at(*keys):
+            if given.values is not None:
+                return given.values if isinstance(given.values, dict) else np.asarray(given.values)
+            if given.path is None:
+                raise DatasetError("needs a path, or a list of values.")
+            return read_labels(self._path(given.path), given.key and self._filled(given.key))
+
+    def _indices(self, given: Values | None, names: Sequence[str], *keys: str) -> Indices | None:
+        labels = self._labels(given, *keys)
+        if labels is None or given is None:
+            return None
+        with self._at(*keys):
+            return stimulus_indices(_list(labels), names, given.first, "it")
+
+    # Stimuli and splits
+
+    def _stimuli(self, own: StimuliCard) -> tuple[Any, list[str]]:
+        with self._at("stimuli"):
+            stimuli = self._opened(own)
+            names = self._labels(own.names, "stimuli", "names")
+            return stimuli, stimulus_set.names_of(stimuli, None if names is None else _list(names))
+
+    def _opened(self, own: StimuliCard) -> Any:
+        place = self.path if own.path is None else self._path(own.path)
+        if own.files is not None:
+            files = [place / str(name) for name in _list(self._labels(own.files, "stimuli", "files"))]
+            missing = [file for file in dict.fromkeys(files) if not file.is_file()]
+            if missing:
+                raise DatasetError(f"{len(missing):,} of {len(files):,} files are missing: {listing(missing, 5)}.")
+            return files
+        if own.path is None:
+            raise DatasetError("needs a path (a folder or an array), or a list of files.")
+        if not place.exists():
+            raise MissingFileError(f"{self.card.place('stimuli', 'path')}: there is no {place}.")
+        if place.is_dir() and not _is_zarr(place):
+            return stimulus_set.files_of(place)
+        return stimulus_set.open_stimulus_array(place, own.key and self._filled(own.key), own.places)
+
+    def _splits(self, names: list[str]) -> dict[str, Indices] | None:
+        own = self.card.splits
+        if own.column is not None:
+            return self._splits_of_column(_list(self._labels(own.column, "splits", "column")), names)
+        given = {name: getattr(own, name) for name in SPLITS}
+        if not any(given.values()):
+            return None
+        indices = {name: self._indices(values, names, "splits", name) for name, values in given.items() if values}
+        found = {name: own for name, own in indices.items() if own is not None}
+        if "train" not in found:  # all others
+            taken = np.concatenate(list(found.values()))
+            found["train"] = np.setdiff1d(np.arange(len(names)), taken)
+        return found
+
+    def _splits_of_column(self, labels: NDArray[Any], names: list[str]) -> dict[str, Indices]:
+        if len(labels) != len(names):
+            raise DatasetError(f"column has {len(labels):,} places for {len(names):,} stimuli.")
+        wrong = set(map(str, labels)) - {*SPLITS, "", "none"}
+        if wrong:
+            raise DatasetError(f"column holds {listing(sorted(wrong))}. Allowed: {listing(SPLITS)}, or nothing.")
+        return {name: np.flatnonzero(labels == name) for name in SPLITS}
+
+    # Responses
+
+    def _output(self, name: str, own: ResponsesCard, order: Indices | None, n_stimuli: int) -> OutputData:
+        with self._at("responses", name):
+            mask = self._labels(own.mask, "responses", name, "mask")
+            found = self._responses(own, mask)
+            self._check_space(own, found)
+            unit = self._unit(own, found)
+            rows = found.rows if own.scale == 1 else ScaledRows(found.rows, own.scale)
+            axes = (*((found.row_axis,) if found.n_repetitions == 1 else ("stimulus", "repetition")),)
+            lengths = (found.rows.n_rows // found.n_repetitions, found.n_repetitions)
+            rows_are = order_of_rows(order, axes, lengths, n_stimuli)
+            coordinates = found.coordinates | self._coordinates(name, own, found, mask)
+            return OutputData(rows, found.axes, unit, rows_are, coordinates, found.attributes)
+
+    def _responses(self, own: ResponsesCard, mask: Any) -> ResponseFile:
+        texts = [text.partition("::") for text in own.path]
+        files = [(file, key or own.key) for text, _, key in texts for file in self._matching(text)]
+        parts = [
+            open_responses(file, key and self._filled(key), own.axes, None if mask is None else _list(mask))
+            for file, key in files
+        ]
+        first = parts[0]
+        for (file, _), part in zip(files, parts, strict=True):
+            if part.rows.shape != first.rows.shape:
+                raise DatasetError(f"{file} has units of shape {part.rows.shape}; {files[0][0]} {first.rows.shape}.")
+        return first if len(parts) == 1 else replace(first, rows=StackedRows(tuple(part.rows for part in parts)))
+
+    def _check_space(self, own: ResponsesCard, found: ResponseFile) -> None:
+        """A mask of the same shape may still be of another space."""
+        affine = found.attributes.get("fmri_affine")
+        if affine is None or own.mask is None or own.mask.path is None or not own.mask.path.endswith(VOLUMES):
+            return
+        with open_volumes(self._path(own.mask.path)) as mask:
+            if not np.allclose(mask.affine, affine, atol=1e-3):
+                raise DatasetError(f"mask {own.mask.path} and responses have other affines. Resample the mask to them.")
+
+    def _matching(self, text: str) -> list[Path]:
+        place = self._path(text)
+        if "*" not in text:
+            return [place]
+        found = sorted(place.parent.glob(place.name))
+        if not found:
+            raise MissingFileError(f"There is no file {place}.")
+        return found
+
+    def _unit(self, own: ResponsesCard, found: ResponseFile) -> str:
+        if found.unit == "V" and own.scale == 1 and (own.unit or "").lower() in _MICROVOLTS:
+            raise DatasetError(f"unit is {own.unit}, and MNE's files hold volts. Write  scale: 1e6  or  unit: V")
+        return own.unit or found.unit or ""
+
+    def _interval(self, outputs: dict[str, OutputData]) -> float | None:
+        known = (data.attributes.get("sampling_interval_s") for data in outputs.values())
+        return self.card.sampling_interval_s or next(filter(None, known), None)
+
+    def _coordinates(self, name: str, own: ResponsesCard, found: ResponseFile, mask: Any) -> Coordinates:
+        lengths = dict(zip(found.axes, found.rows.shape, strict=True))
+        coordinates = {}
+        for label, given in own.coordinates.items():
+            keys = ("responses", name, "coordinates", label)
+            with self._at(*keys):
+                labels = self._labels(given, *keys)
+                axis = _axis_of(label, given, lengths, labels)
+                coordinates[label] = (axis, _along(labels, lengths[axis], mask, given.first, label))
+        return coordinates
+
+
+def _list(labels: Any) -> NDArray[Any]:
+    if isinstance(labels, dict):
+        raise DatasetError(f"must be a list, and is a map of {listing(labels, 5)}.")
+    return np.asarray(labels)
+
+
+def _is_zarr(place: Path) -> bool:
+    return any((place / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def _axis_of(label: str, given: Coordinate, lengths: dict[str, int], labels: Any) -> str:
+    """The axis that is named, has this name, is the only one, or the only one so long."""
+    if given.axis is not None:
+        if given.axis not in lengths:
+            raise DatasetError(f"there is no axis '{given.axis}'. Axes of the units: {listing(lengths)}.")
+        return given.axis
+    if label in lengths:
+        return label
+    fitting = [axis for axis, length in lengths.items() if not isinstance(labels, dict) and len(labels) == length]
+    candidates = list(lengths) if len(lengths) == 1 else fitting
+    if len(candidates) != 1:
+        raise DatasetError(f"is along which axis? Write  axis: NAME  ({listing(lengths)}).")
+    return candidates[0]
+
+
+def _along(labels: Any, length: int, mask: Any, first: int, name: str) -> NDArray[Any]:
+    """Labels along an axis; of all units where there is a mask, those that it keeps."""
+    kept = None if mask is None else np.flatnonzero(np.nan_to_num(np.asarray(mask)))
+    n_all = length if kept is None or len(kept) != length else np.size(mask)
+    found = np.asarray(per_unit(labels, n_all, first)).ravel()
+    if len(found) not in (length, n_all):
+        raise DatasetError(f"has {len(found):,} labels; the axis has {length:,} places.")
+    if kept is not None and len(found) != length:
+        found = found[kept]
+    if name == "roi" and found.dtype.kind in "iuf":  # numbers of an atlas, 0 for none
+        return np.array(["" if not value or np.isnan(value) else str(int(value)) for value in found])
+    return found

@@ -1,0 +1,505 @@
+"""Fit linear readouts on the layers of a pretrained network.
+
+    pictures -> network -> layers -> standardize -> PCA -> regression of the responses
+
+The card's ``readout.steps`` are the recipe:
+
+    [standardize, pca: 250, linear]                           ordinary least squares, as published
+    [standardize, pca: 250, ridge]                            a penalty per unit, by cross-validation
+    [standardize, ridge: {alphas: [1, 10, 100], folds: 5}]    on all features, by way of all their components
+    [standardize, pca: 50, banded: {bands: {early: [layer1, layer2], late: [layer3, layer4]}, iterations: 100}]
+                                                              a penalty per unit and feature space, by himalaya;
+                                                              pca: so many of each; without bands, each node is one
+
+Scaler and components become the model's ``matrix``, regressions its ``coefficient``. Where there are fewer units than
+components, the product of the two becomes the matrix, which is smaller.
+
+An interrupted fit goes on: features in the cache, sums of products, components, and units block by block in ``work``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pydantic
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
+from berg.core.model_card import CardPart, ModelCard, OutputArray
+from berg.core.progress import progress_bar
+from berg.core.stimulus import as_expected, check_stimulus
+from berg.features.stimuli import release_pages
+from berg.features.pretrained_network import NetworkFeatures, expand, network_features
+from berg.fitting import components, feature_cache
+from berg.fitting.agreement import REPETITION, check_agreement
+from berg.fitting.components import BLOCK, Components, principal_components
+from berg.fitting.feature_cache import (
+    CachedFeatures,
+    FeatureKey,
+    cached_features,
+    fingerprint_of_code,
+    fingerprint_of_network,
+)
+from berg.fitting.job import FitJob, Fitted
+from berg.fitting.linear_solvers import (
+    N_TARGETS_BATCH,
+    RELATIVE_ALPHAS,
+    Solver,
+    banded_ridge_cv_solver,
+    least_squares_solver,
+    ridge_cv_solver,
+    split_folds,
+)
+from berg.fitting.regression_files import RegressionFiles
+from berg.models.families.linearizing import Features
+from berg.weights.durable_file import replacing
+
+Floats = NDArray[np.floating[Any]]
+
+UNITS = 8192
+"""Units that are read and solved together, where memory allows."""
+
+
+class RidgeStep(CardPart):
+    """What stands under ``ridge``."""
+
+    alphas: list[float] | None = Field(None, min_length=1, description="penalties to choose from")
+    folds: int = Field(5, ge=2)
+
+
+class BandedStep(RidgeStep):
+    """What stands under ``banded``."""
+
+    bands: dict[str, list[str]] | None = Field(None, description="feature spaces: names of nodes that stand together")
+    iterations: int = Field(100, ge=1, description="how many relations of the bands are tried")
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps of a card: how many components, and which regression (None: least squares)."""
+
+    n_components: int | None
+    regression: RidgeStep | None
+
+    @property
+    def is_banded(self) -> bool:
+        """Whether feature spaces have penalties of their own."""
+        return isinstance(self.regression, BandedStep)
+
+
+def read_recipe(card: ModelCard) -> Recipe:
+    """The steps under ``readout`` of a card.
+
+    Raises
+    ------
+    ModelCardError
+        For steps that do not exist, or in an order that cannot be fitted.
+    """
+    steps = [_named(card, step) for step in (card.readout or {}).get("steps", [])]
+    names = [name for name, _ in steps]
+    settings = dict(steps)
+    if names not in [["standardize", *pca, last] for pca in ([], ["pca"]) for last in ("linear", "ridge", "banded")]:
+        raise _card_error(
+            card,
+            f"are {names}; they can be  [standardize, pca: 250, linear]  with or without the PCA, and with ridge or "
+            "banded in the place of linear",
+        )
+    n_components = settings.get("pca")
+    if "pca" in settings and (not isinstance(n_components, int) or isinstance(n_components, bool) or n_components < 1):
+        raise _card_error(card, f"have pca: {n_components}; it takes the number of components, such as  pca: 250")
+    return Recipe(n_components, _regression(card, names[-1], settings[names[-1]] or {}))
+
+
+def _named(card: ModelCard, step: Any) -> tuple[str, Any]:
+    """The name of a step and what stands under it."""
+    if isinstance(step, str):
+        return step, None
+    if isinstance(step, dict) and len(step) == 1:
+        return next(iter(step.items()))
+    raise _card_error(card, f"have {step!r}; a step is a name, or one name with its settings, such as  pca: 250")
+
+
+def _regression(card: ModelCard, name: str, settings: Any) -> RidgeStep | None:
+    if name == "linear":
+        return None
+    try:
+        return (RidgeStep if name == "ridge" else BandedStep).model_validate(settings)
+    except pydantic.ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        allowed = listing((RidgeStep if name == "ridge" else BandedStep).model_fields)
+        raise _card_error(card, f"have {name} with {faults} (it may have {allowed})") from error
+
+
+def _card_error(card: ModelCard, words: str) -> ModelCardError:
+    return ModelCardError(f"{card.path}: readout.steps {words}.")
+
+
+def check(job: FitJob) -> None:
+    """Raise where the card cannot be fitted, or the card and the data do not belong together."""
+    recipe = read_recipe(job.card)
+    check_agreement(job.card, job.dataset)
+    n_train = len(job.dataset.splits["train"])
+    if recipe.n_components is not None and recipe.n_components >= n_train:
+        raise InvalidParameterError(
+            f"The card asks for {recipe.n_components:,} components, of {n_train:,} training stimuli. Write  "
+            f"pca: {n_train - 1}  or less, or give more stimuli."
+        )
+    _bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)})
+    for output in job.card.outputs:
+        if REPETITION in output.axes and (found := _n_repeats(job)) != (stated := job.card.axes[REPETITION].length):
+            raise DatasetError(
+                f"Training stimuli were shown up to {found} times; the card has {stated} repetitions, each with a "
+                f"regression of its own. Write  length: {found}  under its axis '{REPETITION}', or take that axis out "
+                "to fit the mean."
+            )
+    _check_n_features(job)
+
+
+def _check_n_features(job: FitJob) -> None:
+    stated = job.card.part("features", Features).n_features
+    with torch.no_grad():
+        layers = _network(job)(torch.from_numpy(_stimuli(job, np.arange(1))).to(job.device))
+    if (found := sum(layer.shape[1] for layer in layers)) != stated:
+        raise ModelCardError(
+            f"{job.card.path}: features.n_features is {stated:,}; the nodes have {found:,} together. Write  "
+            f"n_features: {found}"
+        )
+
+
+def fit(job: FitJob) -> Fitted:
+    """The scaler, the components and the regressions of one subject's model.
+
+    Raises
+    ------
+    ModelCardError, InvalidParameterError, DatasetError
+        Where the card cannot be fitted, or does not go with the data.
+    StorageError
+        Where there is no room for the features in the cache.
+    """
+    check(job)
+    recipe, plan = read_recipe(job.card), _kept_plan(job)
+    features = _features(job)
+    identity = f"{features.digest} {recipe} {plan}"
+    bands = _bands(job.card, recipe, features.columns)
+    decomposed = [_decomposed(job, plan, recipe, features, columns, identity) for columns in bands.values()]
+    basis = _Basis(decomposed, list(bands.values()))
+    solve, solved = _solver(job, recipe, basis), {}
+    for output in job.card.outputs:
+        solved[output.name] = files = _files(job, basis, output)
+        read = _mean if REPETITION not in output.axes else _repeats
+        files.fill(partial(read, job, output.name), solve, plan.units, identity, job.show_progress)
+    tensors = _tensors(job, plan, features, basis, solved)
+    return Fitted(tensors, facts=_facts(recipe, list(bands), basis, solved))
+
+
+def peak_bytes(job: FitJob) -> int:
+    """Bytes that `fit` needs at its peak, beyond what the process holds before; blocks are as large as memory allows.
+
+    Raises
+    ------
+    ModelCardError
+        Where the card states another number of features than its network has.
+    """
+    return _peak_bytes(job, _plan(job))
+
+
+# Features
+
+
+def _network(job: FitJob) -> NetworkFeatures:
+    """The network as the model will have it."""
+    stated = job.card.part("features", Features)
+    return network_features(
+        stated.extractor,
+        stated.weights,
+        stated.nodes,
+        _transform(job),
+        _precision(job),
+        job.device,
+    )
+
+
+def _transform(job: FitJob) -> str:
+    return str(job.parameters.get("transform", job.card.part("features", Features).transform))
+
+
+def _precision(job: FitJob) -> str:
+    return str(job.parameters.get("precision", "float32"))
+
+
+def _nodes(card: ModelCard) -> list[str]:
+    nodes = card.part("features", Features).nodes
+    return [node for item in ([nodes] if isinstance(nodes, str) else nodes) for node in expand(item)]
+
+
+def _stimuli(job: FitJob, places: NDArray[np.intp]) -> NDArray[Any]:
+    """Some of the training stimuli, as the network takes them."""
+    found = job.dataset.read_stimuli(job.dataset.splits["train"][places])
+    return found if job.card.input is None else as_expected(check_stimulus(found, job.card.input), job.card.input)
+
+
+def _features(job: FitJob) -> CachedFeatures:
+    network, train = _network(job), job.dataset.splits["train"]
+    key = FeatureKey(
+        stimuli=job.dataset.fingerprint_of_stimuli(train),
+        extractor=job.card.part("features", Features).extractor,
+        network=fingerprint_of_network(network),
+        transform=_transform(job),
+        nodes=tuple(network.nodes),
+        precision=_precision(job),
+        code=fingerprint_of_code(network),
+    )
+    read, show = partial(_stimuli, job), job.show_progress
+    return cached_features(network, key, read, len(train), job.cache, device=job.device, show_progress=show)
+
+
+def _bands(card: ModelCard, recipe: Recipe, columns: Mapping[str, slice]) -> dict[str, slice]:
+    """The columns of each feature space; of one, where all have the same penalty."""
+    nodes = list(columns)
+    if not recipe.is_banded:
+        return {"all": slice(0, columns[nodes[-1]].stop)}
+    stated = recipe.regression.bands or {node: [node] for node in nodes}  # type: ignore[union-attr]
+    members = {name: [node for item in items for node in expand(item)] for name, items in stated.items()}
+    if [node for own in members.values() for node in own] != nodes:
+        raise _card_error(
+            card,
+            f"have bands of the nodes {listing(node for own in members.values() for node in own)}; every node of "
+            f"features.nodes must be in one band, in their order: {listing(nodes)}",
+        )
+    return {name: slice(columns[own[0]].start, columns[own[-1]].stop) for name, own in members.items()}
+
+
+# Components
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """The components of each feature space, one space after another."""
+
+    parts: list[Components]
+    columns: list[slice]
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Shape (n_stimuli, n_components of all)."""
+        return np.hstack([part.scores for part in self.parts])
+
+    @property
+    def rows(self) -> list[slice]:
+        """The components of each space among all."""
+        ends = list(accumulate(part.scores.shape[1] for part in self.parts))
+        return [slice(end - part.scores.shape[1], end) for end, part in zip(ends, self.parts, strict=True)]
+
+    @property
+    def n_components(self) -> int:
+        """Of all spaces."""
+        return sum(part.scores.shape[1] for part in self.parts)
+
+
+def _decomposed(
+    job: FitJob, plan: _Plan, recipe: Recipe, features: CachedFeatures, columns: slice, identity: str
+) -> Components:
+    path = job.work / f"components_{columns.start}.safetensors"
+    if path.is_file() and Components.identity_of(path) == identity:
+        return Components.read(path)
+    n_features = columns.stop - columns.start
+    with progress_bar("components", n_features, "features", job.show_progress) as advance:
+        found = principal_components(
+            features.array,
+            recipe.n_components,
+            columns=columns,
+            block=plan.columns,
+            device=job.device,
+            checkpoint=job.work / f"sums_{columns.start}.npz",
+            identity=identity,
+            advance=advance,
+        )
+    found.write(path, identity)
+    return found
+
+
+# Regressions
+
+
+def _solver(job: FitJob, recipe: Recipe, basis: _Basis) -> Solver:
+    step = recipe.regression
+    if step is None:
+        return least_squares_solver(basis.scores)
+    seed = None if job.dataset.is_sequence else 0
+    folds = split_folds(len(basis.scores), step.folds, seed)
+    if isinstance(step, BandedStep):
+        search: dict[str, Any] = {"n_iterations": step.iterations, "seed": step.seed, "device": job.device}
+        return banded_ridge_cv_solver(basis.scores, basis.rows, step.alphas, folds, **search)
+    return ridge_cv_solver(basis.scores, step.alphas, folds, device=job.device)
+
+
+def _files(job: FitJob, basis: _Basis, output: OutputArray) -> RegressionFiles:
+    n_repeats = _n_repeats(job) if REPETITION in output.axes else 1
+    n_units = job.dataset.outputs[output.name].n_units
+    return RegressionFiles(job.work, output.name, n_repeats, n_units, basis.n_components, len(basis.parts))
+
+
+def _mean(job: FitJob, output: str, units: slice) -> NDArray[np.float32]:
+    return job.dataset.outputs[output].mean(job.dataset.splits["train"], units)[None]
+
+
+def _repeats(job: FitJob, output: str, units: slice) -> NDArray[np.float32]:
+    return job.dataset.outputs[output].repeats(job.dataset.splits["train"], units)
+
+
+def _n_repeats(job: FitJob) -> int:
+    counts = np.bincount(job.dataset.presentations, minlength=len(job.dataset.stimulus_names))
+    return int(counts[job.dataset.splits["train"]].max())
+
+
+# The model
+
+
+def _tensors(
+    job: FitJob, plan: _Plan, features: CachedFeatures, basis: _Basis, solved: Mapping[str, RegressionFiles]
+) -> dict[str, NDArray[Any]]:
+    """The model's tensors; the large ones are memory maps."""
+    coefficients: dict[str, Any] = {name: files.read().coefficients for name, files in solved.items()}
+    merged = None
+    if (n_rows := sum(map(len, coefficients.values()))) < basis.n_components:
+        merged = np.concatenate(list(coefficients.values()))
+        ends = list(accumulate(map(len, coefficients.values())))
+        unit = np.eye(n_rows, dtype=np.float32)
+        coefficients = {
+            name: unit[end - len(own) : end] for (name, own), end in zip(coefficients.items(), ends, strict=True)
+        }
+    mean = np.concatenate([part.mean for part in basis.parts])
+    matrix, offset = _matrix(job, plan, features, basis, merged)
+    tensors: dict[str, NDArray[Any]] = {"centre": mean.astype(np.float32), "matrix": matrix, "offset": offset}
+    tensors["n_pcas"] = np.array([1])
+    for name, files in solved.items():
+        tensors[f"{name}.coefficient"] = coefficients[name]
+        tensors[f"{name}.intercept"] = np.array(files.read().intercepts)
+    return tensors
+
+
+def _matrix(
+    job: FitJob, plan: _Plan, features: CachedFeatures, basis: _Basis, merged: Floats | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Components over scales, multiplied by coefficients where given, and what the rounding of the mean shifts."""
+    n_rows, n_features = basis.n_components if merged is None else len(merged), basis.columns[-1].stop
+    matrix = np.lib.format.open_memmap(job.work / "matrix.npy", "w+", np.float32, (n_rows, n_features))
+    offset = np.zeros(n_rows)
+    with progress_bar("matrix", n_features, "features", job.show_progress) as advance:
+        for part, rows, columns in zip(basis.parts, basis.rows, basis.columns, strict=True):
+            written = slice(0, n_rows) if merged is not None else rows
+            rounding = part.mean.astype(np.float32) - part.mean
+            blocks = part.blocks(features.array, columns.start, block=plan.columns, device=job.device)
+            for block, values in blocks:
+                folded = (values if merged is None else merged[:, rows] @ values) / part.scale[block]
+                offset[written] += folded @ rounding[block]
+                matrix[written, columns.start + block.start : columns.start + block.stop] = folded
+                release_pages(matrix)
+                advance(block.stop - block.start)
+    return matrix, offset.astype(np.float32)
+
+
+def _facts(
+    recipe: Recipe, bands: Sequence[str], basis: _Basis, solved: Mapping[str, RegressionFiles]
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "n_training_stimuli": len(basis.scores),
+        "n_features": basis.columns[-1].stop,
+        "n_components": basis.n_components,
+        "explained_variance": [round(part.explained, 4) for part in basis.parts],
+    }
+    if recipe.is_banded:
+        facts["bands"] = list(bands)
+    for name, files in solved.items():
+        found = files.read()
+        facts[f"{name}_units_not_fitted"] = int((~found.coefficients.any(axis=1)).sum())
+        if recipe.regression is not None:
+            facts[f"{name}_median_penalty"] = np.nanmedian(found.alphas, axis=0).tolist()
+            facts[f"{name}_median_r2_over_folds"] = float(np.nanmedian(found.scores))
+    return facts
+
+
+# Memory
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Columns and units that are in memory at a time. Kept in the work folder: another plan changes the last bits."""
+
+    columns: int
+    units: int
+
+
+def _kept_plan(job: FitJob) -> _Plan:
+    plan = _plan(job)
+    with replacing(job.work / "plan.json") as file:
+        file.write(json.dumps(asdict(plan)).encode())
+    return plan
+
+
+def _plan(job: FitJob) -> _Plan:
+    """That of the interrupted fit; else the largest that fits into memory, or the smallest."""
+    kept = job.work / "plan.json"
+    if kept.is_file():
+        return _Plan(**json.loads(kept.read_text("utf-8")))
+    halves = [2**power for power in range(6)]
+    plans = [_Plan(BLOCK // half, UNITS // half) for half in halves]
+    return next((plan for plan in plans if _peak_bytes(job, plan) <= job.memory), plans[-1])
+
+
+def _peak_bytes(job: FitJob, plan: _Plan) -> int:
+    recipe, stated = read_recipe(job.card), job.card.part("features", Features)
+    n_stimuli, n_features = len(job.dataset.splits["train"]), stated.n_features
+    n_bands = len(_bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)}))
+    n_each = min(n_stimuli - 1, n_features, recipe.n_components or n_stimuli)
+    n_components = n_bands * n_each
+    held = 8 * n_bands * (2 * n_each * n_stimuli + 2 * n_features)  # of all bands: scores and basis, mean and scale
+    of_components = components.peak_bytes(n_stimuli, n_features, recipe.n_components, plan.columns)
+    of_matrix = 4 * n_components * (n_stimuli + 4 * plan.columns) + 24 * n_stimuli * plan.columns
+    of_units = 8 * n_components * n_stimuli + _units_bytes(job, plan, recipe, n_stimuli, n_components)
+    return max(
+        _network_bytes(job, n_features),
+        held + max(of_components, of_units, of_matrix),
+        3 * _model_bytes(job, n_components, n_features),  # mapped, as bytes to be written, and read again
+    )
+
+
+def _units_bytes(job: FitJob, plan: _Plan, recipe: Recipe, n_stimuli: int, n_components: int) -> int:
+    """A block of responses, as read and as solved, and what the solver prepares."""
+    n_repeats = max([_n_repeats(job) if REPETITION in output.axes else 1 for output in job.card.outputs])
+    batch = min(plan.units, N_TARGETS_BATCH)
+    responses = 4 * n_stimuli * (plan.units * (2 + n_repeats) + 4 * batch)
+    solutions = 4 * n_components * (2 * plan.units + 5 * batch)
+    if recipe.regression is None:
+        return responses + solutions + 8 * 4 * n_components * n_stimuli
+    n_folds = recipe.regression.folds
+    prepared = 4 * (n_folds + 1) * n_components * (n_stimuli + 2 * min(n_components, n_stimuli))
+    working = 8 * 4 * n_components * n_stimuli
+    if isinstance(recipe.regression, BandedStep):
+        n_alphas = len(recipe.regression.alphas or RELATIVE_ALPHAS)
+        working += 4 * n_alphas * (n_stimuli * (n_stimuli // n_folds + batch))
+        working += 4 * recipe.regression.iterations * plan.units
+    return responses + solutions + prepared + working
+
+
+def _model_bytes(job: FitJob, n_components: int, n_features: int) -> int:
+    n_rows = sum(
+        job.dataset.outputs[output.name].n_units * (_n_repeats(job) if REPETITION in output.axes else 1)
+        for output in job.card.outputs
+    )
+    n_kept = min(n_components, n_rows)
+    return 4 * n_kept * (n_features + n_rows)
+
+
+def _network_bytes(job: FitJob, n_features: int) -> int:
+    network = _network(job)
+    return feature_cache.peak_bytes(network, _stimuli(job, np.arange(1)), n_features, job.device)

@@ -1,0 +1,316 @@
+"""Features of a set of stimuli, computed once and kept on disk for other subjects and later fits.
+
+A file is found by a hash of everything that the features depend on (`FeatureKey`); change any of it, and they are
+computed anew. It is one array of shape (n_stimuli, n_features), nodes side by side, in float32: what networks compute
+in, and what holds bfloat16 and float16 exactly; half of the bytes would cost half of the digits.
+
+    FOLDER/<hash>/features.npy    mapped, never read whole
+    FOLDER/<hash>/features.json   what it is of, in words, and how many features each node has
+
+While it is being written it is called ``features.part``, with a ledger of the stimuli that are on the disk. An
+interrupted call goes on there, in the same batches, to the same bits. Two processes that want the same features take
+turns: the second finds them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from berg.core.exceptions import InvalidParameterError, StorageError
+from berg.core.progress import Advance, progress_bar
+from berg.fitting.components import slices
+from berg.models.room import size_words
+from berg.weights.durable_file import replacing, storage_errors
+
+BATCH = 32
+"""Stimuli that are computed together; fixed, because it may change the last bits."""
+_ALWAYS = ("berg.core.stimulus", "berg.features.images", "berg.features.stimuli", "berg.kernels.linear")
+_N_BATCHES_HELD = 3  # one is read or computed, one waits, one is written
+_LIBRARIES = 200_000_000  # what the kernels of the libraries take for themselves
+
+
+class LayerFeatures(Protocol):
+    """A network as `berg.features.pretrained_network.NetworkFeatures` is one."""
+
+    network: nn.Module
+    nodes: list[str]
+    transform: Callable[[Tensor], Tensor]
+
+    def __call__(self, stimuli: Tensor) -> list[Tensor]: ...
+
+
+Read = Callable[[NDArray[np.intp]], NDArray[Any]]
+"""Places of stimuli -> the stimuli, as the network takes them."""
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """Everything that features depend on.
+
+    Attributes
+    ----------
+    stimuli
+        Fingerprint of what they are, and of their order.
+    extractor, network
+        What the network is called, and the fingerprint of its weights; see `fingerprint_of_network`.
+    transform, nodes, precision
+        As the card says.
+    code
+        Fingerprint of the code between stimuli and features; see `fingerprint_of_code`.
+    """
+
+    stimuli: str
+    extractor: str
+    network: str
+    transform: str
+    nodes: tuple[str, ...]
+    precision: str
+    code: str
+
+    @property
+    def digest(self) -> str:
+        """The name of the folder."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """Features on disk.
+
+    Attributes
+    ----------
+    array
+        Shape (n_stimuli, n_features), float32; a memory map.
+    columns
+        Those of each node.
+    digest
+        The name of what they are of.
+    """
+
+    array: NDArray[np.float32]
+    columns: dict[str, slice]
+    digest: str
+
+
+def fingerprint_of_network(network: nn.Module) -> str:
+    """A hash of a network's weights: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def fingerprint_of_code(features: LayerFeatures) -> str:
+    """A hash of the source of every module that a network is made of, and of the versions of what these call."""
+    named = {type(features).__module__, features.transform.__module__, *_ALWAYS}
+    named |= {type(module).__module__ for module in features.network.modules()}
+    digest = hashlib.sha256(
+        f"{torch.__version__} {torchvision.__version__} {PIL.__version__} {np.__version__}".encode()
+    )
+    for name in sorted(name for name in named if not name.startswith("torch.")):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        digest.update(name.encode() + (Path(file).read_bytes() if file else b""))
+    return digest.hexdigest()
+
+
+def cached_features(
+    features: LayerFeatures,
+    key: FeatureKey,
+    read: Read,
+    n_stimuli: int,
+    folder: Path,
+    *,
+    device: torch.device,
+    show_progress: bool | None = None,
+) -> CachedFeatures:
+    """The features of some stimuli, from the folder where they are there, and into it where not.
+
+    Parameters
+    ----------
+    read
+        Gives stimuli by their places from 0 to n_stimuli - 1.
+    folder
+        Of all features; safe to delete.
+
+    Raises
+    ------
+    StorageError
+        Where the disk is too small or refuses it; what was computed is kept.
+    InvalidParameterError
+        Where the network gives numbers that are not finite.
+    """
+    own = folder / key.digest
+    with storage_errors(own):
+        own.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{key.digest}.lock"):
+        found = _read(own)
+        if found is None:
+            _compute(features, key, read, n_stimuli, own, device, show_progress)
+            found = _read(own)
+    assert found is not None
+    return found
+
+
+def peak_bytes(features: nn.Module, stimulus: NDArray[Any], n_features: int, device: torch.device) -> int:
+    """Bytes that `cached_features` needs at its peak, on the CPU or on the device, by a run on one stimulus.
+
+    Parameters
+    ----------
+    stimulus
+        Shape (1, ...).
+    """
+    largest = 0
+
+    def look(module: nn.Module, given: Any, put_out: Any) -> None:
+        nonlocal largest
+        tensors = [each for each in (*given, put_out) if isinstance(each, Tensor)]
+        largest = max(largest, sum(each.numel() * each.element_size() for each in tensors))
+
+    handles = [module.register_forward_hook(look) for module in features.modules() if not list(module.children())]
+    try:
+        with torch.no_grad():
+            features(torch.from_numpy(stimulus).to(device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    weights = sum(value.numel() * value.element_size() for value in features.state_dict().values())
+    per_stimulus = 3 * largest + 4 * n_features * _N_BATCHES_HELD + 6 * stimulus.nbytes
+    return int(weights + BATCH * per_stimulus + _LIBRARIES)
+
+
+def _read(own: Path) -> CachedFeatures | None:
+    """What is in a folder; nothing where the file is not there, or not whole."""
+    try:
+        array: NDArray[np.float32] = np.load(own / "features.npy", mmap_mode="r")
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    said = json.loads((own / "features.json").read_text("utf-8"))
+    ends = list(accumulate(said["sizes"]))
+    columns = [slice(end - size, end) for end, size in zip(ends, said["sizes"], strict=True)]
+    return CachedFeatures(array, dict(zip(said["nodes"], columns, strict=True)), own.name)
+
+
+def _compute(
+    features: LayerFeatures,
+    key: FeatureKey,
+    read: Read,
+    n_stimuli: int,
+    own: Path,
+    device: torch.device,
+    show_progress: bool | None,
+) -> None:
+    part = own / "features.part"
+    with storage_errors(part, kept="What was computed is kept."), _Growing.open(part, n_stimuli) as growing:
+        done = growing.n_done
+        with progress_bar(f"features of {key.extractor}", n_stimuli, "stimuli", show_progress, done) as advance:
+            _fill(growing, features, read, device, advance)
+    with replacing(own / "features.json") as described:
+        described.write(json.dumps({**asdict(key), "sizes": growing.sizes}, indent=1).encode())
+    part.replace(own / "features.npy")
+    growing.ledger.unlink()
+
+
+def _fill(growing: _Growing, features: LayerFeatures, read: Read, device: torch.device, advance: Advance) -> None:
+    """Compute what is missing; the next batch is read, and the last one written, meanwhile."""
+    batches = [np.arange(places.start, places.stop) for places in slices(growing.n_stimuli, BATCH)]
+    missing = batches[-(-growing.n_done // BATCH) :]
+    with ThreadPoolExecutor(2) as pool:
+        upcoming = [pool.submit(read, places) for places in missing[:1]]
+        written: Future[None] | None = None
+        for index, places in enumerate(missing):
+            stimuli = upcoming.pop().result()
+            upcoming = [pool.submit(read, following) for following in missing[index + 1 : index + 2]]
+            layers = _layers(features, stimuli, device, places)
+            if written is not None:
+                written.result()
+            written = pool.submit(growing.append, layers)
+            advance(len(places))
+        if written is not None:
+            written.result()
+
+
+@torch.no_grad()
+def _layers(features: LayerFeatures, stimuli: Any, device: torch.device, places: NDArray[np.intp]) -> list[Tensor]:
+    layers = [layer.float().cpu() for layer in features(torch.from_numpy(stimuli).to(device))]
+    if not all(bool(torch.isfinite(layer.sum())) for layer in layers):  # a hundredth of the time of looking at each
+        raise InvalidParameterError(
+            f"The network gives values that are not finite for the training stimuli {places[0]} to {places[-1]}. Try "
+            "precision: float32 in the card, and look at these stimuli."
+        )
+    return layers
+
+
+@dataclass
+class _Growing:
+    """The file while it is being written, and how much of it is on the disk."""
+
+    file: BinaryIO
+    ledger: Path
+    n_stimuli: int
+    n_done: int
+    sizes: list[int]
+    first_byte: int
+
+    @cached_property
+    def _buffer(self) -> Tensor:
+        return torch.empty(BATCH, sum(self.sizes))
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, n_stimuli: int) -> Iterator[_Growing]:
+        """From where the ledger says that an interrupted call came to."""
+        ledger = path.with_name("ledger.json")
+        known = ledger.is_file() and path.is_file()
+        said = json.loads(ledger.read_text("utf-8")) if known else {"n_done": 0, "sizes": [], "first_byte": 0}
+        with path.open("r+b" if known else "wb") as file:
+            growing = cls(file, ledger, n_stimuli, **said)
+            file.seek(growing.first_byte + growing.n_done * 4 * sum(growing.sizes))
+            file.truncate()
+            yield growing
+
+    def append(self, layers: list[Tensor]) -> None:
+        """Write a batch, and its place in the ledger when it is on the disk."""
+        if not self.sizes:
+            self._begin([layer.shape[1] for layer in layers])
+        side_by_side = torch.cat(layers, dim=1, out=self._buffer[: len(layers[0])])  # fresh memory costs more than this
+        self.file.write(side_by_side.numpy().data)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.n_done += len(layers[0])
+        with replacing(self.ledger) as file:
+            said = {"n_done": self.n_done, "sizes": self.sizes, "first_byte": self.first_byte}
+            file.write(json.dumps(said).encode())
+
+    def _begin(self, sizes: list[int]) -> None:
+        shape = (self.n_stimuli, sum(sizes))
+        needed, free = 4 * shape[0] * shape[1], shutil.disk_usage(self.ledger.parent).free
+        if needed > free:
+            raise StorageError(
+                f"The features of {self.n_stimuli:,} stimuli need {size_words(needed)} on disk, and "
+                f"{self.ledger.parent.parent} has {size_words(free)} free. Make room, or keep them elsewhere "
+                "(cache=..., --cache)."
+            )
+        np.lib.format.write_array_header_1_0(self.file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        self.sizes, self.first_byte = sizes, self.file.tell()

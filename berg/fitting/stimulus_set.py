@@ -1,0 +1,211 @@
+"""The stimuli of a dataset: how many, what they are called, any of them, and a hash of what they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from berg.core.exceptions import DatasetError, InvalidParameterError, StimulusError, listing
+from berg.features.arrays import open_array
+from berg.features.images import image_files, load_images
+from berg.features.sounds import read_sound, sound_files
+from berg.features.stimuli import release_pages
+
+SOUND = ".wav"
+_BLOCK = 64  # stimuli read at once to be hashed
+
+
+def is_files(stimuli: Any) -> bool:
+    """Whether stimuli are a list of files or of PIL images, rather than one array."""
+    return isinstance(stimuli, Sequence) and all(isinstance(item, (str, Path, Image.Image)) for item in stimuli)
+
+
+def n_stimuli(stimuli: Any) -> int:
+    """How many there are."""
+    return len(stimuli) if is_files(stimuli) else int(np.shape(stimuli)[0] if stimuli_shape(stimuli) else 0)
+
+
+def stimuli_shape(stimuli: Any) -> tuple[int, ...]:
+    """The shape of an array of stimuli, () where it has none."""
+    return tuple(getattr(stimuli, "shape", np.shape(stimuli) if isinstance(stimuli, Sequence) else ()))
+
+
+def check_stimuli(stimuli: Any) -> Any:
+    """Stimuli as a list of files, a list of PIL images, or something with a shape.
+
+    Raises
+    ------
+    DatasetError
+        For anything else.
+    MissingFileError
+        For a file or folder that is not there.
+    """
+    if isinstance(stimuli, (str, Path)):
+        return files_of(Path(stimuli))
+    if is_files(stimuli):
+        return list(stimuli)
+    array = stimuli if hasattr(stimuli, "shape") and hasattr(stimuli, "__getitem__") else np.asarray(stimuli)
+    if not len(array.shape) or np.dtype(array.dtype).kind not in "biuf":
+        raise DatasetError(
+            f"Stimuli are {type(stimuli).__name__} of shape {tuple(array.shape)}; give an array with one stimulus per "
+            "place of its first axis, a folder, or a list of files."
+        )
+    return array
+
+
+def files_of(place: Path) -> list[Path]:
+    """The pictures of a folder, or its sounds where it has no picture, sorted by name.
+
+    Raises
+    ------
+    MissingFileError
+    """
+    has_sounds = place.is_dir() and any(file.suffix.lower() == SOUND for file in place.iterdir())
+    has_pictures = place.is_dir() and any(Image.registered_extensions().get(f.suffix.lower()) for f in place.iterdir())
+    return sound_files([place]) if has_sounds and not has_pictures else image_files([place])
+
+
+def open_stimulus_array(path: Path, key: str | None, places: str | None) -> Any:
+    """Stimuli in a .npy, HDF5 or zarr array, none of them read."""
+    try:
+        return open_array(path, key, places)
+    except InvalidParameterError as error:
+        raise DatasetError(f"stimuli of the dataset: {str(error).replace('dataset=', 'key: ')}") from error
+
+
+def names_of(stimuli: Any, names: Iterable[Any] | None = None) -> list[str]:
+    """One name per stimulus: those given, those of the files, or numbers from 0.
+
+    Raises
+    ------
+    DatasetError
+        Where there are too many or too few, or one stands twice.
+    """
+    n_all = n_stimuli(stimuli)
+    if names is None and n_all and is_files(stimuli) and not any(isinstance(item, Image.Image) for item in stimuli):
+        found = _file_names([Path(file) for file in stimuli])
+    else:
+        found = [str(name) for name in (range(n_all) if names is None else names)]
+    if len(found) != n_all:
+        raise DatasetError(f"There are {len(found):,} names for {n_all:,} stimuli. Give one for each, or none.")
+    twice = [name for name, count in Counter(found).items() if count > 1]
+    if twice:
+        raise DatasetError(
+            f"{len(twice):,} stimuli are listed more than once ({listing(twice, 5)}). List each stimulus once, and "
+            "say with 'presentations' when it was shown."
+        )
+    return found
+
+
+def _file_names(files: list[Path]) -> list[str]:
+    names = [file.name for file in files]
+    return names if len(set(names)) == len(set(files)) else [file.as_posix() for file in files]
+
+
+def read_stimuli(stimuli: Any, indices: NDArray[np.intp]) -> NDArray[Any]:
+    """Some of the stimuli, in this order: (n_stimuli, 3, height, width) of pictures, (n_stimuli, n_samples) of sounds.
+
+    Raises
+    ------
+    StimulusError
+        For a damaged file, and for files of different sizes.
+    """
+    if not is_files(stimuli):
+        return _read_array(stimuli, indices)
+    chosen = [stimuli[index] for index in indices]
+    if chosen and str(chosen[0]).lower().endswith(SOUND):
+        return _read_sounds(chosen)
+    return load_images(chosen) if chosen else np.empty((0, 3, 0, 0), np.uint8)
+
+
+def _read_array(array: Any, indices: NDArray[np.intp]) -> NDArray[Any]:
+    if type(array) is np.ndarray:
+        return array[indices]
+    found = np.empty((len(indices), *array.shape[1:]), array.dtype)
+    order = np.argsort(indices, kind="stable")
+    ascending = indices[order]
+    for run in np.split(np.arange(len(order)), np.flatnonzero(np.diff(ascending) > 1) + 1):
+        if len(run):
+            first = ascending[run[0]]
+            read = np.asarray(array[int(first) : int(ascending[run[-1]]) + 1])
+            found[order[run]] = read[ascending[run] - first]
+    release_pages(getattr(array, "array", array))
+    return found
+
+
+def _read_sounds(files: list[Path]) -> NDArray[Any]:
+    sounds = [read_sound(file) for file in files]
+    kinds = {(len(samples), rate) for samples, rate in sounds}
+    if len(kinds) > 1:
+        shown = listing(f"{length:,} samples at {rate:,} Hz" for length, rate in sorted(kinds))
+        raise StimulusError(f"The sounds differ in length or sampling rate ({shown}). Bring them to one.")
+    return np.stack([samples for samples, _ in sounds])
+
+
+def sampling_rate_of(stimuli: Any) -> int | None:
+    """That of sound files, hertz; None where the first stimulus is no sound file."""
+    if not is_files(stimuli) or not len(stimuli) or not str(stimuli[0]).lower().endswith(SOUND):
+        return None
+    return read_sound(stimuli[0])[1]
+
+
+def content_hashes(stimuli: Any, indices: NDArray[np.intp]) -> Iterator[bytes]:
+    """One hash per stimulus, of the bytes of its file or of its values."""
+    for start in range(0, len(indices), _BLOCK):
+        block = indices[start : start + _BLOCK]
+        if is_files(stimuli):
+            yield from (_hash_of(stimuli[index]) for index in block)
+        else:
+            yield from (hashlib.sha256(np.ascontiguousarray(one).data).digest() for one in _read_array(stimuli, block))
+
+
+def _hash_of(item: Any) -> bytes:
+    if isinstance(item, Image.Image):
+        return hashlib.sha256(f"{item.mode} {item.size}".encode() + item.tobytes()).digest()
+    try:
+        with open(item, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise StimulusError(f"{item} cannot be read: {error.strerror}.") from error
+
+
+def fingerprint(stimuli: Any, indices: NDArray[np.intp]) -> str:
+    """A key of what these stimuli are, in this order; that of an array does not depend on the kind of its file."""
+    digest = hashlib.sha256(b"files" if is_files(stimuli) else _kind_of(stimuli))
+    for own in content_hashes(stimuli, indices):
+        digest.update(own)
+    return digest.hexdigest()
+
+
+def _kind_of(array: Any) -> bytes:
+    return f"{np.dtype(array.dtype).newbyteorder('=')} {tuple(array.shape[1:])}".encode()
+
+
+def identical(
+    stimuli: Any, indices: NDArray[np.intp], advance: Callable[[int], None] = lambda n: None
+) -> NDArray[np.intp]:
+    """A label per stimulus: the place in `indices` of the first that is the same.
+
+    Of files, only those of one size are read.
+    """
+    sizes = [_size_of(stimuli[index]) for index in indices] if is_files(stimuli) else [0] * len(indices)
+    _, of_size, n_each = np.unique(sizes, return_inverse=True, return_counts=True)
+    labels = np.arange(len(indices))
+    alike = np.flatnonzero(n_each[of_size] > 1)
+    advance(len(indices) - len(alike))
+    first: dict[bytes, int] = {}
+    for place, own in zip(alike, content_hashes(stimuli, indices[alike]), strict=True):
+        labels[place] = first.setdefault(own, int(place))
+        advance(1)
+    return labels
+
+
+def _size_of(item: Any) -> int:
+    return 0 if isinstance(item, Image.Image) else Path(item).stat().st_size

@@ -1,0 +1,148 @@
+"""Who gives work to the workers of a cluster: a scheduler of dask, which runs already or is started here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from berg.core.exceptions import InvalidParameterError, MissingExtraError, listing
+
+try:
+    import dask
+    from distributed import Client, LocalCluster, Nanny
+    from distributed.core import Status
+    from distributed.deploy import SpecCluster
+    from tornado.ioloop import PeriodicCallback
+except ImportError as missing:
+    raise MissingExtraError('Encoding on a cluster needs dask:  pip install "berg[cluster]"') from missing
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_CONFIGURATION = "dask's configuration (~/.config/dask/jobqueue.yaml)"
+_REPLACE_EVERY = 5_000  # milliseconds between two looks whether jobs are gone
+
+
+@contextmanager
+def connected(scheduler: Client | str) -> Iterator[Client]:
+    """A client of a scheduler; where a number of workers is asked for, they are started here and ended at the end.
+
+    Parameters
+    ----------
+    scheduler
+        ``local``, one process per GPU of this machine; ``local:2``, two processes, which take turns at its GPUs
+        where it has any; ``slurm:8``, eight workers in jobs as dask's configuration says (``jobqueue.slurm``); the
+        address of a scheduler that runs, such as ``tcp://10.0.0.1:8786``; or a `distributed.Client`.
+
+    Raises
+    ------
+    InvalidParameterError
+        For anything else, where no scheduler answers, where SLURM takes no jobs, and for ``local`` without a GPU.
+    """
+    if isinstance(scheduler, Client):
+        yield scheduler
+    elif "://" in scheduler:
+        with _answering(scheduler) as client:
+            yield client
+    else:
+        with _started(scheduler) as cluster:
+            _check_jobs(cluster)
+            with _kept_up(cluster), Client(cluster) as client:
+                yield client
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, each by the name that ``CUDA_VISIBLE_DEVICES`` takes."""
+    given = os.environ.get(_VISIBLE)
+    names = map(str, range(torch.cuda.device_count())) if given is None else given.split(",")
+    return [name.strip() for name in names if name.strip() not in ("", "-1")]
+
+
+class _OwnGPU(Nanny):  # type: ignore[misc]
+    """Starts a process that sees one GPU, the next one its neighbour; where there is none, just a process."""
+
+    def __init__(self, *arguments: Any, name: int, **options: Any) -> None:
+        gpus = visible_gpus()
+        environment = {_VISIBLE: gpus[name % len(gpus)]} if gpus else {}
+        super().__init__(*arguments, name=name, env=environment, **options)
+
+
+def _local(n_workers: int) -> SpecCluster:
+    free_port = "127.0.0.1:0"
+    return LocalCluster(n_workers=n_workers, worker_class=_OwnGPU, dashboard_address=free_port, memory_limit=None)
+
+
+def _slurm(n_workers: int) -> SpecCluster:
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError as error:
+        raise MissingExtraError('SLURM needs dask-jobqueue:  pip install "berg[cluster]"') from error
+    described = dask.config.get("jobqueue.slurm")
+    if missing := [name for name in ("cores", "memory") if described[name] is None]:
+        raise InvalidParameterError(
+            f"{_CONFIGURATION} must say, under jobqueue and slurm: {listing(missing)} of a job."
+        )
+    free_port = {"dashboard_address": ":0"}
+    return SLURMCluster(n_workers=n_workers, scheduler_options={**free_port, **described["scheduler-options"]})
+
+
+_CLUSTERS: dict[str, Callable[[int], SpecCluster]] = {"local": _local, "slurm": _slurm}
+
+
+def _started(scheduler: str) -> SpecCluster:
+    kind, _, number = scheduler.partition(":")
+    if scheduler == "local":
+        return _local(_n_gpus())
+    if kind in _CLUSTERS and number.isdecimal() and int(number) > 0:
+        return _CLUSTERS[kind](int(number))
+    raise InvalidParameterError(
+        f"'{scheduler}' is no scheduler. Allowed: {' and '.join(f'{name}:N' for name in _CLUSTERS)}, N processes or "
+        "jobs; local, one process per GPU; the address of a scheduler, such as tcp://10.0.0.1:8786. Try local:2"
+    )
+
+
+def _n_gpus() -> int:
+    if not (gpus := visible_gpus()):
+        raise InvalidParameterError("There is no GPU here to count. Say how many processes: local:2")
+    return len(gpus)
+
+
+@contextmanager
+def _answering(address: str) -> Iterator[Client]:
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:
+        raise InvalidParameterError(
+            f"No scheduler answers at {address} ({error}). Start one with:  dask scheduler"
+        ) from error
+    with client:
+        yield client
+
+
+def _check_jobs(cluster: SpecCluster) -> None:
+    """Raise InvalidParameterError where SLURM takes no jobs, for which dask would wait."""
+
+    async def submitted() -> None:
+        await cluster
+        for job in list(cluster.workers.values()):
+            await job  # tries once more to submit a job that was not taken
+
+    try:
+        cluster.sync(submitted)
+    except (OSError, RuntimeError) as error:
+        for job in cluster.workers.values():
+            job.status = job.status if job.status is Status.running else Status.failed  # else it cannot be closed
+        raise InvalidParameterError(f"The jobs that {_CONFIGURATION} describes are not taken: {error}") from error
+
+
+@contextmanager
+def _kept_up(cluster: SpecCluster) -> Iterator[None]:
+    """Replace jobs that end before their time (`scancel`, a node that fails); dask does so only when asked to."""
+    asking = PeriodicCallback(lambda: cluster.scale(len(cluster.plan)), _REPLACE_EVERY)
+    cluster.loop.add_callback(asking.start)
+    try:
+        yield
+    finally:
+        cluster.loop.add_callback(asking.stop)

@@ -1,0 +1,290 @@
+import logging
+
+import numpy as np
+import pytest
+from himalaya.backend import get_backend
+from himalaya.kernel_ridge import MultipleKernelRidgeCV
+from himalaya.ridge import RidgeCV
+from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.model_selection import KFold, PredefinedSplit, cross_val_score
+
+from berg.core.exceptions import InvalidParameterError
+from berg.fitting.linear_solvers import (
+    banded_ridge_cv,
+    default_alphas,
+    least_squares,
+    least_squares_solver,
+    ridge_cv,
+    ridge_cv_solver,
+    split_folds,
+)
+
+ALPHAS = [0.1, 1, 10, 100, 1000]
+SHAPES = {"more samples than features": (120, 20), "more features than samples": (60, 100)}
+
+
+def simulated(n_samples, n_features, n_targets=15, noise=1.0, seed=0):
+    """Targets with the features' offsets, and noise of different strength."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n_samples, n_features)) * rng.uniform(0.1, 3, n_features) + rng.uniform(-5, 5, n_features)
+    weights = rng.standard_normal((n_features, n_targets)) / np.sqrt(n_features)
+    strength = noise * np.geomspace(0.1, 30, n_targets)
+    Y = X @ weights + strength * rng.standard_normal((n_samples, n_targets)) + 100 * rng.standard_normal(n_targets)
+    return X, Y.astype(np.float32)
+
+
+def with_missing(Y, seed=1):
+    """Three patterns: nothing missing, the first samples, and some here and there."""
+    Y = Y.copy()
+    Y[:7, 1::3] = np.nan
+    Y[np.random.default_rng(seed).permutation(len(Y))[:11], 2::3] = np.nan
+    return Y
+
+
+# Least squares
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_least_squares_is_that_of_scikit_learn(shape):
+    X, Y = simulated(*SHAPES[shape])
+    found, expected = least_squares(X, Y), LinearRegression().fit(X, Y.astype(np.float64))
+    np.testing.assert_allclose(found.coefficients, expected.coef_, rtol=1e-5, atol=1e-5 * np.abs(expected.coef_).max())
+    np.testing.assert_allclose(found.intercepts, expected.intercept_, rtol=1e-5)
+
+
+def test_features_that_repeat_others_share_their_weight_as_in_scikit_learn():
+    X, Y = simulated(120, 20)
+    X = np.hstack([X, X[:, :5], np.ones((120, 1))])
+    found, expected = least_squares(X, Y), LinearRegression().fit(X, Y.astype(np.float64))
+    np.testing.assert_allclose(found.coefficients, expected.coef_, rtol=1e-5, atol=1e-6)
+
+
+def test_missing_samples_of_a_target_are_left_out_of_least_squares():
+    X, Y = simulated(120, 20)
+    Y = with_missing(Y)
+    found = least_squares(X, Y)
+    for target in range(Y.shape[1]):
+        is_there = ~np.isnan(Y[:, target])
+        expected = LinearRegression().fit(X[is_there], Y[is_there, target].astype(np.float64))
+        np.testing.assert_allclose(found.coefficients[target], expected.coef_, rtol=1e-5, atol=1e-5)
+        assert found.intercepts[target] == pytest.approx(expected.intercept_, rel=1e-5)
+
+
+def test_targets_may_come_in_blocks():
+    X, Y = simulated(120, 20)
+    Y = with_missing(Y)
+    solve, whole = least_squares_solver(X), least_squares(X, Y)
+    parts = np.concatenate([solve(Y[:, start : start + 4]).coefficients for start in range(0, Y.shape[1], 4)])
+    np.testing.assert_allclose(parts, whole.coefficients, rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", [least_squares, ridge_cv])
+def test_a_target_that_is_missing_everywhere_is_named_and_stays_zero(solver, caplog):
+    X, Y = simulated(120, 20)
+    Y[:, 4] = np.nan
+    with caplog.at_level(logging.WARNING):
+        found = solver(X, Y)
+    assert "1 targets have fewer than" in caplog.text
+    assert not found.coefficients[4].any()
+    assert found.intercepts[4] == 0
+    assert np.isnan(found.alphas[4]).all()
+    others = np.delete(np.arange(Y.shape[1]), 4)
+    np.testing.assert_array_equal(found.coefficients[others], solver(X, Y[:, others]).coefficients)
+
+
+def test_a_prediction_is_the_affine_map():
+    X, Y = simulated(30, 3, noise=0)
+    np.testing.assert_allclose(least_squares(X, Y).predict(X), Y, rtol=1e-5, atol=1e-4)
+
+
+# Ridge
+
+
+def chosen_by_scikit_learn(X, Y, folds):
+    """Per target: the penalty with the smallest mean squared error over left-out samples."""
+    number = np.empty(len(X), int)
+    for index, fold in enumerate(folds):
+        number[fold] = index
+    splitter = PredefinedSplit(number)
+    errors = [
+        [cross_val_score(Ridge(alpha), X, y, cv=splitter, scoring="neg_mean_squared_error").mean() for alpha in ALPHAS]
+        for y in Y.T
+    ]
+    return np.array(ALPHAS)[np.argmax(errors, axis=1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_penalties_and_weights_are_those_that_scikit_learn_finds_target_by_target(shape):
+    X, Y = simulated(*SHAPES[shape])
+    folds = split_folds(len(X), 5, seed=3)
+    found = ridge_cv(X, Y, ALPHAS, folds)
+    expected = chosen_by_scikit_learn(X, Y, folds)
+    assert len(set(expected)) > 2
+    np.testing.assert_allclose(found.alphas[:, 0], expected, rtol=1e-6)
+    fitted = [Ridge(alpha).fit(X, y) for alpha, y in zip(expected, Y.T.astype(np.float64), strict=True)]
+    coefficients = np.array([each.coef_ for each in fitted])
+    np.testing.assert_allclose(found.coefficients, coefficients, atol=1e-5 * np.abs(coefficients).max())
+    np.testing.assert_allclose(found.intercepts, [each.intercept_ for each in fitted], rtol=1e-4, atol=1e-4)
+
+
+def test_penalties_are_those_of_himalaya():
+    X, Y = simulated(120, 20)
+    centred, targets = (X - X.mean(0)).astype(np.float32), Y - Y.mean(0)
+    theirs = RidgeCV(alphas=ALPHAS, cv=KFold(5), fit_intercept=True).fit(centred, targets)
+    found = ridge_cv(centred, targets, ALPHAS, split_folds(120, 5, seed=None))
+    np.testing.assert_allclose(found.alphas[:, 0], theirs.best_alphas_, rtol=1e-6)
+    np.testing.assert_allclose(found.coefficients, theirs.coef_.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_single_tiny_penalty_approaches_least_squares(shape):
+    X, Y = simulated(*SHAPES[shape], noise=0)
+    found = ridge_cv(X, Y, [1e-6], 5)
+    np.testing.assert_allclose(found.coefficients, least_squares(X, Y).coefficients, atol=1e-4)
+
+
+def test_missing_samples_of_a_target_are_left_out_of_ridge():
+    X, Y = simulated(120, 20)
+    Y, folds = with_missing(Y), split_folds(120, 5, seed=3)
+    found = ridge_cv(X, Y, ALPHAS, folds)
+    for target in range(Y.shape[1]):
+        samples = np.flatnonzero(~np.isnan(Y[:, target]))
+        own_folds = [np.flatnonzero(np.isin(samples, fold)) for fold in folds]
+        alone = ridge_cv(X[samples], Y[samples, target : target + 1], ALPHAS, own_folds)
+        np.testing.assert_allclose(found.alphas[target], alone.alphas[0])
+        np.testing.assert_allclose(found.coefficients[target], alone.coefficients[0], atol=1e-6)
+        assert found.scores[target] == pytest.approx(alone.scores[0], abs=1e-5)
+
+
+def test_a_target_that_is_there_in_one_fold_alone_gets_folds_of_its_own():
+    X, Y = simulated(120, 20)
+    folds = split_folds(120, 5, seed=None)
+    Y[24:] = np.nan
+    found = ridge_cv(X, Y, ALPHAS, folds)
+    alone = ridge_cv(X[:24], Y[:24], ALPHAS, split_folds(24, 5, seed=None))
+    np.testing.assert_allclose(found.coefficients, alone.coefficients, atol=1e-6)
+
+
+def test_neither_blocks_nor_batches_of_targets_change_a_penalty():
+    X, Y = simulated(120, 20, n_targets=30)
+    whole = ridge_cv(X, Y, ALPHAS)
+    solve = ridge_cv_solver(X, ALPHAS, n_targets_batch=4)
+    parts = [solve(Y[:, start : start + 7]) for start in range(0, 30, 7)]
+    np.testing.assert_array_equal(np.concatenate([part.alphas for part in parts]), whole.alphas)
+    np.testing.assert_allclose(np.concatenate([part.coefficients for part in parts]), whole.coefficients, atol=1e-5)
+
+
+def test_the_score_is_r2_over_left_out_samples():
+    X, Y = simulated(120, 20)
+    folds = split_folds(120, 5, seed=3)
+    found = ridge_cv(X, Y, [10.0], folds)
+    predicted = np.empty_like(Y)
+    for fold in folds:
+        kept = np.setdiff1d(np.arange(120), fold)
+        predicted[fold] = Ridge(10.0).fit(X[kept], Y[kept]).predict(X[fold])
+    expected = 1 - np.square(Y - predicted).sum(0) / np.square(Y - Y.mean(0)).sum(0)
+    np.testing.assert_allclose(found.scores, expected, atol=1e-4)
+
+
+def test_default_penalties_go_with_the_scale_of_the_features():
+    X, Y = simulated(120, 20)
+    scaled = 1000 * X
+    np.testing.assert_allclose(default_alphas(scaled), 1e6 * default_alphas(X), rtol=1e-9)
+    np.testing.assert_allclose(
+        ridge_cv(scaled, Y).coefficients, ridge_cv(X, Y).coefficients / 1000, rtol=1e-3, atol=1e-7
+    )
+
+
+def test_folds_hold_every_sample_once():
+    for seed in (None, 0):
+        folds = split_folds(23, 5, seed)
+        np.testing.assert_array_equal(np.sort(np.concatenate(folds)), np.arange(23))
+        assert {len(fold) for fold in folds} == {4, 5}
+    assert not np.array_equal(split_folds(23, 5, 0)[0], split_folds(23, 5, None)[0])
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"alphas": []}, r"numbers above zero, got \[\].*write  linear  instead"),
+    ({"alphas": [1, 0]}, r"numbers above zero, got \[1, 0\]"),
+    ({"alphas": [1, np.nan]}, "numbers above zero"),
+    ({"folds": 1}, "1 folds of 40 samples.*Choose 2 to 20"),
+    ({"folds": 21}, "21 folds of 40 samples.*Choose 2 to 20"),
+])  # fmt: skip
+def test_penalties_and_folds_that_cannot_be_are_refused(options, words):
+    with pytest.raises(InvalidParameterError, match=words):
+        ridge_cv(*simulated(40, 5), **options)
+
+
+# Banded ridge
+
+
+def two_bands(n_samples, n_features, seed=0):
+    """Targets of the first band alone, then of the second alone."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n_samples, 2 * n_features))
+    weights = rng.standard_normal((n_features, 8)) / np.sqrt(n_features)
+    Y = np.hstack([X[:, :n_features] @ weights, X[:, n_features:] @ weights])
+    noise = 0.5 * rng.standard_normal(Y.shape)
+    return X, (Y + noise).astype(np.float32), [slice(0, n_features), slice(n_features, 2 * n_features)]
+
+
+@pytest.mark.parametrize(("n_samples", "n_features"), [(120, 20), (60, 80)])
+def test_one_band_is_ridge(n_samples, n_features):
+    X, Y = simulated(n_samples, n_features)
+    X -= X.mean(0)
+    Y -= Y.mean(0)
+    folds = split_folds(n_samples, 5)
+    found = banded_ridge_cv(X, Y, [slice(0, n_features)], [10.0], folds=folds, n_iterations=1)
+    expected = Ridge(10.0, fit_intercept=False).fit(X, Y.astype(np.float64))
+    np.testing.assert_allclose(found.coefficients, expected.coef_, atol=1e-4)
+    np.testing.assert_allclose(found.alphas, 10.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n_samples", "n_features"), [(150, 40), (100, 80)])
+def test_the_band_that_a_target_does_not_come_from_is_penalised_more(n_samples, n_features):
+    X, Y, bands = two_bands(n_samples, n_features)
+    kept, new = slice(0, n_samples - 30), slice(n_samples - 30, None)
+    found = banded_ridge_cv(X[kept], Y[kept], bands, ALPHAS, n_iterations=30)
+    assert (found.alphas[:8, 0] < found.alphas[:8, 1]).all()
+    assert (found.alphas[8:, 0] > found.alphas[8:, 1]).all()
+    with_bands, without = (
+        np.square(each.predict(X[new]) - Y[new]).mean() for each in (found, ridge_cv(X[kept], Y[kept], ALPHAS))
+    )
+    assert with_bands < without
+
+
+def test_primal_and_kernel_form_agree_with_himalayas_own_estimator():
+    X, Y, bands = two_bands(100, 40)
+    X, Y = (X - X.mean(0)).astype(np.float32), Y - Y.mean(0)
+    kernels = np.stack([X[:, band] @ X[:, band].T for band in bands])
+    options = {"n_iter": 10, "alphas": np.array(ALPHAS), "progress_bar": False, "n_targets_batch": None}
+    theirs = MultipleKernelRidgeCV(
+        kernels="precomputed", solver="random_search", solver_params=options, cv=KFold(5), random_state=0
+    ).fit(kernels, Y)
+    found = banded_ridge_cv(X, Y, bands, ALPHAS, folds=split_folds(100, 5, seed=None), n_iterations=10, seed=0)
+    np.testing.assert_allclose(found.predict(X), theirs.predict(kernels), atol=2e-3)
+    np.testing.assert_allclose(np.log(found.alphas.T), -theirs.deltas_, atol=1e-4)
+
+
+def test_himalayas_backend_is_as_it_was():
+    X, Y, bands = two_bands(60, 10)
+    before = get_backend().name
+    banded_ridge_cv(X, Y, bands, ALPHAS, n_iterations=2)
+    assert get_backend().name == before == "numpy"
+
+
+def test_banded_ridge_is_the_same_whenever_it_is_called_and_another_with_another_seed():
+    X, Y, bands = two_bands(60, 10)
+    first, again, other = (banded_ridge_cv(X, Y, bands, ALPHAS, n_iterations=5, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.coefficients, again.coefficients)
+    assert (first.alphas != other.alphas).any()
+
+
+def test_missing_samples_are_left_out_of_banded_ridge():
+    X, Y, bands = two_bands(100, 10)
+    Y[:20, 3] = np.nan
+    folds = split_folds(100, 4, seed=None)
+    found = banded_ridge_cv(X, Y, bands, ALPHAS, folds=folds, n_iterations=5)
+    own = [fold[fold >= 20] - 20 for fold in folds]
+    alone = banded_ridge_cv(X[20:], Y[20:, 3:4], bands, ALPHAS, folds=own, n_iterations=5)
+    np.testing.assert_allclose(found.coefficients[3], alone.coefficients[0], atol=1e-5)
