@@ -121,16 +121,20 @@ def report(found: dict[str, list[Seconds]], counts: list[int], tasks: list[int])
     print(f"overhead per block of the processor: {1000 * (processor[1] - processor[0]):.1f} ms")
 
 
-def task_alone(client: Any, n_tasks: int) -> float:
-    """Seconds that dask takes for a task that does nothing, two of them at a time."""
+def driver_alone(client: Any, n_tasks: int = 500) -> None:
+    """Print what the driver takes for nothing: for each task, and while it waits."""
     from distributed import as_completed
 
-    began = time.perf_counter()
+    began, computed = time.perf_counter(), time.process_time()
     done = as_completed([client.submit(int, n, pure=False) for n in range(2)])
     for number, _ in enumerate(done):
         if number < n_tasks - 2:
             done.add(client.submit(int, number, pure=False))
-    return (time.perf_counter() - began) / n_tasks
+    clock, here = ((time.perf_counter() - began) / n_tasks, (time.process_time() - computed) / n_tasks)
+    print(f"a task that does nothing, two at a time: {1000 * clock:.1f} ms, {1000 * here:.1f} ms of the driver")
+    computed = time.process_time()
+    time.sleep(5)
+    print(f"the driver while it waits: {(time.process_time() - computed) / 5:.1%} of a core")
 
 
 def main() -> None:
@@ -155,7 +159,7 @@ def main() -> None:
         with connected("local:1") as one, connected("local:2") as two:
             print(f"{model.model_id}, pictures of {arguments.size} pixels, {arguments.threads} thread(s) each")
             print(f"three workers started in {time.perf_counter() - began:.1f} s")
-            print(f"a task of dask that does nothing: {1000 * task_alone(one, 500):.1f} ms")
+            driver_alone(one)
             rest = (model, folder / "r.zarr", arguments.threads)
             sides: dict[str, Side] = {
                 "one process": (partial(in_one_process, *rest), None),

@@ -90,7 +90,7 @@ def validate_binary_array(values: ArrayLike, length: int, name: str = "mask") ->
     return array.astype(bool)
 
 
-def validate_mask_or_indices(values: ArrayLike, length: int, name: str = "mask") -> NDArray[np.intp]:
+def places_in(values: ArrayLike, length: int, name: str = "mask") -> NDArray[np.intp]:
     """The places that a 0/1 vector or a list of places names, in the order given.
 
     A vector of the full length that holds only 0 and 1, and every vector of booleans, is a 0/1 vector. All else must
@@ -105,7 +105,7 @@ def validate_mask_or_indices(values: ArrayLike, length: int, name: str = "mask")
     name
         What errors call it.
 
-    >>> validate_mask_or_indices([0, 1, 0, 1], 4).tolist(), validate_mask_or_indices([3, 1], 4).tolist()
+    >>> places_in([0, 1, 0, 1], 4).tolist(), places_in([3, 1], 4).tolist()
     ([1, 3], [3, 1])
     """
     array = _array(values, name)

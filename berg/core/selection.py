@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
 from berg.core.model_card import FROM_STIMULUS, ModelCard, OutputArray, Parameter, Selector
 from berg.core.parameter_validator import (
+    places_in,
     validate_channels,
-    validate_mask_or_indices,
     validate_roi,
     validate_selection_keys,
     validate_value,
@@ -183,7 +183,7 @@ def _by_name(key: str, value: Any, selector: Selector, output: str, length: int,
 
 
 def _by_mask(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
-    return validate_mask_or_indices(value, length, key)
+    return places_in(value, length, key)
 
 
 def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:

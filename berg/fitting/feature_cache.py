@@ -46,7 +46,6 @@ BATCH = 32
 """Stimuli that are computed together; fixed, because it may change the last bits."""
 _ALWAYS = ("berg.core.stimulus", "berg.features.images", "berg.features.stimuli", "berg.kernels.linear")
 _N_BATCHES_HELD = 3  # one is read or computed, one waits, one is written
-_LIBRARIES = 200_000_000  # what the kernels of the libraries take for themselves
 
 
 class LayerFeatures(Protocol):
@@ -197,7 +196,7 @@ def peak_bytes(features: nn.Module, stimulus: NDArray[Any], n_features: int, dev
             handle.remove()
     weights = sum(value.numel() * value.element_size() for value in features.state_dict().values())
     per_stimulus = 3 * largest + 4 * n_features * _N_BATCHES_HELD + 6 * stimulus.nbytes
-    return int(weights + BATCH * per_stimulus + _LIBRARIES)
+    return int(weights + BATCH * per_stimulus)
 
 
 def _read(own: Path) -> CachedFeatures | None:

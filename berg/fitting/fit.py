@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -260,10 +260,12 @@ def _job(
 def _check(module: ModuleType, job: FitJob) -> None:
     """Raise where card and data do not belong together, or the data are damaged; warn of what is odd in them.
 
-    A family may look at card and data in its own way.
+    A family may look at card and data in its own way; it returns the places (``splits``, an output) where it finds
+    nothing odd in what others would be warned of.
     """
+    usual: Collection[str] = ()
     if own := getattr(module, "check", None):
-        own(job)
+        usual = own(job) or ()
     else:
         check_agreement(job.card, job.dataset, getattr(module, "METADATA", ()))
     faults = check_dataset(job.dataset, job.show_progress).faults
@@ -271,7 +273,8 @@ def _check(module: ModuleType, job: FitJob) -> None:
     if errors:
         raise DatasetError("\n".join([*errors, "See all with:  berg dataset check"]))
     for fault in faults:
-        warnings.warn(f"{fault.place}: {fault.text}", DatasetWarning, stacklevel=4)
+        if fault.place not in usual:
+            warnings.warn(f"{fault.place}: {fault.text}", DatasetWarning, stacklevel=4)
 
 
 def _fit_all(module: ModuleType, jobs: Sequence[FitJob], options: _Options) -> list[FitReport]:

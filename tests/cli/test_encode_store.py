@@ -167,12 +167,11 @@ def test_times_with_gaps_are_refused_before_encoding(berg_dir, brick, tmp_path, 
 @pytest.mark.xdist_group("published")
 @pytest.mark.usefixtures("torch_home")
 def test_both_gifti_files_are_named(berg_dir, brick, tmp_path, capsys):
-    tokens = ["--subject", "1", "--selection", "lh_vertices=5,3", "--selection", "rh_vertices=9", "--berg-dir"]
+    tokens = ["--subject", "1", "--selection", "lh_vertices=5,3", "--selection", "rh_vertices=[9]", "--berg-dir"]
     tokens += [str(berg_dir), "--array", str(brick), "--places", "0:1", "--device", "cpu"]
     with pytest.raises(SystemExit):
         main(["encode", FSAVERAGE, *tokens, "--out", str(tmp_path / "r.nii.gz")])
     assert "Use one of .nc, .npz, .csv, .mat, .func.gii, .dscalar.nii" in capsys.readouterr().err
-    tokens[4] = "rh_vertices=[9]"
     main(["encode", FSAVERAGE, *tokens, "--out", str(tmp_path / "r.func.gii")])
     names = [str(tmp_path / f"r_hemi-{side}.func.gii") for side in "LR"]
     assert capsys.readouterr().out.strip().endswith(": " + ", ".join(names))

@@ -216,7 +216,8 @@ FAULTS = {
         "unknown key 'kidn'. Did you mean 'kind'? Allowed: aliases, axis, kind, metadata, output, overrides",
     ),
     "unknown key in an output": (
-        "unit: BOLD amplitude}", "units: BOLD}", "- {name: responses", "Did you mean 'unit'? Allowed: axes, name, unit",
+        "unit: BOLD amplitude}", "units: BOLD}", "- {name: responses",
+        "Did you mean 'unit'? Allowed: axes, coordinates, name, unit",
     ),
     "unknown kind": (
         "{kind: mask,", "{kind: masc,", "voxels: {kind",
@@ -337,6 +338,12 @@ def test_an_axis_needs_a_length_or_coordinates():
     text = TEXT[:start] + TEXT[end:]
     text = text.replace("  voxel:\n", "  voxel: {}\n")
     with pytest.raises(ModelCardError, match="axis 'voxel' needs a 'length' or 'coordinates'"):
+        ModelCard.parse(text, SOURCE)
+
+
+def test_the_coordinate_that_tells_the_length_is_in_every_file():
+    text = replaced("voxel: fmri.source_voxel", "voxel: fmri.source_voxel?")
+    with pytest.raises(ModelCardError, match=r"the first coordinate of axis 'voxel' tells its length.*no '\?'"):
         ModelCard.parse(text, SOURCE)
 
 

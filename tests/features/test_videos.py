@@ -144,7 +144,7 @@ def test_a_file_with_sound_alone_is_named(tmp_path):
 def test_a_missing_file_and_a_wrong_fit_are_named(tmp_path):
     with pytest.raises(MissingFileError, match=r"There is no file .*gone.mp4"):
         VideoFrames(tmp_path / "gone.mp4")
-    with pytest.raises(InvalidParameterError, match="fit is 'stretch'. Allowed: center_crop, squash, pad"):
+    with pytest.raises(InvalidParameterError, match=r"fit is 'stretch'\. Allowed: center_crop, squash, pad"):
         VideoFrames(tmp_path / "gone.mp4", 24, "stretch")
 
 

@@ -20,9 +20,10 @@ from berg.features.pretrained_network import network_features
 from berg.fitting import components, regression_files
 from berg.fitting.dataset import EncodingDataset
 from berg.fitting.families import linearizing
-from berg.fitting.families.linearizing import fit, peak_bytes, read_recipe
+from berg.fitting.families.linearizing import fit, peak_bytes
 from berg.fitting.fit import fit_model
 from berg.fitting.job import FitJob
+from berg.fitting.linearizing_recipe import read_recipe
 from berg.models.families.linearizing import read_converted
 from berg.readouts.linear import LinearReadout, Projection
 from berg.weights.safetensors_files import write_safetensors
@@ -312,23 +313,31 @@ def same_tensors(found, expected):
         np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(tensor), err_msg=name)
 
 
+def interruptible(folder, pictures, features):
+    measured = {"lh": responses(features, 44), "rh": responses(features, 25, seed=1)}
+    return job(folder, pictures, measured, folder / "cache", ["standardize", {"pca": 20}, "ridge"])
+
+
+@pytest.fixture(scope="module")
+def whole(torch_folder, pictures, features, tmp_path_factory):
+    """What a fit that nobody interrupts gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(torch_folder))
+        patch.setattr(linearizing, "UNITS", 10)
+        return fit(interruptible(tmp_path_factory.mktemp("whole"), pictures, features))
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_interrupted_fit_goes_on_to_the_same_model(stage, pictures, features, tmp_path, monkeypatch):
+def test_an_interrupted_fit_goes_on_to_the_same_model(stage, whole, pictures, features, tmp_path, monkeypatch):
     monkeypatch.setattr(components, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     monkeypatch.setattr(linearizing, "UNITS", 10)
-    measured = {"lh": responses(features, 44), "rh": responses(features, 25, seed=1)}
-    steps = ["standardize", {"pca": 20}, "ridge"]
-    folders = [tmp_path / name for name in ("whole", "again")]
-    for folder in folders:
-        folder.mkdir()
-    whole = fit(job(folders[0], pictures, measured, folders[0] / "cache", steps))
-    again = job(folders[1], pictures, measured, folders[1] / "cache", steps)
+    given = interruptible(tmp_path, pictures, features)
     owner, name, n_good = STAGES[stage]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, breaking(getattr(owner, name), n_good))
         with pytest.raises(Broken):
-            fit(again)
-    found = fit(again)
+            fit(given)
+    found = fit(given)
     same_tensors(found.tensors, whole.tensors)
     assert found.facts == whole.facts
 
@@ -417,12 +426,26 @@ def test_features_are_shared_by_subjects_and_not_by_other_pictures(pictures, fea
 # Memory
 
 
-def test_less_memory_makes_smaller_blocks_and_a_smaller_announcement(pictures, features, cache, tmp_path):
+def test_less_memory_makes_smaller_blocks_until_it_fits(pictures, features, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(linearizing, "_network_bytes", lambda job, n_features: 0)
     given = job(tmp_path, pictures, {"lh": np.zeros((N, 9000), np.float32)}, cache, STEPS)
     plenty = peak_bytes(given)
     assert linearizing._plan(given) == linearizing._Plan(2048, 8192)
     tight = replace(given, memory=plenty - 1)
-    assert peak_bytes(tight) < plenty or linearizing._plan(tight).columns < 2048
+    assert linearizing._plan(tight) == linearizing._Plan(1024, 4096)
+    assert peak_bytes(tight) <= tight.memory
+    assert peak_bytes(replace(given, memory=1)) > 1  # the caller refuses it
+
+
+@pytest.mark.parametrize("regression", ["linear", "ridge", "banded"])
+def test_the_announcement_grows_with_everything_that_is_held(regression, pictures, features, cache, tmp_path):
+    steps = ["standardize", {"pca": 20}, regression]
+    small = job(tmp_path, pictures, {"lh": np.zeros((N, 2000), np.float32)}, cache, steps)
+    announced = linearizing._peak_bytes(small, linearizing._Plan(64, 256))
+    assert announced > linearizing._network_bytes(small, N_FEATURES)
+    bare = linearizing._units_bytes(small, linearizing._Plan(64, 256), read_recipe(small.card), N_TRAIN, 20, 2)
+    more = linearizing._units_bytes(small, linearizing._Plan(64, 512), read_recipe(small.card), N_TRAIN, 20, 2)
+    assert more - bare >= 4 * 256 * (2 * N_TRAIN + 2 * 20)  # responses as read and as solved, solutions
 
 
 # What is refused
@@ -477,9 +500,24 @@ def test_another_number_of_features_than_the_card_says_is_refused(pictures, feat
         fit(job(tmp_path, pictures, {"lh": responses(features, 12)}, cache, None, card=stated))
 
 
+def test_a_transform_that_the_model_would_not_encode_with_is_refused(pictures, features, cache, tmp_path):
+    stated = {"type": "str", "valid_values": ["preset", "as_trained"], "default": "preset", "example": "preset"}
+    subject = {"type": "int", "required": True, "valid_values": [1], "example": 1}
+    own = card(tmp_path, STEPS, ["lh"], parameters={"subject": subject, "transform": stated})
+    measured = {"lh": responses(features, 12)}
+    given = job(
+        tmp_path, pictures, measured, cache, None, card=own, parameters={"subject": 1, "transform": "as_trained"}
+    )
+    with pytest.raises(
+        InvalidParameterError, match=r"transform is 'as_trained', .* encodes with 'preset'.*default: as_"
+    ):
+        fit(given)
+
+
 # From end to end
 
 
+@pytest.mark.filterwarnings("ignore:.*noise ceiling:berg.fitting.dataset.DatasetWarning")
 def test_the_fitted_model_predicts_what_it_has_not_seen(pictures, features, cache, tmp_path):
     measured = responses(features, 12, noise=0.1)
     dataset = EncodingDataset.from_arrays(pictures, {"lh": measured}, axes=("vertex",), unit="z", splits=SPLITS)

@@ -471,10 +471,10 @@ def test_a_video_goes_on_where_it_was_and_another_one_is_refused(model, tmp_path
     encode_to_store(model, load_video(clip), tmp_path / "r.zarr")
     encode_to_store(model, load_video(clip), tmp_path / "whole.zarr", batch_size=4)
     assert content(tmp_path / "r.zarr") == content(tmp_path / "whole.zarr")
-    with pytest.raises(StoreMismatchError, match="stimuli.read_as: frames 0 to 29.* there, frames 0 to 19.* here"):
+    with pytest.raises(StoreMismatchError, match=r"stimuli.read_as: frames 0 to 29.* there, frames 0 to 19.* here"):
         encode_to_store(model, load_video(clip, places=slice(0, 20)), tmp_path / "r.zarr")
     write_clip(clip)
-    with pytest.raises(StoreMismatchError, match="stimuli.content"):
+    with pytest.raises(StoreMismatchError, match=r"stimuli.content"):
         encode_to_store(model, load_video(clip), tmp_path / "r.zarr")
 
 

@@ -1,5 +1,6 @@
-"""The recipe on simulated bars, the parameters it wrote, and (where it is) the recording."""
+"""The parameters that the recipe wrote, and (where it is) the recording that they were fitted to."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -10,60 +11,39 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from scipy.stats import gamma
 
 import berg
-from berg.readouts.prf import css_response, gaussian_cell_weights
+from berg.core import model_registry
+from berg.evaluation import r2_score
+from berg.fitting.dataset import EncodingDataset
+from berg.fitting.families.prf import FitSettings
+from berg.fitting.fit import fit_model
+from berg.fitting.receptive_fields import (
+    Apertures,
+    ReceptiveFields,
+    convolution_matrix,
+    haemodynamic_response,
+    predict_time_courses,
+)
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "fmri-szinte2024-prf_css" / "fit.py"
+MODEL_ID = "fmri-szinte2024-prf_css"
+RECIPE = Path(__file__).parents[2] / "recipes" / MODEL_ID / "make_dataset.py"
 MODEL = (
     Path(berg.__file__).parent / "models/built_in/encoding_models/modality-fmri/train_dataset-szinte2024/model-prf_css"
 )
 DATA = os.environ.get("BERG_SZINTE2024")
 N_VOXELS = 2308
+SETTINGS = model_registry.get_card(MODEL_ID).part("fit", FitSettings)
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    specification = importlib.util.spec_from_file_location("szinte2024_fit", RECIPE)
+    specification = importlib.util.spec_from_file_location("szinte2024_dataset", RECIPE)
     module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up
+    sys.modules[specification.name] = module
     specification.loader.exec_module(module)
-    module.REFINEMENT_STEPS = 150  # enough for five voxels
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small arrays: threads that wait for each other cost more than they do
     yield module
-    torch.set_num_threads(n_threads)
     del sys.modules[specification.name]
-
-
-@pytest.fixture(scope="module")
-def bars(recipe):
-    """Four sweeps at the volumes of the recording, on a coarser grid of 40 by 24 cells."""
-    x_profile, y_profile = np.zeros((150, 40)), np.zeros((150, 24))
-    for profile, other, sweeps in (
-        (x_profile, y_profile, recipe.X_SWEEPS),
-        (y_profile, x_profile, recipe.Y_SWEEPS),
-    ):
-        for sweep, direction in zip(sweeps, (1, -1), strict=True):
-            n_volumes, n_cells = sweep.stop - sweep.start, profile.shape[1]
-            middles = np.linspace(0, n_cells - 1, n_volumes)[::direction]
-            inside = np.abs(np.arange(n_cells) - middles[:, None]) <= 1.5
-            profile[sweep], other[sweep] = inside, 1
-    x_centres, y_centres = 0.45 * (np.arange(40) - 19.5), -0.45 * (np.arange(24) - 11.5)
-    return recipe.Bars(*(torch.from_numpy(array) for array in (x_profile, y_profile, x_centres, y_centres)))
-
-
-@pytest.fixture(scope="module")
-def fields(recipe):
-    parameters = [
-        (-6.1, 2.2, 1.1, 0.5),
-        (0.4, -0.7, 0.5, 0.6),
-        (3.3, 3.1, 0.9, 0.4),
-        (7.2, -2.8, 1.6, 0.5),
-        (-1.5, -4.2, 0.7, 0.7),
-    ]
-    return recipe.ReceptiveFields(*torch.tensor(parameters, dtype=torch.float64).T)
 
 
 @pytest.fixture(scope="module")
@@ -76,76 +56,37 @@ def metadata():
     return json.loads((MODEL / "metadata" / "metadata_subject-01.json").read_text("utf-8"))
 
 
-def _bold(recipe, bars, fields, noise, seed=0):
-    """Predict through the two-dimensional weights and numpy's convolution, and add noise."""
-    cells = gaussian_cell_weights(bars.x_centres, bars.y_centres, bars.cell_size, fields.x, fields.y, fields.size)
-    steady = css_response(bars.contrast().flatten(1) @ cells, fields.exponent, 3.0).numpy()
-    response = recipe.haemodynamic_response(5.0)
-    bold = np.stack([np.convolve(course, response)[: len(course)] for course in steady.T], axis=1)
-    bold = bold + noise * np.random.default_rng(seed).standard_normal(bold.shape)
-    return torch.from_numpy(bold - bold.mean(0))
+def published_files(folder, blank_voxel=2):
+    """Files in the published layout: a bar over a mark at fixation, three voxels of which one is constant."""
+    design = np.zeros((150, 80, 45), np.float32)
+    design[:, 39:41, 21:23] = 4  # the mark
+    design[10:42, 30:34] = 9  # all of the screen's height
+    np.savez(folder / "dm_gazecenter.npz", design)
+    x, y = np.meshgrid(np.linspace(-8.9, 8.9, 80), np.linspace(5, -5, 45), indexing="ij")
+    lines = [f"{one}\t{other}" for one, other in zip(x.ravel(), y.ravel(), strict=True)]
+    (folder / "grid_coordinates.tsv").write_text("\n".join(["x\ty", *lines]) + "\n")
+    bold = np.random.default_rng(0).normal(size=(150, 4)).round(4)
+    bold[:, blank_voxel] = 0
+    rows = ["\t".join(map(str, [time, *row])) for time, row in enumerate(bold)]
+    with gzip.open(folder / "mask-v1_bold.tsv.gz", "wt") as file:
+        file.write("\n".join(["\t".join(["time", *"0123"]), *rows]) + "\n")
+    return bold
 
 
-def test_haemodynamic_response_is_the_double_gamma_and_adds_up_to_1(recipe):
-    response = recipe.haemodynamic_response(6.0)
-    assert response.sum() == pytest.approx(1)
-    middles = (np.arange(len(response)) + 0.5) * recipe.TR_S
-    double_gamma = gamma.pdf(middles, 6) - gamma.pdf(middles, 16) / 6
-    np.testing.assert_allclose(response, double_gamma / double_gamma.sum(), atol=5e-3)
-
-
-def test_known_receptive_fields_are_recovered_from_noisy_bars(recipe, bars, fields):
-    bold = _bold(recipe, bars, fields, noise=0.1)
-    fitted = recipe.fit_fields(bars, bold, delay_s=5.0)
-    np.testing.assert_allclose(fitted.x, fields.x, atol=0.15)
-    np.testing.assert_allclose(fitted.y, fields.y, atol=0.15)
-    effective = recipe.effective_size(fields.size, fields.exponent)
-    recovered = recipe.effective_size(fitted.size, fitted.exponent)
-    np.testing.assert_allclose(recovered, effective, rtol=0.15)
-    hrf = recipe.convolution_matrix(5.0, len(bold))
-    courses = recipe.predict_time_courses(bars, fitted, hrf)
-    amplitude, _ = recipe.amplitude_and_baseline(courses, bold)
-    np.testing.assert_allclose(amplitude, 3.0, rtol=0.3)
-
-
-def test_the_other_half_is_predicted_from_one_half(recipe, bars, fields):
-    bold = _bold(recipe, bars, fields, noise=0.1)
-    halves = (slice(0, recipe.SPLIT_VOLUME), slice(recipe.SPLIT_VOLUME, None))
-    of_halves = [recipe.fit_fields(bars, bold, 5.0, half) for half in halves]
-    predicted = recipe.predict_held_out(bars, bold, 5.0, of_halves)
-    assert recipe.r2_score(bold, predicted).min() > 0.8
-    assert np.percentile(recipe.null_r2(bold, predicted), 95) < 0.3
-
-
-def test_held_out_predictions_do_not_look_at_the_held_out_half(recipe, bars, fields):
-    bold = _bold(recipe, bars, fields, noise=0.1)
-    disturbed = bold.clone()
-    disturbed[recipe.SPLIT_VOLUME :] += 5
-    before = recipe.predict_held_out(bars, bold, 5.0, (fields, fields))
-    after = recipe.predict_held_out(bars, disturbed, 5.0, (fields, fields))
-    torch.testing.assert_close(before[recipe.SPLIT_VOLUME :], after[recipe.SPLIT_VOLUME :], atol=0, rtol=0)
-
-
-def test_the_product_of_profiles_is_the_drive_of_the_two_dimensional_grid(recipe, bars, fields):
-    cells = gaussian_cell_weights(bars.x_centres, bars.y_centres, bars.cell_size, fields.x, fields.y, fields.size)
-    steady = css_response(bars.contrast().flatten(1) @ cells, fields.exponent)
-    no_delay = torch.eye(len(steady), dtype=torch.float64)
-    torch.testing.assert_close(recipe.predict_time_courses(bars, fields, no_delay), steady)
-
-
-def test_amplitude_and_baseline_are_those_of_least_squares(recipe):
-    generator = np.random.default_rng(0)
-    course = generator.uniform(size=(30, 1))
-    bold = 2.0 * course - 0.7 + 0.1 * generator.standard_normal((30, 1))
-    slope, intercept = np.polyfit(course[:, 0], bold[:, 0], 1)
-    amplitude, baseline = recipe.amplitude_and_baseline(*map(torch.from_numpy, (course, bold)))
-    assert (amplitude.item(), baseline.item()) == pytest.approx((slope, intercept))
-
-
-def test_a_voxel_that_bars_suppress_is_found_where_it_looks(recipe, bars, fields):
-    fitted = recipe.fit_fields(bars, -_bold(recipe, bars, fields, noise=0.1), delay_s=5.0)
-    np.testing.assert_allclose(fitted.x, fields.x, atol=0.15)
-    np.testing.assert_allclose(fitted.y, fields.y, atol=0.15)
+def test_a_dataset_is_made_of_the_published_files(recipe, tmp_path):
+    bold = published_files(tmp_path)
+    recipe.write_dataset(tmp_path, tmp_path / "dataset")
+    dataset = EncodingDataset.open(tmp_path / "dataset", 1)
+    frames = dataset.read_stimuli([0, 20, 43])
+    assert frames.shape == (3, 45, 80)
+    assert not frames[[0, 2]].any()  # the mark is gone
+    np.testing.assert_array_equal(frames[1], np.isin(np.arange(80), np.arange(30, 34)) * np.ones((45, 1)))
+    output = dataset.outputs["responses"]
+    assert output.coordinates["source_voxel"][1].tolist() == [0, 1, 3]
+    np.testing.assert_array_equal(output.mean(np.arange(150)), bold[:, [0, 1, 3]].astype(np.float32))
+    assert dataset.is_sequence
+    assert len(dataset.splits["train"]) == 150
+    assert SETTINGS.cuts == [80]
 
 
 def test_shipped_weights_are_float32_with_one_value_per_voxel(weights):
@@ -156,15 +97,15 @@ def test_shipped_weights_are_float32_with_one_value_per_voxel(weights):
         assert np.isfinite(values).all()
 
 
-def test_shipped_weights_stay_inside_the_bounds_of_the_recipe(recipe, weights, metadata):
-    field, margin = metadata["encoding_models"]["mapped_field_deg"], recipe.CENTRE_MARGIN_DEG
+def test_shipped_weights_stay_inside_the_bounds_of_the_recipe(weights, metadata):
+    field, margin = metadata["encoding_models"]["mapped_field_deg"], SETTINGS.search.centre_margin_deg
     assert weights["x_deg"].min() >= field["left"] - margin
     assert weights["x_deg"].max() <= field["right"] + margin
     assert weights["y_deg"].min() >= field["bottom"] - margin
     assert weights["y_deg"].max() <= field["top"] + margin
     for name, (lower, upper) in (
-        ("size_deg", recipe.SIZE_BOUNDS_DEG),
-        ("exponent", recipe.EXPONENT_BOUNDS),
+        ("size_deg", SETTINGS.search.size_bounds_deg),
+        ("exponent", SETTINGS.search.exponent_bounds),
         ("amplitude", (-30, 30)),  # ten times a usual one; the penalty keeps it there
     ):
         assert lower - 1e-6 <= weights[name].min()
@@ -188,9 +129,9 @@ def test_shipped_metadata_names_each_source_voxel_once(metadata):
     assert metadata["fmri"]["roi"] == ["V1"] * N_VOXELS
 
 
-def test_shipped_reliability_follows_from_its_criterion(recipe, metadata):
+def test_shipped_reliability_follows_from_its_criterion(metadata):
     facts, described = metadata["encoding_models"], metadata["fmri"]
-    assert facts["reliable_criterion"] == recipe.RELIABLE_CRITERION
+    assert (SETTINGS.reliable.held_out_r2, SETTINGS.reliable.effective_size_deg) == (0.1, 5)
     x, y = np.array(described["x_deg"]), np.array(described["y_deg"])
     field = facts["mapped_field_deg"]
     inside = (field["left"] < x) & (x < field["right"]) & (field["bottom"] < y) & (y < field["top"])
@@ -210,23 +151,52 @@ def test_shipped_accuracy_is_that_of_another_half_not_of_the_fit(metadata):
     assert facts["null_held_out_r2_percentile_99"] < 0.1  # below the criterion
 
 
+@pytest.fixture(scope="module")
+def recording(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("szinte2024")
+    recipe.write_dataset(Path(DATA), folder)
+    return EncodingDataset.open(folder, 1)
+
+
 @pytest.mark.skipif(not DATA, reason="BERG_SZINTE2024 does not name the folder of the recording")
 class TestRecording:
     def test_bars_are_the_design_matrix_away_from_fixation(self, recipe):
         design = np.load(Path(DATA) / "dm_gazecenter.npz")["arr_0"] / 9
-        bars = recipe.read_bars(Path(DATA))
-        difference = np.abs(bars.contrast().numpy() - design.transpose(0, 2, 1))
+        contrast, x_deg, y_deg = recipe.read_bars(Path(DATA))
+        difference = np.abs(contrast - design.transpose(0, 2, 1))
         # Up to 0.3 are single points on the jagged edge of a bar.
         row, column = np.nonzero(difference.max(0) > 0.3)
-        assert np.abs(bars.x_centres.numpy()[column]).max() < 0.7
-        assert np.abs(bars.y_centres.numpy()[row]).max() < 0.7
+        assert np.abs(x_deg[column]).max() < 0.7
+        assert np.abs(y_deg[row]).max() < 0.7
 
-    def test_shipped_parameters_reach_the_shipped_accuracy(self, recipe, weights, metadata):
-        bars, (bold, source_voxel) = recipe.read_bars(Path(DATA)), recipe.read_bold(Path(DATA))
-        assert source_voxel.tolist() == metadata["fmri"]["source_voxel"]
+    def test_shipped_parameters_reach_the_shipped_accuracy(self, recipe, recording, weights, metadata):
+        assert (
+            recording.outputs["responses"].coordinates["source_voxel"][1].tolist() == metadata["fmri"]["source_voxel"]
+        )
+        apertures = Apertures.of(*(torch.from_numpy(each.copy()) for each in recipe.read_bars(Path(DATA))))
+        assert apertures.profiles is not None
         double = {name: torch.from_numpy(values).double() for name, values in weights.items()}
-        fields = recipe.ReceptiveFields(double["x_deg"], double["y_deg"], double["size_deg"], double["exponent"])
-        hrf = recipe.convolution_matrix(metadata["encoding_models"]["hrf"]["delay_s"], len(bold))
-        courses = recipe.predict_time_courses(bars, fields, hrf)
-        r2 = recipe.r2_score(bold, courses * double["amplitude"] + double["baseline"])
+        fields = ReceptiveFields(double["x_deg"], double["y_deg"], double["size_deg"], double["exponent"])
+        delay_s = metadata["encoding_models"]["hrf"]["delay_s"]
+        response = haemodynamic_response(delay_s, recipe.TR_S, SETTINGS.haemodynamic_response)
+        courses = predict_time_courses(apertures, fields, convolution_matrix(response, 150))
+        bold = recording.outputs["responses"].mean(np.arange(150))
+        r2 = r2_score(bold, (courses * double["amplitude"] + double["baseline"]).numpy())
         np.testing.assert_allclose(r2, metadata["encoding_models"]["in_sample_r2"], atol=1e-4)
+
+    @pytest.mark.slow
+    def test_berg_fit_writes_what_is_shipped(self, recording, weights, metadata, tmp_path):
+        report = fit_model(MODEL_ID, recording, tmp_path, subject=1, show_progress=False)
+        found = load_file(report.weights)
+        assert set(found) == set(weights)
+        for name, values in weights.items():
+            np.testing.assert_allclose(found[name], values, atol=1e-3)
+            assert np.mean(np.abs(found[name] - values) > 3e-5) < 0.001
+        written = json.loads((report.folder / "metadata" / "metadata_subject-01.json").read_text("utf-8"))
+        ours, theirs = written["encoding_models"], metadata["encoding_models"]
+        for name in ("hrf", "folds", "reliable_criterion", "mapped_field_deg", "penalty", "tr_s"):
+            assert ours[name] == theirs[name]
+        assert np.mean(np.array(ours["reliable"]) != theirs["reliable"]) < 0.001
+        for name in ("held_out_r", "held_out_r2", "in_sample_r2"):
+            np.testing.assert_allclose(np.median(ours[name]), np.median(theirs[name]), atol=1e-4)
+        assert float(report.accuracy["r"].median()) == pytest.approx(0.483, abs=0.001)

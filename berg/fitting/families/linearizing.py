@@ -2,17 +2,9 @@
 
     pictures -> network -> layers -> standardize -> PCA -> regression of the responses
 
-The card's ``readout.steps`` are the recipe:
-
-    [standardize, pca: 250, linear]                           ordinary least squares, as published
-    [standardize, pca: 250, ridge]                            a penalty per unit, by cross-validation
-    [standardize, ridge: {alphas: [1, 10, 100], folds: 5}]    on all features, by way of all their components
-    [standardize, pca: 50, banded: {bands: {early: [layer1, layer2], late: [layer3, layer4]}, iterations: 100}]
-                                                              a penalty per unit and feature space, by himalaya;
-                                                              pca: so many of each; without bands, each node is one
-
-Scaler and components become the model's ``matrix``, regressions its ``coefficient``. Where there are fewer units than
-components, the product of the two becomes the matrix, which is smaller.
+The recipe is what the card says under ``readout.steps``; see `berg.fitting.linearizing_recipe`. Scaler and components
+become the model's ``matrix``, regressions its ``coefficient``. Where there are fewer units than components, the
+product of the two becomes the matrix, which is smaller.
 
 An interrupted fit goes on: features in the cache, sums of products, components, and units block by block in ``work``.
 """
@@ -27,17 +19,15 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import pydantic
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
-from berg.core.model_card import CardPart, ModelCard, OutputArray
+from berg.core.model_card import ModelCard, OutputArray
 from berg.core.progress import progress_bar
 from berg.core.stimulus import as_expected, check_stimulus
-from berg.features.stimuli import release_pages
 from berg.features.pretrained_network import NetworkFeatures, expand, network_features
+from berg.features.stimuli import release_pages
 from berg.fitting import components, feature_cache
 from berg.fitting.agreement import REPETITION, check_agreement
 from berg.fitting.components import BLOCK, Components, principal_components
@@ -58,6 +48,7 @@ from berg.fitting.linear_solvers import (
     ridge_cv_solver,
     split_folds,
 )
+from berg.fitting.linearizing_recipe import BandedStep, Recipe, card_error, read_recipe
 from berg.fitting.regression_files import RegressionFiles
 from berg.models.families.linearizing import Features
 from berg.weights.durable_file import replacing
@@ -66,87 +57,14 @@ Floats = NDArray[np.floating[Any]]
 
 UNITS = 8192
 """Units that are read and solved together, where memory allows."""
-
-
-class RidgeStep(CardPart):
-    """What stands under ``ridge``."""
-
-    alphas: list[float] | None = Field(None, min_length=1, description="penalties to choose from")
-    folds: int = Field(5, ge=2)
-
-
-class BandedStep(RidgeStep):
-    """What stands under ``banded``."""
-
-    bands: dict[str, list[str]] | None = Field(None, description="feature spaces: names of nodes that stand together")
-    iterations: int = Field(100, ge=1, description="how many relations of the bands are tried")
-    seed: int = Field(0, ge=0)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The steps of a card: how many components, and which regression (None: least squares)."""
-
-    n_components: int | None
-    regression: RidgeStep | None
-
-    @property
-    def is_banded(self) -> bool:
-        """Whether feature spaces have penalties of their own."""
-        return isinstance(self.regression, BandedStep)
-
-
-def read_recipe(card: ModelCard) -> Recipe:
-    """The steps under ``readout`` of a card.
-
-    Raises
-    ------
-    ModelCardError
-        For steps that do not exist, or in an order that cannot be fitted.
-    """
-    steps = [_named(card, step) for step in (card.readout or {}).get("steps", [])]
-    names = [name for name, _ in steps]
-    settings = dict(steps)
-    if names not in [["standardize", *pca, last] for pca in ([], ["pca"]) for last in ("linear", "ridge", "banded")]:
-        raise _card_error(
-            card,
-            f"are {names}; they can be  [standardize, pca: 250, linear]  with or without the PCA, and with ridge or "
-            "banded in the place of linear",
-        )
-    n_components = settings.get("pca")
-    if "pca" in settings and (not isinstance(n_components, int) or isinstance(n_components, bool) or n_components < 1):
-        raise _card_error(card, f"have pca: {n_components}; it takes the number of components, such as  pca: 250")
-    return Recipe(n_components, _regression(card, names[-1], settings[names[-1]] or {}))
-
-
-def _named(card: ModelCard, step: Any) -> tuple[str, Any]:
-    """The name of a step and what stands under it."""
-    if isinstance(step, str):
-        return step, None
-    if isinstance(step, dict) and len(step) == 1:
-        return next(iter(step.items()))
-    raise _card_error(card, f"have {step!r}; a step is a name, or one name with its settings, such as  pca: 250")
-
-
-def _regression(card: ModelCard, name: str, settings: Any) -> RidgeStep | None:
-    if name == "linear":
-        return None
-    try:
-        return (RidgeStep if name == "ridge" else BandedStep).model_validate(settings)
-    except pydantic.ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        allowed = listing((RidgeStep if name == "ridge" else BandedStep).model_fields)
-        raise _card_error(card, f"have {name} with {faults} (it may have {allowed})") from error
-
-
-def _card_error(card: ModelCard, words: str) -> ModelCardError:
-    return ModelCardError(f"{card.path}: readout.steps {words}.")
+_LIBRARIES = 200_000_000  # bytes that the kernels of the libraries take for themselves
 
 
 def check(job: FitJob) -> None:
     """Raise where the card cannot be fitted, or the card and the data do not belong together."""
     recipe = read_recipe(job.card)
     check_agreement(job.card, job.dataset)
+    _check_transform(job)
     n_train = len(job.dataset.splits["train"])
     if recipe.n_components is not None and recipe.n_components >= n_train:
         raise InvalidParameterError(
@@ -162,6 +80,18 @@ def check(job: FitJob) -> None:
                 "to fit the mean."
             )
     _check_n_features(job)
+
+
+def _check_transform(job: FitJob) -> None:
+    """Raise where the model would encode with another transform than it is fitted with."""
+    stated = job.card.parameters.get("transform")
+    default = stated.default if stated is not None and stated.default is not None else _transform(job)
+    if _transform(job) != default:
+        raise InvalidParameterError(
+            f"transform is '{_transform(job)}', and {job.card.model_id} encodes with '{default}' unless told. A "
+            f"model must encode with what it was fitted with: write  default: {_transform(job)}  in the card, under "
+            "parameters.transform, and the same under features."
+        )
 
 
 def _check_n_features(job: FitJob) -> None:
@@ -202,13 +132,7 @@ def fit(job: FitJob) -> Fitted:
 
 
 def peak_bytes(job: FitJob) -> int:
-    """Bytes that `fit` needs at its peak, beyond what the process holds before; blocks are as large as memory allows.
-
-    Raises
-    ------
-    ModelCardError
-        Where the card states another number of features than its network has.
-    """
+    """Bytes that `fit` needs at its peak, beyond what the process holds before, in blocks as large as memory allows."""
     return _peak_bytes(job, _plan(job))
 
 
@@ -270,7 +194,7 @@ def _bands(card: ModelCard, recipe: Recipe, columns: Mapping[str, slice]) -> dic
     stated = recipe.regression.bands or {node: [node] for node in nodes}  # type: ignore[union-attr]
     members = {name: [node for item in items for node in expand(item)] for name, items in stated.items()}
     if [node for own in members.values() for node in own] != nodes:
-        raise _card_error(
+        raise card_error(
             card,
             f"have bands of the nodes {listing(node for own in members.values() for node in own)}; every node of "
             f"features.nodes must be in one band, in their order: {listing(nodes)}",
@@ -465,15 +389,15 @@ def _peak_bytes(job: FitJob, plan: _Plan) -> int:
     held = 8 * n_bands * (2 * n_each * n_stimuli + 2 * n_features)  # of all bands: scores and basis, mean and scale
     of_components = components.peak_bytes(n_stimuli, n_features, recipe.n_components, plan.columns)
     of_matrix = 4 * n_components * (n_stimuli + 4 * plan.columns) + 24 * n_stimuli * plan.columns
-    of_units = 8 * n_components * n_stimuli + _units_bytes(job, plan, recipe, n_stimuli, n_components)
-    return max(
+    of_units = 8 * n_components * n_stimuli + _units_bytes(job, plan, recipe, n_stimuli, n_components, n_bands)
+    return _LIBRARIES + max(
         _network_bytes(job, n_features),
         held + max(of_components, of_units, of_matrix),
         3 * _model_bytes(job, n_components, n_features),  # mapped, as bytes to be written, and read again
     )
 
 
-def _units_bytes(job: FitJob, plan: _Plan, recipe: Recipe, n_stimuli: int, n_components: int) -> int:
+def _units_bytes(job: FitJob, plan: _Plan, recipe: Recipe, n_stimuli: int, n_components: int, n_bands: int) -> int:
     """A block of responses, as read and as solved, and what the solver prepares."""
     n_repeats = max([_n_repeats(job) if REPETITION in output.axes else 1 for output in job.card.outputs])
     batch = min(plan.units, N_TARGETS_BATCH)
@@ -488,6 +412,8 @@ def _units_bytes(job: FitJob, plan: _Plan, recipe: Recipe, n_stimuli: int, n_com
         n_alphas = len(recipe.regression.alphas or RELATIVE_ALPHAS)
         working += 4 * n_alphas * (n_stimuli * (n_stimuli // n_folds + batch))
         working += 4 * recipe.regression.iterations * plan.units
+        if n_components > n_stimuli:  # a kernel per band, and himalaya's copies
+            working += 12 * n_bands * n_stimuli**2
     return responses + solutions + prepared + working
 
 

@@ -14,7 +14,7 @@ train says little about half a millisecond. The maths is in `berg.fitting.renewa
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -174,8 +174,14 @@ class Recordings:
         return rate
 
 
-def check(job: FitJob) -> None:
-    """Raise where the card and the data do not belong together."""
+def check(job: FitJob) -> Collection[str]:
+    """Raise where the card and the data do not belong together.
+
+    Returns
+    -------
+    usual
+        ``splits``: without a test split there is cross-validation; and the output: few bins have a spike.
+    """
     check_agreement(job.card, job.dataset, METADATA)
     settings, features = _settings(job), job.card.part("features", Features)
     longest = max(settings.windows_ms or [features.window_ms]) / 1000
@@ -189,6 +195,7 @@ def check(job: FitJob) -> None:
         raise InvalidParameterError(
             f"features.window_ms is {features.window_ms:g}, and fit.windows_ms {settings.windows_ms} does not hold it."
         )
+    return ("splits", *job.dataset.outputs)
 
 
 def fit(job: FitJob) -> Fitted:
@@ -222,7 +229,7 @@ def peak_bytes(job: FitJob) -> int:
     inputs = 8 * n_bins * n_windows * (basis.n_inputs + n_units * 4)
     optimiser = 8 * n_bins * (3 * basis.n_inputs + 30)
     lagged = 8 * output.shape[1] * n_windows * round(settings.plain.lags_s * basis.bins_per_s) * 2
-    return 60_000_000 + inputs + optimiser + lagged + 8 * 6 * n_samples + 8 * 6 * n_bins * n_units
+    return 180_000_000 + inputs + optimiser + lagged + 8 * 6 * n_samples + 8 * 6 * n_bins * n_units
 
 
 def _fitted(job: FitJob, recordings: Recordings, advance: Advance) -> Fitted:
@@ -242,7 +249,11 @@ def _fitted(job: FitJob, recordings: Recordings, advance: Advance) -> Fitted:
     (name,) = job.dataset.outputs
     metadata = _metadata(recordings, chosen, neurons, folds, held_out)
     facts = {**asdict(chosen), "held_out_r": metadata["encoding_models"]["held_out_r"], **held_out.headline()}
-    measured = {name: held_out.as_held_out("test" if test else f"{recordings.blocks.n_blocks} blocks of each sound")}
+    measured = {
+        name: held_out.as_held_out(
+            "test" if test else f"cross-validation over {recordings.blocks.n_blocks} blocks of each sound"
+        )
+    }
     return Fitted(_tensors(recordings, neurons), metadata, facts, measured, _sample(job))
 
 

@@ -14,7 +14,7 @@ cross-validation, within the volumes that are fitted. The maths is in `berg.fitt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -56,6 +56,7 @@ METADATA = (
 """Coordinates that the fit finds: the accuracies and ``reliable`` at ``encoding_models``, all others at ``fmri``."""
 
 FRAMES_AT_ONCE = 16
+_INDEPENDENT_S = 16.0  # after which a haemodynamic response has faded
 Volumes = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
@@ -88,8 +89,14 @@ class FitSettings(CardPart):
     least_shift: int = Field(10, ge=1, description="volumes; rotations of the recording that chance is judged by")
 
 
-def check(job: FitJob) -> None:
-    """Raise where the card and the data do not belong together, or the stimuli are no sequence."""
+def check(job: FitJob) -> Collection[str]:
+    """Raise where the card and the data do not belong together, or the stimuli are no sequence.
+
+    Returns
+    -------
+    usual
+        ``splits``: without a test split there is cross-validation.
+    """
     check_agreement(job.card, job.dataset, METADATA)
     if not job.dataset.is_sequence:
         raise DatasetError(
@@ -104,6 +111,7 @@ def check(job: FitJob) -> None:
         )
     _centres(job)
     _parts(_settings(job), _fitted_volumes(job))
+    return ("splits",)
 
 
 def fit(job: FitJob) -> Fitted:
@@ -192,7 +200,9 @@ def _fitted(job: FitJob, recording: _Recording, advance: AdvanceAndTell) -> Fitt
     found = _Found(recording, delay_s, fields, amplitude, baseline, _numpy(held_out), _numpy(courses))
     tensors = {name: values.astype(np.float32) for name, values in found.parameters.items()}
     (name,) = job.dataset.outputs
-    measured = HeldOut(found.measured, found.predicted, recording.split)
+    measured = HeldOut(
+        found.measured, found.predicted, recording.split, max(1, round(_INDEPENDENT_S / recording.interval_s))
+    )
     return Fitted(tensors, found.metadata(), found.facts(), {name: measured}, _sample(job, recording.apertures))
 
 
@@ -369,7 +379,8 @@ class _Found:
 
     def _null_percentile(self) -> float | None:
         r2 = null_r2(self.recording.bold, self.held_out, self.recording)
-        return round(float(np.nanpercentile(r2, 99)), 4) if r2.size else None
+        known = r2[np.isfinite(r2)]
+        return round(float(np.percentile(known, 99)), 4) if known.size else None
 
     def facts(self) -> dict[str, Any]:
         """For the report."""
@@ -380,9 +391,9 @@ class _Found:
             "n_reliable": int(chosen.sum()),
         }
         for name, values in accuracy.items():
-            facts[f"median_{name}"] = round(float(np.nanmedian(values)), 4)
-            if chosen.any():
-                facts[f"median_{name}_reliable"] = round(float(np.nanmedian(values[chosen])), 4)
+            for words, own in (("", values), ("_reliable", values[chosen])):
+                known = own[np.isfinite(own)]
+                facts[f"median_{name}{words}"] = round(float(np.median(known)), 4) if known.size else None
         return facts
 
 
@@ -419,7 +430,7 @@ def _read(job: FitJob) -> _Recording:
     if len(test):
         pairs, split = [(volumes, test)], "test"
     else:
-        pairs, split = _pairs(parts), f"{len(parts)} parts of the recording, each predicted from the others"
+        pairs, split = _pairs(parts), f"cross-validation over {len(parts)} parts of the recording"
     interval = float(dataset.sampling_interval_s or 0)
     return _Recording(settings, _apertures(job, device), bold, interval, volumes, parts, pairs, split, job)
 
@@ -543,6 +554,6 @@ def _numpy(values: Tensor) -> Floats:
     return values.detach().cpu().numpy()
 
 
-def _rounded(values: Floats) -> list[float | None]:
+def _rounded(values: Floats) -> list[float]:
     """Six significant digits: more than the fit knows, and a third of the file's size."""
     return [float(f"{value:.6g}") for value in values.tolist()]

@@ -222,6 +222,17 @@ def test_a_mask_for_one_hemisphere_leaves_the_other_whole(berg_dir: Path, fsaver
     assert_near(ours[1], rh[:, [3, 77, 163841]])
 
 
+def test_vertices_by_number_come_in_the_order_given(berg_dir: Path, fsaverage_truth: Any) -> None:
+    images, lh, rh = fsaverage_truth
+    ours = selected(berg_dir, {"lh_vertices": [163841, 3, 77], "rh_vertices": np.array([0, 1])}, images)
+    assert_near(ours[0], lh[:, [163841, 3, 77]])
+    assert_near(ours[1], rh[:, [0, 1]])
+    with pytest.warns(EmptySelectionWarning, match="holds no vertex in output 'rh'"):
+        ours = selected(berg_dir, {"lh_vertices": [5], "rh_vertices": []}, images)
+    assert_near(ours[0], lh[:, [5]])
+    assert ours[1].shape == (len(images), 0)
+
+
 def test_a_roi_wins_over_a_mask_with_a_warning(berg_dir: Path, fsaverage_truth: Any) -> None:
     images, lh, rh = fsaverage_truth
     places = metadata_of(berg_dir, FSAVERAGE)["fmri"]
@@ -261,10 +272,16 @@ def test_both_spellings_of_owfa_answer(berg_dir: Path, fsaverage_truth: Any) -> 
         ({"channels": ["POz", "Fp1"]}, [47, 0], slice(None)),
         ({"timepoints": np.arange(140) == 33}, slice(None), [33]),
         ({"timepoints": np.isin(np.arange(140), [7, 139, 0])}, slice(None), [0, 7, 139]),
+        ({"timepoints": [139, 7]}, slice(None), [139, 7]),
+        ({"time": [0.1, 0.2]}, slice(None), list(range(40, 61))),
+        ({"time": [None, -0.09]}, slice(None), [0, 1, 2]),
         ({"channels": ["AF8"], "timepoints": np.arange(140) == 139}, [62], [139]),
         ({"channels": ["Oz", "O1"], "timepoints": np.arange(140) >= 138}, [15, 14], [138, 139]),
     ],
-    ids=["channel", "two channels", "time", "three times", "channel and time", "channels and times"],
+    ids=[
+        *("channel", "two channels", "time", "three times", "times by number", "seconds", "seconds from the start"),
+        *("channel and time", "channels and times"),
+    ],
 )
 @pytest.mark.parametrize("subject", [1, 2])
 def test_channels_and_time_points_come_as_selected(
