@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,7 +137,7 @@ class _Reader:
     """A file, and where in it the decoder stands; one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.lock = path, Lock()
+        self.path, self.lock = path, threading.Lock()
         self.stamps, self.key_stamps, self.tick = _stamps(path)
         self.opened: av.container.InputContainer | None = None
         self.decoded: Iterator[av.VideoFrame] = iter(())

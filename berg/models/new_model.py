@@ -242,8 +242,13 @@ def _machine_readable(given: Mapping[str, Any], marks: _Marks) -> dict[str, Any]
 
 
 def _axis(axis: Mapping[str, Any], marks: _Marks) -> dict[str, Any]:
-    """A number as the length is the author's, and left out where the coordinates tell it."""
+    """A number as the length is the author's, and left out where the coordinates tell it.
+
+    So are coordinates that only some files have (their place ends with a question mark).
+    """
     new = dict(axis)
+    if "coordinates" in axis:
+        new["coordinates"] = {name: place for name, place in axis["coordinates"].items() if not place.endswith("?")}
     if isinstance(axis.get("length"), int):
         new["length"] = marks.todo(axis["length"])
         if "coordinates" in axis:

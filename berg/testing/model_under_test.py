@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core import model_registry
-from berg.core.berg import BERG, loading_options, constructor_options
+from berg.core.berg import BERG, constructor_options, loading_options
 from berg.core.exceptions import InvalidParameterError, ModelCardError
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard, Parameter, StimulusInput
@@ -55,8 +55,8 @@ class ModelUnderTest:
         **parameters: Any,
     ) -> None:
         self.model_id = model_id
+        self.berg = BERG(berg_dir)  # whose cards are known from here on
         self.entry = model_registry.get_registered(model_id)
-        self.berg = BERG(berg_dir)
         self._stimulus = stimulus
         self._given = parameters
         self._given_selection = dict(selection or {})

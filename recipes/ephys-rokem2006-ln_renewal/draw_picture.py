@@ -2,7 +2,7 @@
 
     python recipes/ephys-rokem2006-ln_renewal/draw_picture.py --data dataset --out FILE.png
 
-The card's recipe is fitted without the block that is drawn, with the settings that it states.
+The card's recipe is fitted without the block that is drawn, and its settings are chosen without it.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ BUILTIN = {
     "StoreMismatchError": ValueError,
     "StoreBusyError": RuntimeError,
     "StoreIncompleteError": RuntimeError,
+    "WorkerLostError": RuntimeError,
+    "DatasetError": ValueError,
     "MissingExtraError": ImportError,
 }
 ERRORS = {

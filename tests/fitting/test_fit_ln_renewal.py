@@ -123,9 +123,9 @@ def test_held_out_rates_are_nearly_as_good_as_the_truth(fitted):
         assert facts["held_out_r_2_ms"] > 0.9 * facts["r_if_model_were_true_2_ms"]
         assert facts["held_out_r_2_ms"] > facts["held_out_r_plain_2_ms"]
     held_out = fitted.held_out["rate"]
-    assert held_out.measured.shape == held_out.predicted.shape == (2 * SECONDS * BINS_PER_S, 2)
+    assert held_out.measured.shape == held_out.predicted.shape == (2 * SECONDS * 500, 2)  # one per 2 ms
     assert held_out.measured.mean() == pytest.approx(held_out.predicted.mean(), rel=0.1)
-    assert held_out.block_length == BINS_PER_S / 4
+    assert held_out.block_length == 125
     assert fitted.metadata["encoding_models"]["held_out_r"] == pytest.approx(
         [np.corrcoef(held_out.measured[:, unit], held_out.predicted[:, unit])[0, 1] for unit in range(2)], abs=0.03
     )
@@ -171,7 +171,7 @@ def test_a_sound_of_the_test_split_is_never_fitted(sounds, spikes, tmp_path):
     for name, values in one.tensors.items():
         np.testing.assert_array_equal(values, other.tensors[name])
     assert one.held_out["rate"].split.startswith("test")
-    assert one.held_out["rate"].measured.shape == (SECONDS * BINS_PER_S, 2)
+    assert one.held_out["rate"].measured.shape == (SECONDS * 500, 2)
     assert np.min(one.metadata["encoding_models"]["held_out_r"]) > 0.5
     assert np.max(other.metadata["encoding_models"]["held_out_r"]) < 0.3
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from own_prf import MODEL, write_own_prf
 
 from berg import BERG
 from berg.core import model_registry
@@ -206,3 +207,10 @@ def test_published_models_pass(model_id, berg_dir):
     results = check_model(model_id, berg_dir)
     assert failures(results) == []
     assert sum(result.outcome == "passed" for result in results) > 70
+
+
+def test_a_model_whose_card_lies_in_a_berg_directory_is_found_there(tmp_path, monkeypatch):
+    write_own_prf(tmp_path)
+    monkeypatch.setattr(model_registry, "_stores", {})
+    monkeypatch.chdir(tmp_path.parent)
+    assert ModelUnderTest(MODEL, tmp_path.name).card.model_id == MODEL

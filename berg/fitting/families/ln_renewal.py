@@ -53,6 +53,7 @@ METADATA = ("held_out_r",)
 
 _INDEPENDENT_S = 0.25  # rates further apart hardly depend on each other
 _SAMPLE_S = 0.5
+_N_RESAMPLES = 1000  # for intervals, each with a weight per sample
 
 
 class PlainModel(CardPart):
@@ -229,7 +230,9 @@ def peak_bytes(job: FitJob) -> int:
     inputs = 8 * n_bins * n_windows * (basis.n_inputs + n_units * 4)
     optimiser = 8 * n_bins * (3 * basis.n_inputs + 30)
     lagged = 8 * output.shape[1] * n_windows * round(settings.plain.lags_s * basis.bins_per_s) * 2
-    return 180_000_000 + inputs + optimiser + lagged + 8 * 6 * n_samples + 8 * 6 * n_bins * n_units
+    own = 60_000_000 + inputs + optimiser + lagged + 8 * 6 * n_samples + 8 * 6 * n_bins * n_units
+    compared = n_bins // _step(settings.smoothing_ms[0], basis.bins_per_s)
+    return 230_000_000 + max(own, 3 * 8 * _N_RESAMPLES * compared)
 
 
 def _fitted(job: FitJob, recordings: Recordings, advance: Advance) -> Fitted:
@@ -362,15 +365,26 @@ class Evidence:
         }
 
     def as_held_out(self, of: str) -> HeldOut:
-        """Smoothed rates, bins of all recordings one after another."""
+        """Smoothed rates of all recordings one after another, one sample per standard deviation of the smoothing.
+
+        Closer ones say nothing new.
+        """
         recordings, ms = self.recordings, self.recordings.settings.smoothing_ms[0]
+        step = _step(ms, recordings.bins_per_s)
         measured, predicted = [], []
         for unit, own in enumerate(self.rates):
             pairs = [(recordings.measured(each, unit), rate) for each, rate in zip(recordings.all, own, strict=True)]
             measured.append(np.concatenate([_smooth_blocks(recordings, one, ms) for one, _ in pairs]))
             predicted.append(np.concatenate([_smooth_blocks(recordings, other, ms) for _, other in pairs]))
-        length = round(_INDEPENDENT_S * recordings.bins_per_s)
-        return HeldOut(np.stack(measured, 1), np.stack(predicted, 1), f"{of}, smoothed with {ms:g} ms", length)
+        length = round(_INDEPENDENT_S * recordings.bins_per_s / step)
+        return HeldOut(
+            np.stack(measured, 1)[::step], np.stack(predicted, 1)[::step], f"{of}, smoothed with {ms:g} ms", length
+        )
+
+
+def _step(smoothing_ms: float, bins_per_s: float) -> int:
+    """Bins from one sample to the next."""
+    return max(1, round(smoothing_ms / 1000 * bins_per_s))
 
 
 def smooth(rate: Floats, smoothing_ms: float, bins_per_s: float) -> Floats:

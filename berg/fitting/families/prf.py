@@ -145,7 +145,7 @@ def peak_bytes(job: FitJob) -> int:
     search = 8 * n_candidates * (3 * block + 8)
     refinement = 8 * block * (40 * n_volumes + 8 * n_cells)
     delays = 8 * n_voxels * (len(settings.haemodynamic_response.delays_s) + 6 * n_volumes)
-    return 60_000_000 + whole + candidates + max(search, refinement) + delays
+    return 150_000_000 + whole + candidates + max(search, refinement) + delays
 
 
 @dataclass(frozen=True)
