@@ -301,7 +301,7 @@ def _outcomes(
 
     Only a few are with the workers at a time, so that a worker that dies takes few with it.
     """
-    left, running, done = iter(runs), dict[Future, list[int]](), as_completed()
+    left, running, done = iter(runs), dict[Future, list[int]](), as_completed(loop=client.loop)
     submit = partial(client.submit, _call, encoder, "encode", identity, pure=False)
 
     def hand_out() -> None:

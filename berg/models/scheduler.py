@@ -49,7 +49,7 @@ def connected(scheduler: Client | str) -> Iterator[Client]:
     else:
         with _started(scheduler) as cluster:
             _check_jobs(cluster)
-            with _kept_up(cluster), Client(cluster) as client:
+            with _kept_up(cluster), Client(cluster, set_as_default=False) as client:
                 yield client
 
 
@@ -112,7 +112,7 @@ def _n_gpus() -> int:
 @contextmanager
 def _answering(address: str) -> Iterator[Client]:
     try:
-        client = Client(address)
+        client = Client(address, set_as_default=False)  # what others compute with dask stays as it is
     except (OSError, ValueError) as error:
         raise InvalidParameterError(
             f"No scheduler answers at {address} ({error}). Start one with:  dask scheduler"
