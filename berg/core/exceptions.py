@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class BERGError(Exception):
@@ -16,6 +17,10 @@ class BERGError(Exception):
     def __str__(self) -> str:
         # KeyError and OSError would wrap or reorder the sentence.
         return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The errors with two builtin parents cannot be sent between processes otherwise, once dask is imported.
+        return type(self), self.args, self.__dict__ or None
 
 
 class ModelNotFoundError(BERGError, KeyError):

@@ -1,6 +1,8 @@
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -96,3 +98,16 @@ def test_the_nearest_name_is_proposed(given, allowed, sentence):
 )
 def test_a_long_list_of_names_is_cut(names, text):
     assert listing(names) == text
+
+
+def test_errors_survive_where_dask_sends_them():
+    script = (
+        "import pickle, sys, distributed, tblib.pickling_support; from berg.core import exceptions\n"
+        "tblib.pickling_support.install()\n"
+        "for name in sys.argv[1:]:\n"
+        "    given = getattr(exceptions, name)('why'); came = pickle.loads(pickle.dumps(given))\n"
+        "    assert type(came) is type(given) and str(came) == 'why', name\n"
+        "print('all')"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *ERRORS], capture_output=True, text=True, check=False)
+    assert done.stdout == "all\n", done.stderr
