@@ -4,7 +4,6 @@
     python benchmarks/stream.py --files FOLDER --case fwrf-V1        # a folder that benchmarks/encode.py filled
 
 The two sides take turns, and the best of the repeats counts. `pictures` reads the pictures from .jpg files.
-What `estimate` says beforehand stands beside what then happens.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ def load(arguments: argparse.Namespace) -> Any:
 
 
 def compare(arguments: argparse.Namespace, folder: Path) -> None:
-    """Print the rate of both sides, and the estimate beside what happened."""
-    from berg.models.estimate import _peak_bytes, estimate
+    """Print the rate of both sides."""
     from berg.models.stream import encode_to_store
 
     model = load(arguments)
@@ -62,28 +60,13 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     if arguments.jpg:
         stimuli = write_files(folder / "pictures", stimuli)
     model.generate_response(stimuli[:32])
-    said = estimate(model, stimuli, folder / "r.zarr")
-    peak_before = _peak_bytes()
     bare, stored = [], []
-    for repeat in range(arguments.repeats):
+    for _ in range(arguments.repeats):
         stored.append(seconds(lambda: encode_to_store(model, stimuli, folder / "r.zarr", overwrite=True)))
-        if repeat == 0:
-            peak = _peak_bytes()
         bare.append(seconds(lambda: model.generate_response(stimuli)))
-    n_bytes = sum(
-        file.stat().st_size
-        for name in ("status", *(output.name for output in model.card.outputs))
-        for file in (folder / "r.zarr").glob(f"**/{name}/c/**/*")
-        if file.is_file()
-    )
     print(f"{model.get_model_id()}, {arguments.pictures} pictures of {arguments.size} pixels")
     rates = arguments.pictures / min(bare), arguments.pictures / min(stored)
     print(f"into memory {rates[0]:.1f}/s, to the store {rates[1]:.1f}/s, ratio {rates[1] / rates[0]:.3f}")
-    print(f"seconds: estimate {said.seconds:.1f}, was {stored[0]:.1f} (ratio {said.seconds / stored[0]:.2f})")
-    print(f"disk: estimate {said.disk_bytes / 1e6:.2f} MB, was {n_bytes / 1e6:.2f} MB")
-    print(
-        f"memory: estimate {said.memory_bytes / 1e6:.0f} MB, was {peak / 1e6:.0f} MB ({peak_before / 1e6:.0f} before)"
-    )
 
 
 def seconds(call: Any) -> float:

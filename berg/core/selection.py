@@ -356,9 +356,6 @@ def axis_attributes(card: ModelCard, output: OutputArray, metadata: Metadata) ->
     """What a selection cannot tell of the whole axes: their lengths, and the step from one time to the next."""
     found: dict[str, float] = {}
     for axis in output.axes[1:]:
-        if rate := card.axes[axis].sampling_rate:  # how long it is, the stimulus decides
-            found[f"{axis}_step"] = 1 / rate
-            continue
         if rate := card.axes[axis].sampling_rate:
             found[f"{axis}_step"] = 1 / rate
         if card.axes[axis].length == FROM_STIMULUS:

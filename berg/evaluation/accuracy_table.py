@@ -208,27 +208,6 @@ def read_accuracy(path: Path) -> Accuracy:
     return accuracy
 
 
-def region_labels(regions: Mapping[str, Any], n_units: int) -> NDArray[np.str_]:
-    """The names of each unit's regions, with semicolons between; empty where it is in none.
-
-    Parameters
-    ----------
-    regions
-        Name -> indices of its units, or a mask.
-
-    Examples
-    --------
-    >>> region_labels({"V1": [0, 1], "early": [1]}, 3).tolist()
-    ['V1', 'V1;early', '']
-    """
-    labels = np.full(n_units, "", dtype=object)
-    for name, places in regions.items():
-        own = np.asarray(places)
-        own = np.flatnonzero(own) if own.dtype == bool else own.astype(np.intp)
-        labels[own] = [f"{label};{name}" if label else str(name) for label in labels[own]]
-    return labels.astype(str)
-
-
 def region_names(table: xr.Dataset) -> dict[str, NDArray[np.bool_]]:
     """Which units, along their axis, each region of a table has; no regions where it has no ``roi``."""
     if "roi" not in table.coords:

@@ -7,8 +7,8 @@ from typing import Any
 
 from berg.core.exceptions import CorruptedFileError
 from berg.core.model_card import FROM_STIMULUS, ModelCard, OutputArray
-from berg.core.selection import AxisKey, Indices, axis_length, coordinates, look_up
-from berg.evaluation.accuracy_table import Coordinates, region_labels
+from berg.core.selection import AxisKey, Indices, axis_length, coordinates, look_up, region_labels
+from berg.evaluation.accuracy_table import Coordinates
 
 REPETITION = "repetition"
 

@@ -7,10 +7,8 @@ modules, from a batch of stimuli to features, and from features to responses.
 from __future__ import annotations
 
 import gc
-import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, ModelNotLoadedError, listing
+from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError, listing
 from berg.core.model_card import ModelCard, OutputArray, StimulusInput
 from berg.core.parameter_validator import validate_parameters
 from berg.core.progress import progress_bar
@@ -32,19 +30,16 @@ from berg.core.selection import (
     resolve_selection,
     resolve_times,
 )
-from berg.features.stimuli import open_stimuli, release_pages
+from berg.features.stimuli import open_stimuli
 from berg.interfaces.base_model import BaseModelInterface
+from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
 from berg.models.device import resolve_device
-from berg.models.room import check_array_memory
+from berg.models.room import check_array_memory, reuse_freed_memory
 from berg.weights import store
 from berg.weights.needed import NetworkFile
 from berg.weights.safetensors_files import write_safetensors
 
 Responses = NDArray[np.float32] | tuple[NDArray[np.float32], ...]
-
-
-class SmallerBatchWarning(UserWarning):
-    """The device had too little memory for a batch, which was computed in parts."""
 
 
 class EncodingModel(BaseModelInterface):
@@ -159,10 +154,12 @@ class EncodingModel(BaseModelInterface):
 
     def load_model(self) -> None:
         """Read the weights of the selected units and put them on the device."""
-        with _typed_memory_error(f"{self.device} has too little memory for {self.get_model_id()}. Select fewer units."):
+        with typed_memory_error(f"{self.device} has too little memory for {self.get_model_id()}. Select fewer units."):
             features, readout = self.build()
             self.features = features.to(self.device).eval().requires_grad_(False)
             self.readout = readout.to(self.device).eval().requires_grad_(False)
+        if self.device.type == "cpu":
+            reuse_freed_memory()
 
     def generate_response(
         self,
@@ -220,7 +217,7 @@ class EncodingModel(BaseModelInterface):
         Features that models share (the same network, transform, precision and device) are computed once per
         stimulus. Parameters are those of `generate_response`, ``out`` one per model.
         """
-        stimuli = open_stimuli(stimulus, _common_input(models), sampling_rate)
+        stimuli = open_stimuli(stimulus, common_input(models), sampling_rate)
         for model in models:
             model.indices.update(resolve_times(model.card, model.selection, stimuli.shape[-1]))
         size = min(model._checked_batch_size(batch_size) for model in models)
@@ -233,8 +230,8 @@ class EncodingModel(BaseModelInterface):
         name = models[0].get_model_id() if len(models) == 1 else f"{len(models)} models"
         with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance:
             at_once = size
-            for places in _batches(len(stimuli), size):
-                at_once = _encode_batch(models, torch.from_numpy(stimuli.read(places)), places, arrays, at_once)
+            for places in batch_slices(len(stimuli), size):
+                at_once = encode_batch(models, torch.from_numpy(stimuli.read(places)), places, arrays, at_once)
                 advance(places.stop - places.start)
         return [own[0] if len(own) == 1 else tuple(own) for own in arrays]
 
@@ -247,8 +244,8 @@ class EncodingModel(BaseModelInterface):
             Floating-point tensor with the shape and the range of values of the card's input; sounds at the
             sampling rate of the card.
         """
-        features, readout = self._loaded()
-        responses = self._in_window(readout(features(stimulus.to(self.device))), stimulus.shape[-1])
+        features, readout = self.loaded_modules()
+        responses = self.in_window(readout(features(stimulus.to(self.device))), stimulus.shape[-1])
         return responses[0] if len(responses) == 1 else tuple(responses)
 
     @classmethod
@@ -333,7 +330,7 @@ class EncodingModel(BaseModelInterface):
         """What file names may be made of: the parameters, and the selection."""
         return {**self.parameters, **self.selection}
 
-    def _in_window(self, responses: Sequence[torch.Tensor], n_samples: int) -> Sequence[torch.Tensor]:
+    def in_window(self, responses: Sequence[torch.Tensor], n_samples: int) -> Sequence[torch.Tensor]:
         """The selected part of responses along axes that are as long as the stimulus; all else was selected before."""
         windows = resolve_times(self.card, self.selection, n_samples)
         return [
@@ -341,7 +338,14 @@ class EncodingModel(BaseModelInterface):
             for response, output in zip(responses, self.card.outputs, strict=True)
         ]
 
-    def _loaded(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+    def loaded_modules(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """From stimuli to features, and from features to responses.
+
+        Raises
+        ------
+        ModelNotLoadedError
+            Before `load_model`, and after `cleanup`.
+        """
         if self.features is None or self.readout is None:
             raise ModelNotLoadedError(f"{self.get_model_id()} is not loaded. Call model.load_model() first.")
         return self.features, self.readout
@@ -374,110 +378,9 @@ class EncodingModel(BaseModelInterface):
         return tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:])
 
 
-def _common_input(models: Sequence[EncodingModel]) -> StimulusInput:
-    """What all the models take."""
-    if not models:
-        raise InvalidParameterError("No models were given.")
-    for model in models:
-        model._loaded()
-    expected = models[0].expected_input
-    for model in models[1:]:
-        other = model.expected_input
-        if any(
-            getattr(other, name) != getattr(expected, name) for name in ("shape", "dtype", "range", "sampling_rate")
-        ):
-            raise InvalidParameterError(
-                f"{models[0].get_model_id()} and {model.get_model_id()} take different stimuli; encode with each alone."
-            )
-    return expected
-
-
-def _encode_batch(
-    models: Sequence[EncodingModel],
-    batch: torch.Tensor,
-    places: slice,
-    arrays: Sequence[Sequence[NDArray[np.float32]]],
-    at_once: int,
-) -> int:
-    """Compute one batch and write it to its place; gives how many stimuli the device has the memory for at once."""
-    start = 0
-    while start < len(batch):
-        part = slice(start, min(start + at_once, len(batch)))
-        try:
-            _encode_part(models, batch[part], slice(places.start + part.start, places.start + part.stop), arrays)
-        except DeviceMemoryError as error:
-            n_stimuli = part.stop - part.start
-            if n_stimuli == 1:
-                raise
-            _warn_of_memory(str(error), at_once := n_stimuli // 2)
-        else:
-            start = part.stop
-            continue
-        _free_memory(models)  # here, because the error keeps hold of what was computed
-    return at_once
-
-
-def _encode_part(
-    models: Sequence[EncodingModel], batch: torch.Tensor, places: slice, arrays: Sequence[Sequence[NDArray[np.float32]]]
-) -> None:
-    """Compute some stimuli at once and write them to their place; nothing of it outlives the call."""
-    computed: dict[int, Any] = {}
-    for model, own in zip(models, arrays, strict=True):
-        features, readout = model._loaded()
-        words = f"{model.device} has too little memory for {len(batch)} stimuli at once. "
-        fewer = f"Try batch_size={len(batch) // 2}" if len(batch) > 1 else "Select fewer units (selection=...)"
-        # no_grad, not inference_mode: what a module keeps may be used in predict()
-        with _typed_memory_error(f"{words}{fewer}."), torch.no_grad():
-            if id(features) not in computed:
-                computed[id(features)] = features(batch.to(model.device))
-            responses = model._in_window(readout(computed[id(features)]), batch.shape[-1])
-        for array, response in zip(own, responses, strict=True):
-            _write(array, places, response.reshape(len(batch), *array.shape[1:]))
-            release_pages(array)
-
-
-def _warn_of_memory(words: str, at_once: int) -> None:
-    warnings.warn(
-        f"{words.partition('. ')[0]}. Going on with {at_once} at once; batch_size={at_once} (--batch-size {at_once}) "
-        "does so from the start.",
-        SmallerBatchWarning,
-        stacklevel=4,
-    )
-
-
-def _free_memory(models: Sequence[EncodingModel]) -> None:
-    gc.collect()
-    if any(model.device.type == "cuda" for model in models):
-        torch.cuda.empty_cache()
-
-
 def _narrowed(response: torch.Tensor, windows: Sequence[Indices | None]) -> torch.Tensor:
     """The response within a window, a row of neighbouring places, on each axis that has one."""
     for axis, window in enumerate(windows):
         if window is not None:
             response = response.narrow(axis, int(window[0]) if len(window) else 0, len(window))
     return response
-
-
-def _write(array: Any, places: slice, responses: torch.Tensor) -> None:
-    if isinstance(array, np.ndarray) and min(array.strides, default=0) >= 0:  # in one step, on all cores
-        torch.from_numpy(array[places]).copy_(responses)
-    else:  # a dataset, of which a slice would be a copy
-        array[places] = responses.float().cpu().numpy()
-
-
-@contextmanager
-def _typed_memory_error(words: str) -> Iterator[None]:
-    """PyTorch's errors for too little memory, of which those of the CPU and of Apple's GPUs have no class."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not known and not any(part in str(error) for part in ("can't allocate memory", "out of memory")):
-            raise
-        raise DeviceMemoryError(words) from error
-
-
-def _batches(n_stimuli: int, size: int) -> Iterator[slice]:
-    for start in range(0, n_stimuli, size):
-        yield slice(start, min(start + size, n_stimuli))

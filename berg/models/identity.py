@@ -42,7 +42,7 @@ def weights_fingerprint(model: EncodingModel) -> str:
     digest = hashlib.sha256()
     for path in model.weights_paths(model.berg_dir, model.file_values):
         digest.update(store.fingerprint(path).encode())
-    for half in model._loaded():
+    for half in model.loaded_modules():
         for name, tensor in half.state_dict().items():
             flat = tensor.reshape(-1)
             values = flat[:: max(1, len(flat) // _N_VALUES)].cpu().to(torch.float64).numpy()

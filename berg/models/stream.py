@@ -26,7 +26,8 @@ from berg.core.exceptions import InvalidParameterError, StimulusError, listing
 from berg.core.progress import Advance, progress_bar
 from berg.core.selection import resolve_times
 from berg.features.stimuli import Stimuli, open_stimuli
-from berg.models.encoding_model import EncodingModel, _batches, _common_input, _encode_batch
+from berg.models.batches import batch_slices, common_input, encode_batch
+from berg.models.encoding_model import EncodingModel
 from berg.models.identity import (
     labelling_metadata,
     model_identity,
@@ -220,7 +221,7 @@ def prepare(
 ) -> Task:
     """Check models and stimuli, and settle the sizes of batches and blocks; see `encode_to_store`."""
     named = name_models(models)
-    expected = _common_input(list(named.values()))
+    expected = common_input(list(named.values()))
     files = stimulus_files(stimulus, expected)
     read_as = getattr(stimulus, "read_as", None)
     given = stimulus if read_as is not None else files or stimulus
@@ -276,7 +277,7 @@ def _encode_blocks(
         status = np.full(n_stimuli, ENCODED, np.uint8)
         for batch in _batches_of(slice(0, n_stimuli), task.batch_size):
             values, damaged = next(read)
-            at_once = _encode_batch(task.in_order, torch.from_numpy(values), batch, arrays, at_once)
+            at_once = encode_batch(task.in_order, torch.from_numpy(values), batch, arrays, at_once)
             _mark(arrays, status, [batch.start + place for place in damaged])
             advance(len(values))
         writes.append(writer.submit(store.write, block, [array for own in arrays for array in own], status))
@@ -475,7 +476,7 @@ def block_size(n_stimuli: int, batch_size: int, row_bytes: int) -> int:
 
 
 def _batches_of(places: slice, size: int) -> Iterator[slice]:
-    for batch in _batches(places.stop - places.start, size):
+    for batch in batch_slices(places.stop - places.start, size):
         yield slice(places.start + batch.start, places.start + batch.stop)
 
 

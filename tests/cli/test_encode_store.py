@@ -132,7 +132,7 @@ def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(bric
 
 def planted(monkeypatch):
     """Encoding is an error."""
-    monkeypatch.setattr("berg.models.encoding_model._encode_batch", lambda *_: pytest.fail("it was encoded"))
+    monkeypatch.setattr("berg.models.encoding_model.encode_batch", lambda *_: pytest.fail("it was encoded"))
 
 
 @pytest.mark.parametrize(

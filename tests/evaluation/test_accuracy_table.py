@@ -12,6 +12,7 @@ from berg.core.exceptions import (
     StorageError,
 )
 from berg.core.model_card import ModelCard
+from berg.core.selection import region_labels
 from berg.evaluation.accuracy_summary import fill_performance, metrics_of, regions, summary
 from berg.evaluation.accuracy_table import (
     VARIABLES,
@@ -20,7 +21,6 @@ from berg.evaluation.accuracy_table import (
     join_outputs,
     outputs_of,
     read_accuracy,
-    region_labels,
     region_names,
     to_dataframe,
     write_accuracy,

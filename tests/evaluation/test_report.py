@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from berg.core import model_registry
-from berg.evaluation.accuracy_table import accuracy_table, join_outputs, region_labels
+from berg.core.selection import region_labels
+from berg.evaluation.accuracy_table import accuracy_table, join_outputs
 from berg.evaluation.report import report_html, write_report
 
 EEG = "eeg-things_eeg_2-vit_b_32"

@@ -21,7 +21,7 @@ from berg.core.exceptions import (
     MissingFileError,
     UnsafeFileError,
 )
-from berg.models.encoding_model import SmallerBatchWarning
+from berg.models.batches import SmallerBatchWarning
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 
 pytestmark = pytest.mark.xdist_group("published")

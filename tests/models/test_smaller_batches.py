@@ -11,8 +11,8 @@ import torch
 
 from berg import BERG
 from berg.core.exceptions import DeviceMemoryError
-from berg.models import encoding_model, room
-from berg.models.encoding_model import SmallerBatchWarning
+from berg.models import batches, room
+from berg.models.batches import SmallerBatchWarning
 from berg.models.estimate import estimate
 from berg.models.stream import encode_to_store
 from berg.responses.store import open_responses
@@ -81,7 +81,7 @@ def test_what_was_computed_of_the_batch_is_let_go_before_the_next_try(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freed = []
-    monkeypatch.setattr(encoding_model, "_free_memory", lambda models: freed.append(len(models)))
+    monkeypatch.setattr(batches, "_free_memory", lambda models: freed.append(len(models)))
     with pytest.warns(SmallerBatchWarning):
         BERG().encode(small, pictures(16), batch_size=16)
     assert freed == [1, 1]

@@ -87,7 +87,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def break_after(monkeypatch: pytest.MonkeyPatch, n_batches: int, error: BaseException) -> None:
     """Let a run end with an error when so many batches are encoded."""
-    encode_batch, done = stream._encode_batch, []
+    encode_batch, done = stream.encode_batch, []
 
     def breaking(*arguments: Any) -> int:
         if len(done) == n_batches:
@@ -95,7 +95,7 @@ def break_after(monkeypatch: pytest.MonkeyPatch, n_batches: int, error: BaseExce
         done.append(1)
         return encode_batch(*arguments)
 
-    monkeypatch.setattr(stream, "_encode_batch", breaking)
+    monkeypatch.setattr(stream, "encode_batch", breaking)
 
 
 def without_status(labelled: Any) -> Any:

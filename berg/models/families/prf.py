@@ -25,6 +25,7 @@ from berg.weights.safetensors_files import read_safetensors
 
 PARAMETERS = ("x_deg", "y_deg", "size_deg", "exponent", "amplitude")
 MAX_HEIGHT_DEG = 90.0
+CPU_PICTURES = 4  # at once; with 32 a processor takes three times as long, most of it to get fresh memory
 
 
 class Features(CardPart):
@@ -72,7 +73,9 @@ class Contrast(torch.nn.Module):
                 f"A picture of {height} x {width} pixels that is {self.stimulus_width_deg:g} degrees wide would be "
                 f"{height_deg:.0f} degrees high; {MAX_HEIGHT_DEG:g} is the most. Give a smaller stimulus_width_deg."
             )
-        return contrast_map(pictures, self.stimulus_width_deg), (height, width)
+        at_once = CPU_PICTURES if pictures.device.type == "cpu" else len(pictures)
+        maps = [contrast_map(part, self.stimulus_width_deg) for part in pictures.split(at_once)]
+        return torch.cat(maps), (height, width)
 
 
 class PopulationReceptiveFields(torch.nn.Module):
