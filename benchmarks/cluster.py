@@ -126,7 +126,7 @@ def driver_alone(client: Any, n_tasks: int = 500) -> None:
     from distributed import as_completed
 
     began, computed = time.perf_counter(), time.process_time()
-    done = as_completed([client.submit(int, n, pure=False) for n in range(2)])
+    done = as_completed([client.submit(int, n, pure=False) for n in range(2)], loop=client.loop)
     for number, _ in enumerate(done):
         if number < n_tasks - 2:
             done.add(client.submit(int, number, pure=False))

@@ -15,6 +15,7 @@ V^\top` take their place, with scores Z V. Mean, scale and components are those 
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,8 +29,7 @@ from numpy.typing import NDArray
 from scipy.linalg import blas
 from torch import Tensor
 
-from berg.core.exceptions import InvalidParameterError
-from berg.features.stimuli import release_pages
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.kernels.linear import linear
 from berg.weights.durable_file import replacing
 from berg.weights.safetensors_files import read_metadata, read_safetensors, write_safetensors
@@ -202,6 +202,22 @@ def slices(length: int, block: int) -> Iterator[slice]:
         yield slice(start, min(start + block, length))
 
 
+def _copy_of(features: Any, rows: slice, columns: slice) -> NDArray[Any]:
+    """A block of the features; of a memory map from its file, row by row: the system maps far more than is asked."""
+    is_file = isinstance(features, np.memmap) and isinstance(features.base, mmap.mmap) and features.mode != "c"
+    if not is_file or features.filename is None or not features.flags.c_contiguous:
+        return np.array(features[rows, columns], order="C")
+    first, stop, _ = rows.indices(len(features))
+    block = np.empty((stop - first, columns.stop - columns.start), features.dtype)
+    with open(features.filename, "rb", buffering=0) as file:
+        for number, row in enumerate(block):
+            place = (first + number) * features.shape[1] + columns.start
+            file.seek(features.offset + place * features.itemsize)
+            if file.readinto(row.data) != row.nbytes:
+                raise CorruptedFileError(f"{features.filename} has become shorter. Delete it, and type the same again.")
+    return block
+
+
 @dataclass(frozen=True)
 class _Source:
     """Some columns of the features, read block by block."""
@@ -219,9 +235,7 @@ class _Source:
     def read(self, columns: slice, rows: slice = slice(None)) -> Tensor:
         """Values in float64; what was read of a memory map does not stay in memory."""
         own = slice(self.first + columns.start, self.first + columns.stop)
-        values = torch.from_numpy(np.array(self.features[rows, own], order="C")).to(self.device).double()
-        release_pages(self.features)
-        return values
+        return torch.from_numpy(_copy_of(self.features, rows, own)).to(self.device).double()
 
     def standardized_rows(self, sums: _Sums, rows: slice) -> Tensor:
         """All columns of some rows."""

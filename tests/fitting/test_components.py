@@ -4,7 +4,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from berg.core.exceptions import InvalidParameterError
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.fitting import components
 from berg.fitting.components import Components, principal_components
 
@@ -97,6 +97,23 @@ def test_a_memory_map_gives_the_same(block, tmp_path):
     np.testing.assert_array_equal(
         all_components(found, mapped, block=block), all_components(expected, features, block=block)
     )
+
+
+def test_a_part_of_a_memory_map_gives_the_same(tmp_path):
+    features = correlated(40, 300)
+    np.save(tmp_path / "features.npy", features)
+    part = np.load(tmp_path / "features.npy", mmap_mode="r")[5:]  # whose offset numpy takes over from the whole
+    found, expected = (principal_components(given, 4, block=64) for given in (part, features[5:]))
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_a_memory_map_of_a_file_that_became_shorter_is_an_error(tmp_path):
+    np.save(tmp_path / "features.npy", correlated(40, 300))
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    with (tmp_path / "features.npy").open("r+b") as file:
+        file.truncate(20_000)
+    with pytest.raises(CorruptedFileError, match="has become shorter"):
+        principal_components(mapped, 4, block=64)
 
 
 class Broken(Exception):

@@ -74,7 +74,7 @@ class Contrast(torch.nn.Module):
                 f"{height_deg:.0f} degrees high; {MAX_HEIGHT_DEG:g} is the most. Give a smaller stimulus_width_deg."
             )
         at_once = CPU_PICTURES if pictures.device.type == "cpu" else len(pictures)
-        maps = [contrast_map(part, self.stimulus_width_deg) for part in pictures.split(at_once)]
+        maps = [contrast_map(part, self.stimulus_width_deg) for part in torch.split(pictures, at_once)]
         return torch.cat(maps), (height, width)
 
 
