@@ -287,6 +287,7 @@ def measure_fit(side: str, size: float, files: Path) -> dict[str, float]:
     import torch
 
     from berg.core.model_card import ModelCard
+    from berg.features.stimuli import release_pages
     from berg.fitting.dataset import EncodingDataset
     from berg.fitting.families.linearizing import fit, peak_bytes
     from berg.fitting.job import FitJob
@@ -302,6 +303,7 @@ def measure_fit(side: str, size: float, files: Path) -> dict[str, float]:
     for start in range(0, responses.shape[1], BLOCK):
         block = responses[:, start : start + BLOCK]
         block[:] = np.random.default_rng(start).standard_normal(block.shape, np.float32)
+        release_pages(responses)  # which would count as held before
     del responses
     with tempfile.TemporaryDirectory(dir=files) as name:
         folder = Path(name)
