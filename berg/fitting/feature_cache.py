@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -45,6 +46,7 @@ from berg.weights.durable_file import replacing, storage_errors
 BATCH = 32
 """Stimuli that are computed together; fixed, because it may change the last bits."""
 _ALWAYS = ("berg.core.stimulus", "berg.features.images", "berg.features.stimuli", "berg.kernels.linear")
+_SECONDS_BETWEEN_RECORDS = 10.0  # waiting for the disk costs; so much is computed again at most
 _N_BATCHES_HELD = 3  # one is read or computed, one waits, one is written
 
 
@@ -271,10 +273,7 @@ class _Growing:
     n_done: int
     sizes: list[int]
     first_byte: int
-
-    @cached_property
-    def _buffer(self) -> Tensor:
-        return torch.empty(BATCH, sum(self.sizes))
+    recorded_at: float = -math.inf
 
     @classmethod
     @contextmanager
@@ -287,17 +286,29 @@ class _Growing:
             growing = cls(file, ledger, n_stimuli, **said)
             file.seek(growing.first_byte + growing.n_done * 4 * sum(growing.sizes))
             file.truncate()
-            yield growing
+            try:
+                yield growing
+            finally:
+                growing.record()
 
     def append(self, layers: list[Tensor]) -> None:
-        """Write a batch, and its place in the ledger when it is on the disk."""
+        """Write a batch; every few seconds the ledger says how much is on the disk."""
         if not self.sizes:
             self._begin([layer.shape[1] for layer in layers])
-        side_by_side = torch.cat(layers, dim=1, out=self._buffer[: len(layers[0])])  # fresh memory costs more than this
-        self.file.write(side_by_side.numpy().data)
+        for rows in zip(*(np.ascontiguousarray(layer.numpy()) for layer in layers), strict=True):
+            for row in rows:  # laid side by side in the file, not in memory first
+                self.file.write(row.data)
+        self.n_done += len(layers[0])
+        if time.monotonic() - self.recorded_at > _SECONDS_BETWEEN_RECORDS:
+            self.record()
+
+    def record(self) -> None:
+        """Put what was written on the disk, and its length into the ledger."""
+        if not self.sizes:
+            return
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.n_done += len(layers[0])
+        self.recorded_at = time.monotonic()
         with replacing(self.ledger) as file:
             said = {"n_done": self.n_done, "sizes": self.sizes, "first_byte": self.first_byte}
             file.write(json.dumps(said).encode())
