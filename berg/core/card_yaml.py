@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from berg.core.exceptions import MissingFileError, ModelCardError
+from berg.core.regular_file import check_regular_file
 
 MAX_BYTES = 200_000
 MAX_DEPTH = 40
@@ -49,6 +50,7 @@ def parse_card_yaml(text: str, source: str) -> tuple[dict[str, Any], Lines]:
 
 
 def _read_text(path: Path) -> str:
+    check_regular_file(path)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

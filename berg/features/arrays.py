@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, listing
+from berg.core.regular_file import check_regular_file
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".mat")
 
@@ -63,6 +64,7 @@ def open_array(path: Path | str, dataset: str | None = None, places: str | None 
     file = Path(path)
     if not file.exists():
         raise MissingFileError(f"{file} does not exist.")
+    check_regular_file(file)
     try:
         array = _open(file, dataset)
     except (OSError, ValueError) as error:

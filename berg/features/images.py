@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
+from berg.core.regular_file import check_regular_file
 
 FIT = Literal["center_crop", "squash", "pad"]
 Picture = Path | str | Image.Image
@@ -37,6 +38,7 @@ def image_files(places: Iterable[Path | str]) -> list[Path]:
         elif place.is_file():
             files.append(place)
         else:
+            check_regular_file(place)
             raise MissingFileError(f"There is no file or folder {place}.")
     if not files:
         raise MissingFileError("No pictures were given.")
@@ -121,6 +123,8 @@ def _pictures(given: Picture | Sequence[Picture]) -> list[Path | Image.Image]:
 
 def _upright(file: Path | str | Image.Image) -> Image.Image:
     """The picture as the camera meant it: upright, in 8 bits, and without alpha (laid on mid-grey)."""
+    if not isinstance(file, Image.Image):
+        check_regular_file(file)
     try:
         opening = nullcontext(file) if isinstance(file, Image.Image) else Image.open(file)
         with opening as opened:

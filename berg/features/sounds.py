@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 from berg.core.model_card import StimulusInput
+from berg.core.regular_file import check_regular_file
 from berg.core.stimulus import as_expected, check_stimulus
 
 MIN_RATE, MAX_RATE = 1_000, 1_000_000
@@ -37,6 +38,7 @@ def sound_files(places: Iterable[Path | str]) -> list[Path]:
         elif place.is_file():
             files.append(place)
         else:
+            check_regular_file(place)
             raise MissingFileError(f"There is no file or folder {place}.")
     return files
 
@@ -58,6 +60,7 @@ def read_sound(file: Path | str) -> tuple[NDArray[np.float64], int]:
     """
     from scipy.io import wavfile
 
+    check_regular_file(file)
     try:
         with warnings.catch_warnings(action="ignore"):  # about chunks that hold no sound
             sampling_rate, samples = wavfile.read(file)

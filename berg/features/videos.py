@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError, MissingFileError, StimulusError
+from berg.core.regular_file import check_regular_file
 from berg.features.images import FIT, check_sizing, sized
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class VideoFrames:
         check_sizing(size, fit)
         self.path, self.size, self.fit = Path(path), size, fit
         if not self.path.is_file():
+            check_regular_file(path)
             raise MissingFileError(f"There is no file {path}.")
         self._reader = _Reader(self.path)
         seconds = (self._reader.stamps - self._reader.stamps[0]) * self._reader.tick

@@ -23,6 +23,7 @@ from berg.core.exceptions import (
     did_you_mean,
     listing,
 )
+from berg.core.regular_file import check_regular_file
 from berg.features.arrays import HDF5
 from berg.fitting.volume_files import VOLUMES, open_volumes
 
@@ -66,6 +67,7 @@ def read_labels(path: Path, key: str | None = None) -> Labels:
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """What goes wrong with a file is an error of ours that names it."""
+    check_regular_file(path)
     try:
         yield
     except (DatasetError, MissingFileError, CorruptedFileError):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, StimulusError, listing
+from berg.core.regular_file import check_regular_file
 from berg.features.arrays import open_array
 from berg.features.images import image_files, load_images
 from berg.features.sounds import read_sound, sound_files
@@ -169,6 +170,7 @@ def content_hashes(stimuli: Any, indices: NDArray[np.intp]) -> Iterator[bytes]:
 def _hash_of(item: Any) -> bytes:
     if isinstance(item, Image.Image):
         return hashlib.sha256(f"{item.mode} {item.size}".encode() + item.tobytes()).digest()
+    check_regular_file(item)
     try:
         with open(item, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

@@ -21,6 +21,7 @@ from typing import Literal
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.progress import Advance
+from berg.core.regular_file import check_regular_file
 from berg.weights.durable_file import replacing
 from berg.weights.file_names import name_fault, names_clash
 
@@ -101,6 +102,7 @@ def read_manifest(path: Path) -> dict[str, Entry]:
     CorruptedFileError
         With the line that is no entry.
     """
+    check_regular_file(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

@@ -16,6 +16,7 @@ from typing import Self
 
 from berg.core.exceptions import CorruptedFileError, MissingFileError
 from berg.core.layout import PUBLISHED_NAME, split_model_path
+from berg.core.regular_file import check_regular_file
 from berg.weights.file_names import name_fault, names_clash
 
 # About 100,000 members; zipfile reads the whole directory at once.
@@ -116,6 +117,7 @@ class ModelArchive:
             raise self._refused(f"'{member.path}' in it breaks off")
 
     def _open(self) -> tuple[_BoundedFile, zipfile.ZipFile]:
+        check_regular_file(self.path)
         if not self.path.is_file():
             raise MissingFileError(f"There is no file {self.path}.")
         try:
