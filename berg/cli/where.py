@@ -18,8 +18,9 @@ def where(*, berg_dir: Path | None = None) -> None:
     directory, source, networks = settings.berg_dir(berg_dir), settings.source(), settings.network_source()
     there = "" if directory.value.is_dir() else ", not there yet"
     print(f"BERG directory  {directory.value}  ({directory.origin}{there})")
-    print(f"source          {source.value}  ({source.origin})")
-    print(f"networks from   {networks.value}  ({networks.origin})" if networks else "networks from   their publishers")
+    print(f"source          {settings.without_secrets(source.value)}  ({source.origin})")
+    mirror = f"{settings.without_secrets(networks.value)}  ({networks.origin})" if networks else "their publishers"
+    print(f"networks from   {mirror}")
     print(f"networks in     {_checkpoints()}")
     offline = settings.offline()
     print(f"offline         {'yes' if offline.value else 'no'}  ({offline.origin})")

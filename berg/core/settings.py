@@ -16,6 +16,7 @@ offline         ``BERG_OFFLINE``         ``offline``         no
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,16 @@ ValueT = TypeVar("ValueT")
 
 PUBLIC_BUCKET = f"s3://{PUBLISHED_NAME}?region=us-west-2"
 _KEYS = {"berg_dir": str, "source": str, "network_source": str, "offline": bool}
+_EXAMPLES = {
+    "berg_dir": 'berg_dir = "/data/berg"',
+    "source": 'source = "s3://bucket/prefix"',
+    "network_source": 'network_source = "https://host/prefix"',
+    "offline": "offline = true",
+}
 _NO = ("", "0", "false", "no", "off")
 _YES = ("1", "true", "yes", "on")
+_USER = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://)?.*@", re.DOTALL)  # to the last @: a password may hold one, or a /
+_OPTION = re.compile(r"(?<=[?&])(?!(?:region|endpoint)=)[^&#]*")
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,26 @@ def offline() -> Setting[bool]:
     return Setting(False, "the default") if given is None else Setting(given, str(configuration_path()))
 
 
+def without_secrets(text: str) -> str:
+    """A source or an address as it may be shown: without name, password and token, however it is written.
+
+    >>> without_secrets("https://me:secret@host/folder?token=abc"), without_secrets("s3://bucket?region=eu-west-1")
+    ('https://***@host/folder?***', 's3://bucket?region=eu-west-1')
+    """
+    if text.startswith("file:///"):
+        return text
+    return _OPTION.sub("***", _USER.sub(r"\1***@", text)).partition("#")[0]
+
+
+def without_query(text: str) -> str:
+    """A text with addresses in it, without what follows a '?' in them: keys that a server gave out for a while.
+
+    >>> without_query("GET /weights.npy?signature=abc HTTP/1.1")
+    'GET /weights.npy?*** HTTP/1.1'
+    """
+    return re.sub(r"\?[^\s?]+", "?***", text)
+
+
 def configuration_path() -> Path:
     """The user's configuration file, which need not exist."""
     from platformdirs import user_config_path
@@ -106,5 +135,7 @@ def _configuration() -> dict[str, Any]:
             hint = f"{did_you_mean(key, _KEYS)} Settings: {', '.join(_KEYS)}"
             raise InvalidParameterError(f"{path} has an unknown setting '{key}'.{hint}")
         if not isinstance(value, _KEYS[key]):
-            raise InvalidParameterError(f"{path}: {key} is {value!r}, which is not a {_KEYS[key].__name__}.")
+            raise InvalidParameterError(  # its value may hold a password
+                f"{path}: {key} is a {type(value).__name__}; write a {_KEYS[key].__name__}, such as {_EXAMPLES[key]}"
+            )
     return content
