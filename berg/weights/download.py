@@ -6,25 +6,29 @@ The public bucket has no hashes: there, the first download records them, and eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from berg.core.exceptions import DownloadError, InvalidParameterError
-from berg.core.layout import ModelId
+from berg.core import settings
+from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, listing
+from berg.core.layout import METADATA, ModelId
 from berg.core.model_card import ModelCard
-from berg.weights import manifest
+from berg.weights import manifest, store
+from berg.weights.commands import how_to_forget
 from berg.weights.directory_lock import directory_lock
+from berg.weights.file_heads import HEAD_BYTES, file_fault
 from berg.weights.manifest import DATE_FORMAT, Entry
 from berg.weights.needed import NetworkFile
+from berg.weights.partial_file import aside_name
 from berg.weights.patience import Patience
 from berg.weights.remote import Remote, TryAgain
 from berg.weights.source import Source, parse_source
-from berg.weights.transfer import Fetched, RemoteFile, fetch
+from berg.weights.transfer import Fetched, RemoteFile, ended_together, fetch, is_other, results
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Item:
         Whether it is on this machine with the size that it should have.
     model
         The model that it belongs to; None for a network that models share.
+    metadata_keys
+        Of a JSON file of metadata, some of which it must have; a network's login page may answer in JSON, too.
     """
 
     path: str
@@ -54,6 +60,7 @@ class Item:
     sha256: str | None
     is_here: bool
     model: str | None
+    metadata_keys: frozenset[str] = frozenset()
 
     @property
     def target(self) -> Path:
@@ -66,8 +73,8 @@ def plan(
     names: Iterable[str],
     networks: Iterable[NetworkFile],
     berg_dir: Path,
-    source: str,
-    network_source: str | None = None,
+    source: str | Source,
+    network_source: str | Source | None = None,
 ) -> list[Item]:
     """The files of a model, with what is known of each; asks nobody.
 
@@ -80,39 +87,56 @@ def plan(
         raise InvalidParameterError(f"{card.model_id} brings its files along; there is nothing to download.")
     known = known_files(card, berg_dir)
     inside = ModelId.parse(card.model_id).folder("").as_posix()
+    where = parse_source(source) if isinstance(source, str) else source
+    keys = _metadata_keys(card)
     items = [
-        _item(f"{inside}/{name}", parse_source(source), berg_dir, known.get(name), card.model_id)
+        _item(f"{inside}/{name}", where, berg_dir, known.get(name), card.model_id, keys)
         for name in dict.fromkeys(names)
     ]
     return items + [_network_item(network, network_source) for network in networks]
 
 
 def known_files(card: ModelCard, berg_dir: Path) -> dict[str, Entry]:
-    """What is pinned in the package beside the card, and what is recorded in the BERG directory, by path."""
-    recorded = ModelId.parse(card.model_id).folder(berg_dir) / manifest.NAME
-    pinned = card.path.with_suffix(".tsv")
-    return {
-        path: entry
-        for file in (recorded, pinned)
-        if file.is_file()
-        for path, entry in manifest.read_manifest(file).items()
-    }
+    """What is pinned in the package beside the card, and what is recorded in the BERG directory, by path.
+
+    A record of a file that is no such file, as its first bytes tell, is worth nothing and left out.
+    """
+    folder, pinned = ModelId.parse(card.model_id).folder(berg_dir), card.path.with_suffix(".tsv")
+    recorded = manifest.read_manifest(folder / manifest.NAME) if (folder / manifest.NAME).is_file() else {}
+    known = {path: entry for path, entry in recorded.items() if not _is_other(folder / path)}
+    return {**known, **(manifest.read_manifest(pinned) if pinned.is_file() else {})}
 
 
-def _item(path: str, source: Source, folder: Path, known: Entry | None, model: str) -> Item:
+def _is_other(target: Path) -> bool:
+    """Whether something else lies there than the name says."""
+    return target.is_file() and file_fault(target) is not None
+
+
+def _item(path: str, source: Source, folder: Path, known: Entry | None, model: str, keys: frozenset[str]) -> Item:
     size, sha256 = (known.size, known.sha256) if known else (None, None)
-    return Item(path, source, folder, size, sha256, _is_here(folder / path, size), model)
+    is_metadata = path.endswith(".json") and PurePosixPath(path).parent.name == METADATA
+    is_here = _is_here(folder / path, size)
+    return Item(path, source, folder, size, sha256, is_here, model, keys if is_metadata else frozenset())
 
 
-def _network_item(network: NetworkFile, mirror: str | None) -> Item:
+def _network_item(network: NetworkFile, mirror: str | Source | None) -> Item:
     target = Path(network.path)
     base, _, name = network.url.rpartition("/")
-    source = parse_source(mirror or base)
-    return Item(name, source, target.parent, None, network.sha256, target.is_file(), None)
+    where = mirror or base
+    source = parse_source(where) if isinstance(where, str) else where
+    return Item(name, source, target.parent, None, network.sha256, _is_here(target, None), None)
 
 
 def _is_here(target: Path, size: int | None) -> bool:
-    return target.is_file() and size in (None, target.stat().st_size)
+    return target.is_file() and size in (None, target.stat().st_size) and not _is_other(target)
+
+
+def _metadata_keys(card: ModelCard) -> frozenset[str]:
+    """What the card looks up in the metadata of a model, as far as the first dot."""
+    coordinates = (place for axis in card.axes.values() for place in axis.coordinates.values())
+    selected = (selector.metadata for selector in card.select.values() if selector.metadata)
+    firsts = (place.rstrip("?").partition(".")[0] for place in (*coordinates, *selected))
+    return frozenset(first for first in firsts if "{" not in first)
 
 
 def with_sizes(items: Sequence[Item], parallel: int = 8) -> list[Item]:
@@ -126,16 +150,22 @@ def with_sizes(items: Sequence[Item], parallel: int = 8) -> list[Item]:
     sizes = {item.target: item.target.stat().st_size for item in unknown if item.is_here}
     for source, asked in groupby((item for item in unknown if not item.is_here), key=lambda item: item.source):
         paths = list(asked)
-        with closing(Remote(source, Patience(), parallel)) as remote, ThreadPoolExecutor(parallel) as threads:
-            found = threads.map(lambda item: _size(remote, item.path), paths)
+        if source.is_local or not settings.offline().value:
+            found = _sizes(source, [item.path for item in paths], parallel)
             sizes |= {item.target: size for item, size in zip(paths, found, strict=True) if size is not None}
     return [replace(item, size=sizes.get(item.target, item.size)) for item in items]
+
+
+def _sizes(source: Source, paths: list[str], parallel: int) -> list[int | None]:
+    threads = ThreadPoolExecutor(parallel)
+    with closing(Remote(source, Patience(), parallel)) as remote, threads, ended_together(remote, threads):
+        return results([threads.submit(_size, remote, path) for path in paths])
 
 
 def _size(remote: Remote, path: str) -> int | None:
     for attempt in range(1, remote.patience.attempts + 1):
         try:
-            with remote.open(path, 0, 1, None) as answer:
+            with remote.open(path, 0, HEAD_BYTES, None) as answer:
                 return answer.total
         except TryAgain as error:
             reason = error
@@ -161,11 +191,48 @@ def receive(
     for (source, folder, model_id), group in groupby(items, key=lambda item: (item.source, item.folder, item.model)):
         wanted = list(group)
         files = [RemoteFile(item.path, item.size, item.sha256) for item in wanted]
-        found = fetch(source, files, folder, parallel=parallel, progress=progress, patience=patience)
+        with _told_how_to_forget(wanted):
+            found = fetch(source, files, folder, parallel=parallel, progress=progress, patience=patience)
         fetched |= {item.target: each for item, each in zip(wanted, found, strict=True)}
         if model_id:
+            _check_metadata(wanted)
             _record(model_id, folder, found)
     return [fetched[item.target] for item in items]
+
+
+@contextmanager
+def _told_how_to_forget(items: Sequence[Item]) -> Iterator[None]:
+    """Add to the error of a wrong hash or size how to forget it, since it may be the record that is wrong."""
+    try:
+        yield
+    except (CorruptedFileError, DownloadError) as error:
+        others = [item for item in items if item.model and is_other(error, item.path)]
+        if not others or not (command := how_to_forget(others[0].target)):
+            raise
+        raise type(error)(
+            f"{error} If it is the record of it here that is wrong, because something else came the first time, forget "
+            f"it and download again:  {command}"
+        ) from error
+
+
+def _check_metadata(items: Sequence[Item]) -> None:
+    """Raise DownloadError if what came as metadata is JSON, but nothing that the card knows; it is set aside."""
+    for item in items:
+        if item.metadata_keys and not item.metadata_keys & _keys_in(item.target):
+            aside = aside_name(item.target)
+            item.target.replace(aside)
+            raise DownloadError(
+                f"{item.source.url(item.path)} is answered by JSON without {listing(sorted(item.metadata_keys))}, "
+                f"which the card of {item.model} looks for; it is kept as {aside.name}. Is this a network with a login "
+                "page? Open any page in a browser, log in, and try again."
+            )
+
+
+def _keys_in(path: Path) -> set[str]:
+    try:
+        return set(store.read_metadata(path))
+    except CorruptedFileError:
+        return set()
 
 
 def _record(model_id: str, berg_dir: Path, fetched: Sequence[Fetched]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -11,7 +10,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from berg.core.progress import Advance
 from berg.weights.durable_file import flush, storage_errors
+from berg.weights.manifest import hash_file
 
 PIECE = 16 * 2**20
 _SECONDS_BETWEEN_NOTES = 1.0
@@ -128,11 +129,10 @@ class PartialFile:
             draft.write_text(json.dumps(note), "utf-8")
             os.replace(draft, self._note)
 
-    def sha256(self) -> str:
-        """The hash of what lies on disk."""
+    def sha256(self, progress: Advance | None = None) -> str:
+        """The hash of what lies on disk; `progress` is told the bytes that were read, and may end it by an error."""
         self._end()
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(self.path, progress)
 
     def set_aside(self) -> Path:
         """Keep a damaged file under another name, and start with nothing."""

@@ -17,7 +17,10 @@ class Patience:
     first_pause, longest_pause
         Seconds. Each pause is about twice the one before it, as the server asks for where it says.
     connect_seconds, read_seconds
-        How long to wait for a connection, and for the next bytes.
+        How long to wait for a connection, and for the next bytes of a file.
+    head_seconds
+        How long to wait for the whole head of an answer: the name that is looked up, the connection, its encryption,
+        and all lines before the file.
     """
 
     attempts: int = 6
@@ -25,6 +28,7 @@ class Patience:
     longest_pause: float = 30
     connect_seconds: float = 10
     read_seconds: float = 30
+    head_seconds: float = 40
 
     def pause(self, n_failures: int, asked: float | None = None) -> float:
         """Seconds to wait after this many failures, at random so that many clients do not come back at once.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import shutil
@@ -18,7 +17,9 @@ from filelock import FileLock
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, StorageError
 from berg.core.transfer_bars import Advance, FileBars, transfer_bars
 from berg.weights.durable_file import storage_errors
+from berg.weights.file_heads import file_fault
 from berg.weights.file_names import name_fault
+from berg.weights.manifest import hash_file
 from berg.weights.partial_file import KEPT, PartialFile
 from berg.weights.patience import Patience
 from berg.weights.remote import Answer, Changed, Remote, Stopped, TryAgain
@@ -29,6 +30,7 @@ Result = TypeVar("Result")
 
 _LOCK_POLL_SECONDS = 0.2
 _PROGRESS = 2**16  # bytes; an attempt that brought so many does not count as failed
+_SHOULD_HAVE = "should have"
 _SHA256 = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -195,13 +197,8 @@ class _Transfer:
         self.remote, self.folder, self.lines, self.bars = remote, folder, lines, bars
 
     def fetch(self, files: list[RemoteFile], n_threads: int) -> list[Fetched]:
-        with ThreadPoolExecutor(n_threads) as threads:
-            try:
-                return _results([threads.submit(self._one, file) for file in files])
-            except BaseException:  # Ctrl-C too: the parts are noted and closed before it goes on
-                self.remote.stop()
-                threads.shutdown(cancel_futures=True)
-                raise
+        with ThreadPoolExecutor(n_threads) as threads, ended_together(self.remote, threads):
+            return results([threads.submit(self._one, file) for file in files])
 
     def _one(self, file: RemoteFile) -> Fetched:
         target = self.folder / file.path
@@ -228,8 +225,10 @@ class _Transfer:
         """The file that is here already, if it is the one."""
         if not target.is_file() or file.size not in (None, target.stat().st_size):
             return None
-        with target.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        if fault := file_fault(target):
+            logger.warning("%s is %s; it is fetched anew.", target, fault)
+            return None
+        sha256 = hash_file(target, self._go_on)
         if not file.has_hash(sha256):
             logger.warning("%s is not the file that was asked for (sha256 %s); it is fetched anew.", target, sha256)
             return None
@@ -238,6 +237,11 @@ class _Transfer:
         self.bars.begin(file.path, size, size)
         self.bars.end(file.path)
         return Fetched(file.path, size, sha256, self.remote.source.url(file.path), None, was_here=True)
+
+    def _go_on(self, n: int = 0) -> None:
+        """Raise Stopped if everything was told to stop."""
+        if self.remote.is_stopped:
+            raise Stopped
 
     def _receive(self, file: RemoteFile, target: Path) -> Fetched:
         """The file from the source; from its start once more where it came damaged."""
@@ -265,7 +269,7 @@ class _Transfer:
         for _ in range(self.remote.patience.attempts):
             try:
                 self._all_pieces(file, part)
-                return part.sha256()
+                return part.sha256(self._go_on)
             except Changed:
                 logger.info("%s is begun anew: it changed, or its server does not continue files.", file.path)
                 part.forget()
@@ -283,7 +287,7 @@ class _Transfer:
     def _on_lines(self, pieces: list[int], file: RemoteFile, part: PartialFile, advance: Advance) -> None:
         futures = [self.lines.submit(self._piece, file, part, index, advance) for index in pieces]
         try:
-            _results(futures)
+            results(futures)
         finally:  # nobody writes to the part when this is over
             wait([future for future in futures if not future.cancel()])
 
@@ -317,19 +321,22 @@ class _Transfer:
                     raise TryAgain("more bytes than there should be")
                 part.write(index, chunk)
                 advance(len(chunk))
-                if self.remote.is_stopped:
-                    raise Stopped
+                self._go_on()
         if part.rest_of(index)[0] != stop:
             raise TryAgain("the bytes ended too early")
 
     def _begin(self, file: RemoteFile, part: PartialFile, answer: Answer, stop: int | None) -> None:
         total = file.size if answer.total is None else answer.total
         if total is None:
-            raise DownloadError(f"{answer.url}: the server does not say how large it is. Give its size.")
+            raise DownloadError(
+                f"{answer.url}: the server does not say how large it is, so nobody can tell when it is whole. Take "
+                "another source, such as a mirror on disk, file:///folder; from Python, a size can be given: "
+                f'fetch(source, [RemoteFile("{file.path}", size=...)], folder) of berg.weights.transfer.'
+            )
         if file.size not in (None, total):
             raise DownloadError(
-                f"{answer.url} has {total} bytes on the server, and should have {file.size}. It was replaced there, or "
-                "the list that it was looked up in is of another date: get that list anew."
+                f"{answer.url} has {total} bytes on the server, and {_SHOULD_HAVE} {file.size}. It was replaced there, "
+                "or the list that it was looked up in is of another date: get that list anew."
             )
         part.at_once = answer.version is None
         if part.at_once and stop is not None and answer.is_range and total > stop:
@@ -338,7 +345,18 @@ class _Transfer:
         part.begin(answer.version, answer.etag, total, answer.is_range)
 
 
-def _results(futures: list[Future[Result]]) -> list[Result]:
+@contextmanager
+def ended_together(remote: Remote, threads: ThreadPoolExecutor) -> Iterator[None]:
+    """End all threads, and whatever they wait for, when one fails or Ctrl-C is pressed; parts are noted and closed."""
+    try:
+        yield
+    except BaseException:
+        remote.stop()
+        threads.shutdown(cancel_futures=True)
+        raise
+
+
+def results(futures: list[Future[Result]]) -> list[Result]:
     """The results, or the first error as soon as there is one."""
     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
     for future in done:
@@ -351,6 +369,11 @@ def _given_up(part: PartialFile, n_failures: int, error: Exception) -> DownloadE
         f"{part.url} cannot be had now: {error}, {n_failures} times in a row. {part.n_bytes / 1e6:.1f} MB of it are "
         "kept: start again to go on from there. Is this machine online, and does the server work?"
     )
+
+
+def is_other(error: Exception, path: str) -> bool:
+    """Whether an error says that a server has another file than expected, under this path."""
+    return path in str(error) and (isinstance(error, CorruptedFileError) or _SHOULD_HAVE in str(error))
 
 
 def _damaged(file: RemoteFile, part: PartialFile, aside: Path, sha256: str, same: bool) -> CorruptedFileError:

@@ -19,8 +19,7 @@ from .fault_proxy import FINE, Fault, FaultProxy
 from .file_servers import Bucket, bucket
 
 SIZE = 1_000_000
-CONTENT = np.random.default_rng(0).bytes(SIZE)
-OTHER = np.random.default_rng(1).bytes(SIZE)
+CONTENT, OTHER = (b"\x93NUMPY" + np.random.default_rng(seed).bytes(SIZE - 6) for seed in (0, 1))
 HASHES = {content: hashlib.sha256(content).hexdigest() for content in (CONTENT, OTHER)}
 QUICK = Patience(attempts=4, first_pause=0.01, longest_pause=0.05, connect_seconds=2, read_seconds=0.4)
 PAGE = b"\n<!DOCTYPE html><title>Log in</title>" + b" " * 200
@@ -150,7 +149,7 @@ def test_it_says_what_is_wrong_and_goes_on_when_it_is_over(fault: str, proxy: Fa
     get(proxy, tmp_path, size=SIZE, sha256=HASHES[CONTENT])
     assert (tmp_path / "weights.npy").read_bytes() == CONTENT
     n_kept = 300_000 if row.plan == [FINE] else 0
-    assert proxy.n_bytes - n_before <= SIZE - n_kept
+    assert proxy.n_bytes - n_before <= SIZE - n_kept + 1000  # the proxy drips a little to who is gone, too
 
 
 @pytest.mark.parametrize("fault", ["status 403", "status 404", "login page", "redirect to another host"])
@@ -195,7 +194,7 @@ def test_a_file_that_changed_between_two_calls_is_begun_anew(store: Bucket, prox
 
 def test_a_file_that_changes_all_the_time_is_given_up(store: Bucket, proxy: FaultProxy, tmp_path: Path):
     contents = iter(range(100))
-    change = Fault(before=lambda: store.put("m/weights.npy", bytes([next(contents)]) * SIZE))
+    change = Fault(before=lambda: store.put("m/weights.npy", b"\x93NUMPY" + bytes([next(contents)]) * (SIZE - 6)))
     proxy.default = change
     with pytest.raises(DownloadError, match="4 times from the start: it changes on the server"):
         get(proxy, tmp_path)

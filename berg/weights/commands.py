@@ -1,0 +1,107 @@
+"""Commands that get files of models, as one types them: every error that advises one takes it from here."""
+
+from __future__ import annotations
+
+import shlex
+import string
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from berg.core import settings
+from berg.core.exceptions import ModelNotFoundError
+from berg.core.layout import split_model_path
+from berg.core.model_card import ModelCard
+from berg.core.model_registry import get_card
+
+_FOLDER = "encoding_models"
+
+
+def download_command(card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
+    """What to type to get the files for these values; of what is not given, the first value stands as an example."""
+    return _command("download", card, berg_dir, values)
+
+
+def _command(verb: str, card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
+    words = ["berg", verb, card.model_id]
+    for field in name_fields(card):
+        value = values.get(field)
+        value = next(iter(listed_values(card, field)), None) if value is None else value
+        words += [] if value is None else _option(card, field, value)
+    return shlex.join([*words, *given_berg_dir(berg_dir)])
+
+
+def _option(card: ModelCard, field: str, value: Any) -> list[str]:
+    text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if field == "subject":
+        return ["--subject", text]
+    return ["--parameter" if field in card.parameters else "--selection", f"{field}={text}"]
+
+
+def given_berg_dir(berg_dir: str | Path | None) -> list[str]:
+    """The option of commands that names a BERG directory, if it is not the one of the settings."""
+    if berg_dir is None or Path(berg_dir).absolute() == settings.berg_dir().value.absolute():
+        return []
+    return ["--berg-dir", str(berg_dir)]
+
+
+def how_to_get_again(path: Path) -> str:
+    """What to do about a damaged file, by where it lies."""
+    found = _model_and_directory(path)
+    if found is None:
+        return "Delete it and get it again from where it came."
+    card, berg_dir = found
+    if card.files is None or card.files.store != "berg_dir":
+        return "Install the package that it came with anew."
+    return f"Delete it and get it again with:  {_command('download', card, berg_dir, _values_in(card, path))}"
+
+
+def how_to_forget(path: Path) -> str | None:
+    """What to type to delete a file of a model, with the others of its subject and selection, and their records."""
+    found = _model_and_directory(path)
+    return None if found is None else _command("remove", *found, _values_in(found[0], path))
+
+
+def _model_and_directory(path: Path) -> tuple[ModelCard, Path] | None:
+    """The card of the model that a file belongs to, and the BERG directory in which it lies."""
+    absolute = path.absolute()
+    for parent in absolute.parents:
+        if parent.name == _FOLDER and (of_model := split_model_path(absolute.relative_to(parent.parent).as_posix())):
+            try:
+                return get_card(of_model[0]), parent.parent
+            except ModelNotFoundError:
+                return None
+    return None
+
+
+def _values_in(card: ModelCard, path: Path) -> dict[str, Any]:
+    """What the name of a file was filled with; of a name that begins with several, the longest."""
+    assert card.files is not None
+    fields = name_fields(card)
+    best: dict[str, Any] = {}
+    longest = ""
+    for values in product(*(listed_values(card, field) for field in fields)):
+        given = dict(zip(fields, values, strict=True))
+        for name in (card.files.weights.format(**given), card.files.metadata.format(**given)):
+            if path.name.startswith(name) and len(name) > len(longest):
+                best, longest = given, name
+    return best
+
+
+def name_fields(card: ModelCard) -> list[str]:
+    """What the file names of a model are filled with, such as subject and roi."""
+    if card.files is None:
+        return []
+    names = (card.files.weights, card.files.metadata)
+    return list(dict.fromkeys(field for name in names for _, field, _, _ in string.Formatter().parse(name) if field))
+
+
+def listed_values(card: ModelCard, field: str) -> list[Any]:
+    """All values that the card lists for a part of its file names, each once: not its aliases."""
+    if field in card.parameters:
+        return list(card.parameters[field].allowed or [])
+    selection = card.parameters.get("selection")
+    listed = ((selection and selection.properties) or {})[field].allowed or []
+    aliases = card.select[field].aliases
+    return list(dict.fromkeys(aliases.get(value, value) for value in listed))
