@@ -17,6 +17,7 @@ def download(
     *,
     subject: str | None = None,
     selection: Pair = None,
+    parameter: Pair = None,
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
     dry_run: bool = False,
     source: str | None = None,
@@ -33,6 +34,8 @@ def download(
         The subject, or several: --subject 1,2.
     selection
         What of the model, as key=value: --selection roi=V1.
+    parameter
+        Any other parameter of the model that its files differ by, as key=value.
     everything
         All subjects and selections that are not given.
     dry_run
@@ -44,7 +47,7 @@ def download(
     berg_dir
         The BERG directory. See:  berg where
     """
-    parameters = {} if subject is None else {"subject": value(subject)}
+    parameters = pairs(parameter, "--parameter") | ({} if subject is None else {"subject": value(subject)})
     chosen = pairs(selection, "--selection") or None
     berg = BERG(berg_dir)
     items = berg.plan_download(model_id, selection=chosen, everything=everything, source=source, **parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
@@ -9,7 +10,8 @@ from berg.cli.status import readable
 from berg.core import settings
 from berg.core.berg import BERG
 from berg.core.exceptions import InvalidParameterError
-from berg.weights.inventory import held_files, remove_files
+from berg.weights.commands import given_berg_dir
+from berg.weights.inventory import Held, held_files, remove_files
 
 
 def remove(
@@ -17,6 +19,7 @@ def remove(
     *,
     subject: str | None = None,
     selection: Pair = None,
+    parameter: Pair = None,
     yes: bool = False,
     berg_dir: Path | None = None,
 ) -> None:
@@ -30,24 +33,39 @@ def remove(
         Only files of this subject.
     selection
         Only files of this selection, as key=value: --selection roi=V1.
+    parameter
+        Only files of this value of another parameter of the model, as key=value.
     yes
         Delete without asking.
     berg_dir
         The BERG directory.
     """
     place = settings.berg_dir(berg_dir).value
-    files = [file for file in held_files(place, model_id) if file.state != "missing"]
-    parameters = {} if subject is None else {"subject": value(subject)}
+    files = held_files(place, model_id)
+    parameters = pairs(parameter, "--parameter") | ({} if subject is None else {"subject": value(subject)})
     if parameters or selection:
         chosen = BERG(place).files_of(model_id, selection=pairs(selection, "--selection") or None, **parameters)
         stems = {Path(name).with_suffix("").as_posix() for name in chosen}
         files = [file for file in files if Path(file.path).with_suffix("").as_posix() in stems]
     if not files:
-        raise InvalidParameterError(f"No such files of {model_id} are in {place}. See:  berg status {model_id}")
+        see = shlex.join(["berg", "status", model_id, *given_berg_dir(place)])
+        raise InvalidParameterError(f"No such files of {model_id} are in {place}. See:  {see}")
     for file in files:
-        print(f"{file.path}  {readable(file.size)}")
-    if not yes and input(f"Delete these {len(files)} files? [y/N] ").strip().lower() not in ("y", "yes"):
+        print(f"{file.path}  {_size(file)}")
+    if not yes and not _agrees(len(files)):
         print("Nothing was deleted.")
         return
     remove_files(place, files)
-    print(f"Deleted {len(files)} files, {readable(sum(file.size for file in files))}.")
+    print(f"Deleted {len(files)} files, {readable(sum(file.size for file in files if file.state != 'missing'))}.")
+
+
+def _agrees(n_files: int) -> bool:
+    try:
+        return input(f"Delete these {n_files} files? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # nobody is there to answer; --yes says so beforehand
+        print()
+        return False
+
+
+def _size(file: Held) -> str:
+    return "gone already; its entry in the manifest" if file.state == "missing" else readable(file.size)

@@ -6,6 +6,8 @@ from itertools import groupby
 from pathlib import Path
 
 from berg.core import settings
+from berg.core.model_registry import get_card
+from berg.weights.commands import download_command
 from berg.weights.inventory import Held, held_files
 
 
@@ -22,7 +24,8 @@ def status(model_id: str | None = None, *, berg_dir: Path | None = None) -> None
     place = settings.berg_dir(berg_dir).value
     files = held_files(place, model_id)
     if not files:
-        print(f"No files of {model_id or 'any model'} are in {place}. Get some with:  berg download MODEL_ID")
+        command = download_command(get_card(model_id), place, {}) if model_id else "berg download MODEL_ID"
+        print(f"No files of {model_id or 'any model'} are in {place}. Get some with:  {command}")
         return
     for size, name, state in _by_file(files) if model_id else _by_model(files):
         print(f"{size:>9}  {name}  {state}")

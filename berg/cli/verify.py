@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from berg.core import settings
 from berg.core.exceptions import CorruptedFileError
-from berg.weights.inventory import record_files, verify_files
+from berg.core.layout import ModelId
+from berg.weights.commands import given_berg_dir, how_to_get_again
+from berg.weights.inventory import DAMAGED, record_files, verify_files
 
 
 def verify(model_id: str | None = None, *, record: bool = False, berg_dir: Path | None = None) -> None:
@@ -34,11 +37,12 @@ def verify(model_id: str | None = None, *, record: bool = False, berg_dir: Path 
         print(
             f"{unrecorded} recorded."
             if record
-            else f"Nobody has recorded {unrecorded} of them; do so with:  berg verify --record"
+            else f"Nobody has recorded {unrecorded} of them; do so with:  "
+            + shlex.join(["berg", "verify", "--record", *given_berg_dir(place)])
         )
-    damaged = [file for file in files if file.state in ("missing", "wrong size", "wrong hash")]
+    damaged = [file for file in files if file.state in DAMAGED]
     if damaged:
         raise CorruptedFileError(
             f"{len(damaged)} files are damaged or missing, the first: {damaged[0].path} of {damaged[0].model_id}. "
-            f"Get them again with:  berg download {damaged[0].model_id}"
+            f"{how_to_get_again(ModelId.parse(damaged[0].model_id).folder(place) / damaged[0].path)}"
         )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 from berg.core.layout import ModelId, split_model_path
 from berg.core.progress import Advance, progress_bar
 from berg.weights import manifest
 from berg.weights.download import update_manifest
+from berg.weights.file_heads import file_fault
 from berg.weights.manifest import DATE_FORMAT, Entry
 
-State = Literal["whole", "not recorded", "missing", "wrong size", "wrong hash"]
+State = Literal["whole", "not recorded", "missing", "wrong size", "wrong hash", "wrong kind"]
+DAMAGED: tuple[State, ...] = ("missing", "wrong size", "wrong hash", "wrong kind")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Held:
     size
         Bytes on disk; of a missing file, as recorded.
     state
-        ``not recorded``: the manifest does not name it, so nobody can say whether it is whole.
+        ``not recorded``: the manifest does not name it, so nobody can say whether it is whole. ``wrong kind``: it
+        begins like something else than its name says, recorded or not, such as an error message of a server.
     """
 
     model_id: str
@@ -47,7 +52,10 @@ def held_files(berg_dir: Path, model_id: str | None = None) -> list[Held]:
         on_disk = {path: (folder / path).stat().st_size for path in _paths(berg_dir, folder)}
         for path in sorted({*recorded, *on_disk}):
             entry, size = recorded.get(path), on_disk.get(path)
-            found.append(Held(each, path, _size(entry, size), _quick_state(entry, size)))
+            state = _quick_state(entry, size)
+            if state in ("whole", "not recorded") and file_fault(folder / path):
+                state = "wrong kind"
+            found.append(Held(each, path, _size(entry, size), state))
     return found
 
 
@@ -56,10 +64,29 @@ def verify_files(berg_dir: Path, model_id: str | None = None, *, progress: bool 
     files = held_files(berg_dir, model_id)
     to_hash = [file for file in files if file.state == "whole"]
     n_bytes = sum(file.size for file in to_hash)
-    with progress_bar("verify", n_bytes, "bytes", progress) as advance, ThreadPoolExecutor(os.cpu_count()) as threads:
-        hashed = threads.map(lambda file: _hashed(berg_dir, file, advance), to_hash)
+    with progress_bar("verify", n_bytes, "bytes", progress) as advance, _all_or_none(advance) as (threads, counted):
+        hashed = threads.map(lambda file: _hashed(berg_dir, file, counted), to_hash)
         states = dict(zip(to_hash, hashed, strict=True))
     return [Held(file.model_id, file.path, file.size, states.get(file, file.state)) for file in files]
+
+
+@contextmanager
+def _all_or_none(advance: Advance) -> Iterator[tuple[ThreadPoolExecutor, Advance]]:
+    """Threads that all end soon when one fails or Ctrl-C is pressed; they count what they read by the function."""
+    stopped = Event()
+
+    def counted(n: int) -> None:
+        if stopped.is_set():
+            raise CancelledError
+        advance(n)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        try:
+            yield threads, counted
+        except BaseException:
+            stopped.set()
+            threads.shutdown(cancel_futures=True)
+            raise
 
 
 def record_files(berg_dir: Path, files: Iterable[Held], *, progress: bool | None = None) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import CorruptedFileError, MissingFileError, UnsafeFileError
+from berg.weights.commands import how_to_get_again
 
 Buffer = bytes | memoryview
 
@@ -23,8 +24,6 @@ MAX_AXES = 32
 MAX_LENGTH = 2**40
 MAX_SPANNED_BYTES = 2**60
 MAX_CODE_POINT = 0x10FFFF
-
-_GET_IT_AGAIN = "Delete it and get it again with:  berg download <model_id>"
 
 
 def map_file(path: Path, private: bool = False) -> memoryview:
@@ -44,7 +43,7 @@ def map_file(path: Path, private: bool = False) -> memoryview:
         When there is no such file, or it may not be opened.
     """
     if not path.is_file():
-        raise MissingFileError(f"There is no file {path}. Get it with:  berg download <model_id>")
+        raise MissingFileError(f"There is no file {path}. {how_to_get_again(path)}")
     try:
         with path.open("rb") as file:
             # An empty file cannot be mapped.
@@ -60,7 +59,7 @@ def map_file(path: Path, private: bool = False) -> memoryview:
 
 def corrupted(path: Path, reason: str) -> CorruptedFileError:
     """Return the error for a file that is not what it claims to be."""
-    return CorruptedFileError(f"{path} cannot be read: {reason}. {_GET_IT_AGAIN}")
+    return CorruptedFileError(f"{path} cannot be read: {reason}. {how_to_get_again(path)}")
 
 
 def unsafe(path: Path, wish: str) -> UnsafeFileError:
@@ -68,7 +67,7 @@ def unsafe(path: Path, wish: str) -> UnsafeFileError:
     return UnsafeFileError(
         f"{path} asks for {wish}; nothing of it was run. Weights and metadata hold arrays, "
         "numbers, texts, lists and dicts, and no code. Do not open it with anything else. "
-        f"{_GET_IT_AGAIN}"
+        f"{how_to_get_again(path)}"
     )
 
 

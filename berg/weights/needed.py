@@ -12,6 +12,7 @@ from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_value
 from berg.core.selection import check_selection
 from berg.weights import store
+from berg.weights.commands import listed_values
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _choices(card: ModelCard, field: str, given: Mapping[str, Any], everything: 
         if field in card.parameters:
             values = [validate_value(value, card.parameters[field], field) for value in values]
         return list(dict.fromkeys(values))
-    allowed = _allowed(card, field)
+    allowed = listed_values(card, field)
     if everything and allowed:
         return allowed
     raise InvalidParameterError(
@@ -73,13 +74,3 @@ def _choices(card: ModelCard, field: str, given: Mapping[str, Any], everything: 
         if allowed
         else f"{card.model_id} has files for each {field}; say which."
     )
-
-
-def _allowed(card: ModelCard, field: str) -> list[Any]:
-    """All values that the card lists, each once: not its aliases."""
-    if field in card.parameters:
-        return list(card.parameters[field].allowed or [])
-    selection = card.parameters.get("selection")
-    listed = ((selection and selection.properties) or {})[field].allowed or []
-    aliases = card.select[field].aliases
-    return list(dict.fromkeys(aliases.get(value, value) for value in listed))

@@ -17,6 +17,7 @@ from berg.core.exceptions import CorruptedFileError, InvalidParameterError, Miss
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.weights import manifest
+from berg.weights.commands import download_command, name_fields
 from berg.weights.mapped_file import map_file
 from berg.weights.pickled import read_npy
 from berg.weights.safetensors_files import read_metadata as safetensors_metadata
@@ -106,7 +107,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> Any:
     try:
         return _with_arrays(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptedFileError(f"{path} is not valid JSON: {error}.") from error
 
 
@@ -124,19 +125,19 @@ def _find(
     endings: tuple[str, ...],
     values: Mapping[str, Any],
 ) -> Path:
-    base = model_folder(card, berg_dir) / folder
+    base = model_folder(card, berg_dir, values) / folder
     stem = _file_name(card, name, values)
     for ending in endings:
         if (path := base / (stem + ending)).is_file():
-            _check_recorded(path, base.parent)
+            _check_recorded(path, base.parent, _how_to_get(card, berg_dir, values))
             return path
     raise MissingFileError(
-        f"{folder} of {card.model_id} for {_words(name, values)} are not there: {base / stem}"
-        f" ({' or '.join(endings)}). Is '{_root(card, berg_dir)}' the BERG directory?{_how_to_get(card, values)}"
+        f"{folder} of {card.model_id} for {_words(name, values)} are not there: {base / stem} ({' or '.join(endings)})."
+        f" Is '{_root(card, berg_dir, values)}' the BERG directory?{_how_to_get(card, berg_dir, values)}"
     )
 
 
-def _check_recorded(path: Path, folder: Path) -> None:
+def _check_recorded(path: Path, folder: Path, how_to_get: str) -> None:
     """Raise CorruptedFileError where a file is not the one that the manifest of its model names.
 
     The size is compared always; the hash only of a file that was written after it was recorded.
@@ -152,7 +153,7 @@ def _check_recorded(path: Path, folder: Path) -> None:
         return
     raise CorruptedFileError(
         f"{path} is not the file that came here: it has {status.st_size:,} bytes, recorded are {entry.size:,} with "
-        f"sha256 {entry.sha256[:12]}.... Delete it, and get it again with:  berg download. See all with:  berg verify"
+        f"sha256 {entry.sha256[:12]}....{how_to_get or ' Install the package that it came with anew.'}"
     )
 
 
@@ -165,16 +166,11 @@ def _is_later(seconds: float, date: str) -> bool:
     return not date or seconds > datetime.strptime(date, manifest.DATE_FORMAT).replace(tzinfo=UTC).timestamp() + 1
 
 
-def _how_to_get(card: ModelCard, values: Mapping[str, Any]) -> str:
+def _how_to_get(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> str:
     """The command that fetches the files of a model; nothing for files that a package brings along."""
     if _files(card).store != "berg_dir":
         return ""
-    given = {field: values[field] for field in file_fields(card) if values.get(field) is not None}
-    words = [
-        f"--{field} {value}" if field in card.parameters else f"--selection {field}={value}"
-        for field, value in given.items()
-    ]
-    return f" Get them with:  {' '.join(['berg download', card.model_id, *words])}"
+    return f" Get them with:  {download_command(card, berg_dir, values)}"
 
 
 def _file_name(card: ModelCard, name: str, values: Mapping[str, Any]) -> str:
@@ -203,16 +199,16 @@ def file_names(card: ModelCard, values: Mapping[str, Any], parts: Sequence[str] 
 
 def file_fields(card: ModelCard) -> list[str]:
     """What the file names of a model are filled with, such as subject and roi."""
-    files = _files(card)
-    return list(dict.fromkeys([*_fields(files.weights), *_fields(files.metadata)]))
+    _files(card)
+    return name_fields(card)
 
 
-def model_folder(card: ModelCard, berg_dir: str | None) -> Path:
-    """The folder of a model's files, wherever its card says that they lie."""
-    return ModelId.parse(card.model_id).folder(_root(card, berg_dir))
+def model_folder(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any] | None = None) -> Path:
+    """The folder of a model's files, wherever its card says that they lie; the values are for the error's advice."""
+    return ModelId.parse(card.model_id).folder(_root(card, berg_dir, values or {}))
 
 
-def _root(card: ModelCard, berg_dir: str | None) -> Path:
+def _root(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path:
     if card.files is not None and (place := card.files.store) != "berg_dir":
         return card.path.parent if place == "package" else card.path.parent.parent / "built_in"
     if berg_dir is None:
@@ -223,7 +219,7 @@ def _root(card: ModelCard, berg_dir: str | None) -> Path:
     if not Path(berg_dir).is_dir():
         raise MissingFileError(
             f"The BERG directory {berg_dir} does not exist. Name another (berg_dir, BERG_DIR), or fill it with:  "
-            f"berg download {card.model_id}"
+            f"{download_command(card, berg_dir, values)}"
         )
     return Path(berg_dir)
 
