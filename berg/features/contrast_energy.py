@@ -254,9 +254,10 @@ def _warn_of_few_pixels(n_pixels: int, width: float) -> None:
     if n_pixels < width * ENOUGH_PIXELS_PER_DEGREE:
         warnings.warn(
             f"The pictures have {n_pixels / width:.3g} pixels per degree: {n_pixels} over {width:g} degrees "
-            f"(stimulus_width_deg). From {ENOUGH_PIXELS_PER_DEGREE:g} on, local contrast does not depend on their number; "
-            "below, detail is missing that drives V1 (photographs have 1 to 4 % less contrast at 16 per degree, 4 to 23 % "
-            f"at 4). Give pictures {math.ceil(width * ENOUGH_PIXELS_PER_DEGREE)} pixels wide or more, not enlarged ones.",
+            f"(stimulus_width_deg). From {ENOUGH_PIXELS_PER_DEGREE:g} on, local contrast does not depend on their "
+            "number; below, detail is missing that drives V1 (photographs have 1 to 4 % less contrast at 16 per "
+            f"degree, 4 to 23 % at 4). Give pictures {math.ceil(width * ENOUGH_PIXELS_PER_DEGREE)} pixels wide or "
+            "more, not enlarged ones.",
             StimulusWarning,
             stacklevel=3,
         )
@@ -277,8 +278,9 @@ def _blur_weights(n_pixels: int, extent: float) -> np.ndarray:
     n_samples = SAMPLES_PER_SQUARE * max(1, round(extent * SQUARES_PER_DEGREE))
     samples = ((np.arange(n_samples) + 0.5) / n_samples - 0.5) * extent
     edges = np.linspace(-extent / 2, extent / 2, n_pixels + 1)
-    weights = np.diff(ndtr((edges - samples[:, None]) / BLUR_SD_DEG))
-    return weights / weights.sum(1, keepdims=True)  # nothing is known beyond the border
+    weights: np.ndarray = np.diff(ndtr((edges - samples[:, None]) / BLUR_SD_DEG))
+    weights /= weights.sum(1, keepdims=True)  # nothing is known beyond the border
+    return weights
 
 
 def _blur(pictures: Tensor, sd: float) -> Tensor:
