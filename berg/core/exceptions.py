@@ -115,6 +115,10 @@ class MissingExtraError(BERGError, ImportError):
     """An optional package is not installed."""
 
 
+class StimulusWarning(UserWarning):
+    """A stimulus is taken, but lies outside what a model can speak for; `StimulusError` is for one that is not."""
+
+
 def did_you_mean(given: object, allowed: Iterable[object]) -> str:
     """A sentence with the nearest allowed name, or an empty string; it starts with a space.
 

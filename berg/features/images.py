@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 from berg.core.regular_file import check_regular_file
 
 FIT = Literal["center_crop", "squash", "pad"]
 Picture = Path | str | Image.Image
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What a picture file may be, whatever its name. PIL knows others that start programs or read other files: PostScript
+called ``a.png`` would start Ghostscript."""
+
+UNREADABLE = (  # what comes out of PIL for damaged files
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    UserWarning,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+_UPRIGHT = {  # by the orientation in the EXIF data
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS, _PHOTOMETRIC, _ORIENTATION, _PLANES, _COLOUR_MAP = 258, 262, 274, 284, 320  # tags of TIFF and EXIF
+_WHITE_IS_ZERO, _SEPARATE = 0, 2
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"}
 
 
@@ -55,9 +89,11 @@ def load_images(
 ) -> NDArray[np.uint8]:
     """Pictures as one array, as models take them.
 
-    A picture is turned upright as its EXIF data say. Grey becomes three equal channels, palettes and CMYK become
-    RGB, 16 bits are scaled to 8 (65,535 becomes 255), of an animation the first frame is taken, and what is
-    transparent lets mid-grey (128) through. Colour profiles are not applied: the numbers are taken for sRGB.
+    Files are opened as one of `FORMATS`, whatever their name. A picture is turned upright as its EXIF data say. Grey
+    becomes three equal channels, palettes and CMYK become RGB, 12 and 16 bits are scaled to 8 (65,535 becomes 255;
+    of a TIFF of 12 bits 4,095), white is 255 also where a file calls it 0, of an animation the first frame is taken,
+    and what is transparent lets mid-grey (128) through. Colour profiles are not applied: the numbers are taken for
+    sRGB.
 
     Parameters
     ----------
@@ -80,8 +116,9 @@ def load_images(
     MissingFileError
         For a path that is not there, and for a folder without a picture.
     StimulusError
-        For a file that is no picture or is damaged, for one with 32 bits per channel, whose range nothing tells,
-        and for pictures of different sizes without `size`; it names the file.
+        For a file that is no picture or is damaged, for one with 32 bits per channel, whose range nothing tells, for
+        a TIFF of 16 bits whose channels lie each by itself, which PIL reads wrongly, and for pictures of different
+        sizes without `size`; it names the file.
 
     Examples
     --------
@@ -121,35 +158,120 @@ def _pictures(given: Picture | Sequence[Picture]) -> list[Path | Image.Image]:
     return found or list(image_files([]))
 
 
+def open_picture(file: Path | str) -> Image.Image:
+    """A picture file, opened by PIL as one of `FORMATS`; raises one of `UNREADABLE`."""
+    return Image.open(file, formats=FORMATS)
+
+
+def picture_size(file: Path | str) -> tuple[int, int]:
+    """Width and height of a picture in pixels, upright; only the head of the file is read.
+
+    Raises
+    ------
+    StimulusError
+        For a file that is no picture.
+    """
+    try:
+        with open_picture(file) as opened:
+            width, height = opened.size
+            is_turned = not isinstance(opened, TiffImageFile) and _orientation(opened) >= 5  # PIL has turned TIFFs
+    except UNREADABLE as error:
+        raise _unreadable(file, error) from error
+    return (height, width) if is_turned else (width, height)
+
+
+def _unreadable(file: object, error: BaseException) -> StimulusError:
+    return StimulusError(f"{file} is not a picture that can be read: {error}")
+
+
 def _upright(file: Path | str | Image.Image) -> Image.Image:
     """The picture as the camera meant it: upright, in 8 bits, and without alpha (laid on mid-grey)."""
     if not isinstance(file, Image.Image):
         check_regular_file(file)
     try:
-        opening = nullcontext(file) if isinstance(file, Image.Image) else Image.open(file)
-        with opening as opened:
-            opened.load()
-            picture = _in_8_bits(ImageOps.exif_transpose(opened), opened.format)
-    except _UNREADABLE as error:
-        raise StimulusError(f"{file} is not a picture that can be read: {error}") from error
-    if picture.mode in ("I", "F"):
+        with nullcontext(file) if isinstance(file, Image.Image) else open_picture(file) as opened:
+            _check_kind(file, opened)
+            _load(opened)
+            turn = _UPRIGHT.get(_orientation(opened))
+            picture = _in_8_bits(_with_its_colours(opened))
+            picture = picture if turn is None else picture.transpose(turn)
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                grey = Image.new("RGBA", picture.size, (128, 128, 128, 255))
+                picture = Image.alpha_composite(grey, picture)
+            return picture.convert("RGB")
+    except StimulusError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(file, error) from error
+
+
+def _load(picture: Image.Image) -> None:
+    """Decode a picture."""
+    if not isinstance(picture, TiffImageFile):
+        picture.load()
+        return
+    # Of a file with a name PIL maps the pixels into memory, and garbles those of a TIFF that must be turned by 90
+    # degrees (Pillow 13.0: rows as long as columns).
+    name, picture.filename = picture.filename, ""
+    try:
+        picture.load()
+    finally:
+        picture.filename = name
+
+
+def _check_kind(file: object, picture: Image.Image) -> None:
+    """Raise StimulusError for what PIL would read by starting a program, or read wrongly."""
+    if picture.format == "EPS" and getattr(picture, "tile", None):
+        raise StimulusError(f"{file} is PostScript, not a picture of pixels. Save it as PNG first.")
+    if picture.mode in ("I", "F") and not _has_16_bits(picture):
         raise StimulusError(
             f"{file} has 32 bits per channel, and its white is not known; convert it to 8 or 16 bits first."
         )
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        grey = Image.new("RGBA", picture.size, (128, 128, 128, 255))
-        picture = Image.alpha_composite(grey, picture)
-    return picture.convert("RGB")
+    tags = _tags(picture)
+    if tags.get(_PLANES) == _SEPARATE and max(tags.get(_BITS, (8,))) > 8:
+        raise StimulusError(
+            f"{file} has {max(tags[_BITS])} bits per channel with each channel by itself (planar), which PIL reads "
+            "wrongly. Save it with the channels of each pixel together, or in 8 bits."
+        )
 
 
-def _in_8_bits(picture: Image.Image, file_format: str | None) -> Image.Image:
-    """Grey of 16 bits scaled to 8; PIL does so with colours when it opens them, and would clip grey."""
-    in_32 = picture.mode == "I" and file_format in ("PNG", "PPM")  # these two have no more than 16
-    if not picture.mode.startswith("I;16") and not in_32:
+def _tags(picture: Image.Image) -> Mapping[int, Any]:
+    """The tags of a TIFF, none for other pictures."""
+    return picture.tag_v2 if isinstance(picture, TiffImageFile) else {}
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The orientation in the EXIF data, 1 (upright) where they have none or cannot be read."""
+    try:
+        found = picture.getexif().get(_ORIENTATION, 1)
+    except UNREADABLE:
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _with_its_colours(picture: Image.Image) -> Image.Image:
+    """A palette of 8 bits in a TIFF, where 16 are the rule, which PIL takes for black."""
+    colours = np.array(_tags(picture).get(_COLOUR_MAP, ()), np.int64)  # all red, all green, all blue
+    if picture.mode == "P" and len(colours) and colours.max() < 256:
+        picture.putpalette(colours.reshape(3, -1).T.astype(np.uint8).tobytes())
+    return picture
+
+
+def _has_16_bits(picture: Image.Image) -> bool:
+    """Whether grey has more than 8 bits, but no more than 16."""
+    return picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 12 or 16 bits scaled to 8; PIL does so with colours when it opens them, and would clip grey."""
+    if not _has_16_bits(picture):
         return picture
+    tags = _tags(picture)
+    white = 4095 if tuple(tags.get(_BITS, ())) == (12,) else 65_535
     values = np.asarray(picture, np.int64)
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    scaled = ((values * 255 + white // 2) // white).astype(np.uint8)
+    grey = Image.fromarray(255 - scaled if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else scaled)
     if "transparency" in picture.info:
         grey.putalpha(Image.fromarray(255 * (values != picture.info["transparency"]).astype(np.uint8)))
     return grey

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,24 @@ from berg.core.exceptions import InvalidParameterError, MissingFileError, Stimul
 from berg.core.model_card import StimulusInput
 from berg.core.regular_file import check_regular_file
 from berg.core.stimulus import as_expected, check_stimulus
+from berg.features.wav_header import check_whole
 
+_FILTER_SAMPLES, _STEPS = 20, 32  # length of the anti-alias filter in samples of the lower rate, steps in one of them
 MIN_RATE, MAX_RATE = 1_000, 1_000_000
 MAX_CHANNELS = 8  # an array of shape (many, at most so many) is one sound of several channels, not a batch
+
+
+_UNREADABLE = (  # what comes out of scipy for damaged files
+    ValueError,
+    TypeError,
+    EOFError,
+    OSError,
+    NameError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    struct.error,
+)
 
 
 def sound_files(places: Iterable[Path | str]) -> list[Path]:
@@ -56,15 +73,19 @@ def read_sound(file: Path | str) -> tuple[NDArray[np.float64], int]:
     Raises
     ------
     StimulusError
-        For a file that is no .wav file, and for one of several channels.
+        For a file that is no .wav file or is damaged, for one that is shorter than its header says (a copy that was
+        cut, a recorder that stopped), and for one of several channels.
     """
     from scipy.io import wavfile
 
     check_regular_file(file)
     try:
+        check_whole(file)
         with warnings.catch_warnings(action="ignore"):  # about chunks that hold no sound
             sampling_rate, samples = wavfile.read(file)
-    except (ValueError, EOFError, OSError) as error:
+    except StimulusError:
+        raise
+    except _UNREADABLE as error:
         raise StimulusError(f"{file} is not a .wav file that can be read: {error}") from error
     if samples.ndim != 1:
         raise StimulusError(f"{file} has {samples.shape[1]} channels; this model hears one. Save one of them alone.")
@@ -97,18 +118,40 @@ def as_floats(samples: NDArray[Any]) -> NDArray[Any]:
 def resample(samples: NDArray[Any], sampling_rate: int, wanted_rate: int) -> NDArray[Any]:
     """Sounds at another sampling rate, shape (..., n_samples * wanted_rate / sampling_rate, rounded up).
 
-    The anti-alias filter (scipy's `resample_poly`) is symmetric: it looks ten samples of the lower of the two
-    rates ahead, half a millisecond at 20 kHz.
+    A sample hears nothing that comes after it: the anti-alias filter is the minimum-phase filter with the amplitudes of
+    that of scipy's `resample_poly`, a windowed sinc. It delays a sound by 1.8 samples of the lower of the two rates:
+    0.09 ms at 20 kHz, 0.22 ms at 8 kHz.
+
+    >>> click = np.zeros(50)
+    >>> click[20] = 1
+    >>> np.flatnonzero(resample(click, 10_000, 20_000))[0]  # 20 / 10,000 s are 40 / 20,000 s
+    np.int64(40)
     """
     if sampling_rate == wanted_rate:
         return samples
-    from scipy.signal import resample_poly
+    from scipy.signal import upfirdn
 
     common = math.gcd(sampling_rate, wanted_rate)
-    resampled: NDArray[Any] = resample_poly(
-        samples.astype(np.float64), wanted_rate // common, sampling_rate // common, axis=-1
-    )
-    return resampled
+    up, down = wanted_rate // common, sampling_rate // common
+    resampled: NDArray[Any] = upfirdn(_anti_alias_filter(up, down), samples.astype(np.float64), up, down, axis=-1)
+    return resampled[..., : -(-samples.shape[-1] * up // down)]  # without what the filter rings on
+
+
+def _anti_alias_filter(up: int, down: int) -> NDArray[np.float64]:
+    """The filter at `up` times the rate of the sound, which is `down` times the wanted rate."""
+    fine = _minimum_phase_filter()
+    times = np.arange(_FILTER_SAMPLES * max(up, down)) / max(up, down)  # samples of the lower rate
+    taps = np.interp(times, np.arange(len(fine)) / _STEPS, fine)
+    return np.asarray(up * taps / taps.sum())
+
+
+@lru_cache(maxsize=1)
+def _minimum_phase_filter() -> NDArray[np.float64]:
+    """A causal low-pass filter up to half the lower rate, in steps of 1 / `_STEPS` samples of that rate."""
+    from scipy.signal import firwin, minimum_phase
+
+    symmetric = firwin(_FILTER_SAMPLES * _STEPS + 1, 1 / _STEPS, window=("kaiser", 5.0))
+    return np.asarray(minimum_phase(np.convolve(symmetric, symmetric)))  # half of it, with the root of its amplitudes
 
 
 def check_sampling_rate(sampling_rate: Any, model_rate: int) -> int:

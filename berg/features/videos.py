@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 ALL = slice(None)
 
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,asf,ogg,gif,apng,mxf,"
+    "nut,dv,rm,yuv4mpegpipe"
+)
+"""What a video file may be, by FFmpeg's names and whatever its own. FFmpeg knows others that read other files or the
+network: a list of files (concat) called ``clip.mp4`` would show them."""
+
 
 def load_video(path: Path | str, size: int | None = None, fit: FIT = "center_crop", places: slice = ALL) -> VideoFrames:
     """The frames of a video, as models take pictures; see `VideoFrames`, which has the same parameters.
@@ -39,7 +46,7 @@ class VideoFrames:
     """The frames of a video: an array that decodes what is asked for, and holds nothing.
 
     Frames are turned upright as the file says; their pixels are taken for square, and colours become RGB as
-    FFmpeg does it. Any file that FFmpeg reads will do. The first video in the file is taken, sound is not.
+    FFmpeg does it. Any of `CONTAINERS` will do. The first video in the file is taken, sound is not.
 
     Parameters
     ----------
@@ -179,10 +186,8 @@ class _Reader:
 
     def _seek(self, stamp: int | None) -> None:
         """Let the decoder begin at the key frame before a frame, or anew."""
-        import av
-
         if self.opened is None or stamp is None:
-            self.opened = av.open(str(self.path))
+            self.opened = _opened(self.path)
             self.opened.streams.video[0].thread_type = "AUTO"
         video = self.opened.streams.video[0]
         if stamp is not None:
@@ -202,10 +207,10 @@ def _stamps(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
     Only the packets are read: a film of an hour takes seconds.
     """
     try:
-        import av
+        import av  # noqa: F401
     except ImportError as error:
         raise MissingExtraError('Videos need PyAV, which is not installed. Type:  pip install "berg[video]"') from error
-    with _errors(path), av.open(str(path)) as opened:
+    with _errors(path), _opened(path) as opened:
         if not opened.streams.video:
             raise StimulusError(f"{path} holds no video.")
         video = opened.streams.video[0]
@@ -217,6 +222,14 @@ def _stamps(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
             )
         keys = [stamp for stamp, is_key in stamps.items() if is_key]
         return np.sort(list(stamps)), np.sort(np.array(keys, np.int64)), float(video.time_base)
+
+
+def _opened(path: Path) -> av.container.InputContainer:
+    """A video file, of which FFmpeg reads nothing but that file."""
+    import av
+
+    only = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    return av.open(f"file:{path}", options=only)  # without file: a name with a colon would be an address
 
 
 def _upright(frame: Any) -> NDArray[np.uint8]:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from berg.core.exceptions import listing
+from berg.core.exceptions import StimulusError, listing
 from berg.core.progress import progress_bar
+from berg.features.images import picture_size
 from berg.fitting import stimulus_set
 from berg.fitting.dataset import EncodingDataset, OutputData
 from berg.fitting.response_arrays import BLOCK_BYTES
@@ -190,7 +191,7 @@ def _faults_of_pictures(dataset: EncodingDataset) -> Iterator[Fault]:
             return
         try:
             size = _size(file)
-        except (OSError, SyntaxError, ValueError) as error:
+        except StimulusError as error:
             yield Fault("error", "stimuli", f"{name} cannot be opened: {error}")
         else:
             sizes[size] = sizes.get(size, 0) + 1
@@ -203,8 +204,7 @@ def _size(picture: Any) -> tuple[int, int]:
     """Width and height; of a file, only its head is read."""
     if isinstance(picture, Image.Image):
         return picture.size
-    with Image.open(picture) as opened:
-        return opened.size
+    return picture_size(picture)
 
 
 def _faults_of_identical(

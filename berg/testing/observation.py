@@ -19,6 +19,8 @@ from unittest import mock
 import numpy as np
 import torch
 
+from berg.core.exceptions import StimulusWarning
+
 
 @dataclass
 class Observation:
@@ -69,7 +71,13 @@ def kept_settings() -> Iterator[list[str]]:
                 write(before[name])
 
 
-_QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # Python's default hides them
+_QUIET = (
+    DeprecationWarning,  # Python's default hides this and the next three
+    PendingDeprecationWarning,
+    ImportWarning,
+    ResourceWarning,
+    StimulusWarning,  # the made-up stimuli are small and loud, which a model may say
+)
 
 
 @contextmanager

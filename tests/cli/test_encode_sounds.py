@@ -8,6 +8,7 @@ from scipy.io import wavfile
 
 from berg import BERG
 from berg.cli.app import main
+from berg.models.stream import DamagedStimulusWarning
 
 MODEL = "ephys-rokem2006-ln_renewal"
 
@@ -64,3 +65,19 @@ def test_pictures_and_sounds_together_are_wrong_usage(sounds, tmp_path, capsys):
         run("encode", MODEL, "--images", "a.png", "--sounds", sounds, "--out", tmp_path / "r.nc")
     printed = capsys.readouterr()
     assert "--images" in printed.err + printed.out
+
+
+@pytest.mark.parametrize("cut", ["a.wav", "b.wav"])
+def test_a_sound_that_was_cut_ends_the_run_or_is_left_out(cut, sounds, tmp_path, capsys):
+    whole = BERG().encode(MODEL, sounds, device="cpu")
+    (sounds / cut).write_bytes((sounds / cut).read_bytes()[:-8000])
+    command = ["encode", MODEL, "--sounds", sounds, "--out", tmp_path / "r.zarr", "--device", "cpu"]
+    with pytest.raises(SystemExit, match="1"):
+        run(*command)
+    assert f"{cut} is cut: 0.1093 s of the 0.2 s" in capsys.readouterr().err
+    with pytest.warns(DamagedStimulusWarning, match=cut):
+        run(*command, "--on-damaged", "skip")
+    with xr.open_zarr(tmp_path / "r.zarr") as saved:
+        missing = [name == cut for name in ("a.wav", "b.wav")]
+        assert np.isnan(saved["rate"]).all(("unit", "time")).values.tolist() == missing
+        np.testing.assert_allclose(saved["rate"][~np.array(missing)], whole[~np.array(missing)], rtol=1e-5)

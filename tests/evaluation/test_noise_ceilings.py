@@ -257,3 +257,12 @@ def test_what_cannot_be_is_refused():
         ceiling_from_ncsnr([-1.0])
     with pytest.raises(InvalidParameterError, match=r"515 stimuli, 1 repeats.*more than 1 repeat"):
         chance_ceiling(515, 1)
+
+
+@pytest.mark.parametrize(
+    ("true", "n_stimuli", "too_low"), [(0.8, 200, 0.0), (0.6, 500, 0.0), (0.45, 4000, 0.0), (0.45, 100, 0.05)]
+)
+def test_the_ceiling_is_met_at_the_reliabilities_that_the_docs_say(true, n_stimuli, too_low):
+    noise = np.sqrt(2 * (1 - true**2)) / true  # beside a signal of 1, before two repeats are averaged
+    repeats, _ = simulate(2, n_stimuli, 300_000 // n_stimuli, signal=1.0, noise=noise, seed=1)
+    assert ncsnr_ceiling(repeats).mean() == pytest.approx(true - too_low, abs=0.01 if too_low else 0.005)

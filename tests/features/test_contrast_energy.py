@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from berg.features.contrast_energy import (
@@ -108,6 +110,77 @@ def test_a_picture_of_twice_the_pixels_has_the_same_contrast():
     smooth = smooth.clamp(0, 255)
     large = torch.nn.functional.interpolate(smooth, scale_factor=2, mode="bilinear")
     torch.testing.assert_close(contrast_map(smooth, 10.0), contrast_map(large, 10.0), atol=0.01, rtol=0)
+
+
+def checks(n_pixels, size_deg=0.25):
+    """A checkerboard over 10 degrees, its checks so large whatever the number of pixels."""
+    check = (np.arange(n_pixels) + 0.5) / n_pixels * 10 // size_deg
+    return torch.from_numpy((check[:, None] + check) % 2 * 255).expand(1, 3, -1, -1)
+
+
+@pytest.mark.parametrize("size_deg", [0.25, 0.5])
+def test_the_same_checks_have_the_same_contrast_whatever_the_number_of_pixels(size_deg):
+    expected = contrast_map(checks(640, size_deg).float(), 10.0)
+    for n_pixels in (40, 80, 160, 320, 480):
+        found = contrast_map(checks(n_pixels, size_deg).float(), 10.0)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_contrast_of_fine_checks_is_that_of_the_blurred_checks_in_closed_form():
+    # Of the series of a square wave, 4 / (pi k) at the odd multiples k of 2 cycles per degree, the blur leaves half
+    # at 8 cycles per degree, and so 0.5 ** ((f / 8) ** 2); both axes have the same, of luminance 0 or 1.
+    amplitudes = [4 / (np.pi * k) * 0.5 ** ((2 * k / 8) ** 2) for k in range(1, 20, 2)]
+    deviation = 0.5 * sum(amplitude**2 / 2 for amplitude in amplitudes)  # one axis squared, twice the other's half
+    middle = contrast_map(checks(320).double(), 10.0)[0, 16:24, 16:24]
+    np.testing.assert_allclose(middle, deviation / (0.5 + DARK_LUMINANCE), rtol=0.02)
+
+
+def grating(n_pixels, cycles_per_degree, dtype=torch.float64):
+    degrees = (torch.arange(n_pixels, dtype=dtype) + 0.5) / n_pixels * 10
+    luminance_ = 0.5 + 0.3 * torch.sin(2 * torch.pi * cycles_per_degree * degrees + 0.7)
+    encoded = 1.055 * luminance_ ** (1 / 2.4) - 0.055  # sRGB, IEC 61966-2-1
+    return 255 * encoded.expand(1, 3, n_pixels, n_pixels)
+
+
+@pytest.mark.parametrize(("cycles_per_degree", "passes"), [(2, 0.5 ** (1 / 16)), (4, 0.5 ** (1 / 4)), (8, 0.5)])
+def test_gratings_lose_what_the_blur_takes(cycles_per_degree, passes):
+    middle = contrast_map(grating(960, cycles_per_degree), 10.0)[0, 16:24, 16:24].mean().item()
+    assert middle == pytest.approx(0.3 / np.sqrt(2) / (0.5 + DARK_LUMINANCE) * passes, rel=0.02)
+
+
+@pytest.mark.parametrize(("cycles_per_degree", "within"), [(1, 0.005), (2, 0.01), (4, 0.03)])
+def test_above_32_pixels_per_degree_gratings_do_not_depend_on_the_number_of_pixels(cycles_per_degree, within):
+    many = contrast_map(grating(1280, cycles_per_degree), 10.0).mean().item()
+    for n_pixels in (320, 400, 500, 640):
+        assert contrast_map(grating(n_pixels, cycles_per_degree), 10.0).mean().item() == pytest.approx(many, rel=within)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "stereo_motorcycle"])
+def test_above_32_pixels_per_degree_photographs_do_not_depend_on_the_number_of_pixels(name):
+    photograph = getattr(skimage.data, name)()
+    photograph = photograph[0] if isinstance(photograph, tuple) else photograph
+    square = Image.fromarray(photograph[:500, :500])
+    measured = {}
+    for n_pixels in (160, 320, 500):
+        resized = np.asarray(square.resize((n_pixels, n_pixels), Image.Resampling.BICUBIC))
+        measured[n_pixels] = contrast_map(torch.from_numpy(resized.transpose(2, 0, 1).copy())[None], 10.0).mean().item()
+    assert measured[320] == pytest.approx(measured[500], rel=0.01)
+    assert measured[160] == pytest.approx(measured[500], rel=0.04)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3])
+@pytest.mark.parametrize("width", [1, 2, 3, 8])
+def test_pictures_of_few_pixels_do_not_depend_on_their_batch(height, width):
+    pictures = torch.randint(0, 256, (16, 3, height, width), generator=torch.Generator().manual_seed(1))
+    together = contrast_map(pictures.to(torch.uint8), 10.0)
+    alone = torch.cat([contrast_map(picture[None].to(torch.uint8), 10.0) for picture in pictures])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+
+
+def test_an_even_black_area_beside_a_white_one_has_no_contrast():
+    picture = torch.zeros(1, 3, 320, 320)
+    picture[..., 160:] = 255
+    assert contrast_map(picture, 10.0)[..., :12].max() < 1e-5
 
 
 def test_cells_that_the_picture_covers_in_part_are_scaled_by_the_part():

@@ -1,15 +1,17 @@
 import struct
+import subprocess
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 import berg
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
-from berg.features.images import image_files, load_images
+from berg.features.images import image_files, load_images, picture_size
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")
 
@@ -340,6 +342,153 @@ def png(width, height, bits, compressed):
 def png_that_claims(width, height):
     """A file of a few bytes that says it is this large."""
     return png(width, height, 8, zlib.compress(b"\0" * 100))
+
+
+def tiff(values, bits, photometric, byteorder="<", colours=None, orientation=1, odd=False):
+    """A grey or palette TIFF of one strip, made by hand from TIFF 6.0; values of shape (height, width)."""
+    height, width = values.shape
+    packed = "".join(
+        "".join(f"{value:0{bits}b}" for value in row).ljust(-(-width * bits // 8) * 8, "0") for row in values
+    )
+    data = int("1" + packed, 2).to_bytes(len(packed) // 8 + 1, "big")[1:]
+    data = values.astype(f"{byteorder}u2").tobytes() if bits == 16 else data
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (274, orientation), (277, 1)]
+    tags += [(273, 8), (278, height), (279, len(data))]
+    extra = b"" if colours is None else np.asarray(colours, f"{byteorder}u2").T.tobytes()
+    end = 8 + len(data) + len(data) % 2
+    start = end + len(extra) + (8 if odd else 0)
+    entries = [(tag, 3, 1, struct.pack(byteorder + "HH", value, 0)) for tag, value in tags]
+    if colours is not None:
+        entries.append((320, 3, 3 * len(colours), struct.pack(byteorder + "L", end)))
+    if odd:  # a rational of -1 / 0
+        entries.append((282, 10, 1, struct.pack(byteorder + "L", end + len(extra))))
+        extra += struct.pack(byteorder + "ll", -1, 0)
+    head = (b"II" if byteorder == "<" else b"MM") + struct.pack(byteorder + "HL", 42, start)
+    directory = b"".join(struct.pack(byteorder + "HHL", *entry[:3]) + entry[3] for entry in sorted(entries))
+    body = head + data + bytes(len(data) % 2) + extra
+    return body + struct.pack(byteorder + "H", len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "byteorder"),
+    [(12, 1, "<"), (16, 1, "<"), (16, 0, "<"), (16, 1, ">"), (8, 1, "<"), (8, 0, "<"), (4, 1, "<"), (4, 0, ">"),
+     (2, 1, "<"), (2, 0, "<"), (1, 1, "<"), (1, 0, "<")],
+)  # fmt: skip
+def test_black_is_0_and_white_255_in_a_tiff_of_any_depth_whichever_number_they_have(
+    bits, photometric, byteorder, tmp_path
+):
+    white = 2**bits - 1
+    values = np.round(np.linspace(0, white, 12)).astype(int).reshape(3, 4)
+    (tmp_path / "a.tif").write_bytes(tiff(values, bits, photometric, byteorder))
+    shown = np.round(values / white * 255)
+    np.testing.assert_array_equal(load_images(tmp_path / "a.tif")[0, 1], shown if photometric else 255 - shown)
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_palette_of_a_tiff_may_have_8_bits_or_16(bits, scale, tmp_path):
+    colours = np.random.default_rng(3).integers(0, 256, (2**bits, 3))
+    places = np.random.default_rng(4).integers(0, 2**bits, (3, 4))
+    (tmp_path / "a.tif").write_bytes(tiff(places, bits, 3, colours=colours * scale))
+    np.testing.assert_array_equal(load_images(tmp_path / "a.tif")[0], colours[places].transpose(2, 0, 1))
+
+
+def test_what_pil_reads_wrongly_in_a_tiff_is_refused(tmp_path):
+    planes = np.random.default_rng(5).integers(0, 65_536, (3, 4, 5), dtype="uint16")
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    with pytest.raises(StimulusError, match=r"a.tif has 16 bits .*planar.*Save it with the channels"):
+        load_images(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", planes.astype("uint8"), photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(load_images(tmp_path / "a.tif")[0], planes.astype("uint8"))
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("odd", [False, True])
+def test_a_tiff_is_turned_once(orientation, odd, tmp_path):
+    values = np.arange(12).reshape(3, 4)
+    (tmp_path / "a.tif").write_bytes(tiff(values, 8, 1, orientation=orientation, odd=odd))
+    expected = UPRIGHT[orientation](values[..., None])[..., 0]
+    np.testing.assert_array_equal(load_images(tmp_path / "a.tif")[0, 0], expected)
+    assert picture_size(tmp_path / "a.tif") == expected.shape[::-1]
+
+
+def exif_with(tag, kind, raw):
+    """EXIF data with the orientation 6 and one more tag of any type."""
+    entries, data, place = b"", b"", 8 + 2 + 24 + 4
+    for number, form, value in sorted([(0x112, 3, struct.pack("<H", 6)), (tag, kind, raw)]):
+        if len(value) > 4:
+            value, data = struct.pack("<L", place + len(data)), data + value
+        entries += struct.pack("<HHL", number, form, 1) + value.ljust(4, b"\0")
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + b"\0\0\0\0" + data
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "raw"),
+    [
+        (0x11A, 10, struct.pack("<ll", -1, 0)),
+        (0x11A, 10, struct.pack("<ll", 2**31 - 1, -1)),
+        (0x11A, 1, b"\x05"),
+        (0x11A, 11, struct.pack("<f", float("nan"))),
+        (0x11A, 11, struct.pack("<f", float("inf"))),
+        (0x11A, 5, b"\x01\0"),
+        (0x128, 2, b"two\0"),
+        (0x10F, 3, b"\x05\0"),
+        (0x8769, 4, struct.pack("<L", 10**6)),
+        (0x8825, 4, struct.pack("<L", 1)),
+        (0x9286, 7, b"x"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jpg", "webp", "png"])
+def test_odd_exif_data_beside_the_orientation_do_not_matter(tag, kind, raw, ending, tmp_path):
+    path = saved(tmp_path, np.zeros((20, 40, 3), "uint8"), f"a.{ending}", exif=exif_with(tag, kind, raw))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL tells of a tag that reaches beyond the end
+        assert load_images(path).shape == (1, 3, 40, 20)
+        assert picture_size(path) == (20, 40)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM", b"Exif\0\0" + b"\xff" * 50]
+)
+def test_exif_data_that_cannot_be_read_leave_the_picture_as_it_is(exif, tmp_path):
+    path = saved(tmp_path, np.zeros((20, 40, 3), "uint8"), "a.jpg", exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert load_images(path).shape == (1, 3, 20, 40)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n0 0 20 20 rectfill\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["holiday.png", "holiday.eps", "holiday.jpg"])
+def test_postscript_starts_no_program_whatever_its_name(name, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *given, **_: started.append(given))
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **_: started.append(given))
+    (tmp_path / name).write_bytes(POSTSCRIPT)
+    for read in (load_images, picture_size):
+        with pytest.raises(StimulusError, match=f"{name} is not a picture that can be read"):
+            read(tmp_path / name)
+    with (
+        Image.open(tmp_path / name) as opened,
+        pytest.raises(StimulusError, match=r"is PostScript, not a picture of pixels\. Save it as PNG"),
+    ):
+        load_images([opened])
+    assert not started
+
+
+@pytest.mark.parametrize("picture_format", ["ICO", "TGA", "PCX", "SGI", "PDF", "DDS"])
+def test_formats_that_we_do_not_name_are_not_opened(picture_format, tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (32, 32)).save(path, picture_format)
+    with pytest.raises(StimulusError, match=r"a.png is not a picture that can be read"):
+        load_images(path)
+
+
+def test_nothing_in_the_package_opens_pictures_of_any_format():
+    sources = sorted(Path(berg.__file__).parent.rglob("*.py"))
+    opened = [line for path in sources for line in path.read_text("utf-8").splitlines() if "Image.open(" in line]
+    assert [line.strip() for line in opened] == ["return Image.open(file, formats=FORMATS)"]
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Sounds from arrays and files: scaled, resampled, refused."""
 
 import re
+import struct
 
 import h5py
 import numpy as np
@@ -53,7 +54,7 @@ def test_integers_are_scaled_as_sound_cards_mean_them(samples, floats):
 
 def test_all_ways_to_give_a_sound_give_the_same(tmp_path):
     sounds = (0.3 * DRAW.normal(size=(3, 4410)) * 32767).clip(-32768, 32767).astype("int16")
-    expected = resample_poly(sounds / 32768, 200, 441, axis=1).astype("float32")
+    expected = resample(sounds / 32768, 44_100, 20_000).astype("float32")
     assert expected.shape == (3, 2000)
     files = [write(tmp_path / f"{name}.wav", sound, 44_100) for name, sound in zip("abc", sounds, strict=True)]
     np.save(tmp_path / "sounds.npy", sounds)
@@ -81,11 +82,40 @@ def test_every_kind_of_wav_file_is_read(dtype, tmp_path):
     np.testing.assert_allclose(samples, floats, atol=0.02 if dtype == "uint8" else 1e-4)
 
 
-def test_a_resampled_tone_is_the_tone():
-    seconds_from, seconds_to = np.arange(44_100) / 44_100, np.arange(20_000) / 20_000
-    resampled = resample(np.sin(2 * np.pi * 2500 * seconds_from), 44_100, 20_000)
-    assert resampled.shape == (20_000,)
-    np.testing.assert_allclose(resampled[200:-200], np.sin(2 * np.pi * 2500 * seconds_to)[200:-200], atol=0.01)
+RATES = [(44_100, 20_000), (96_000, 20_000), (16_000, 20_000), (8_000, 20_000), (2_000, 20_000), (1_000, 20_000),
+         (22_050, 20_000), (20_000, 8_000), (20_001, 20_000)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sampling_rate", "wanted_rate"), RATES)
+def test_no_resampled_sample_hears_what_comes_after_it(sampling_rate, wanted_rate):
+    one = DRAW.normal(size=sampling_rate // 10)
+    other = one.copy()
+    changed = sampling_rate // 20
+    other[changed:] = DRAW.normal(size=len(one) - changed)
+    ours, theirs = (resample(sound, sampling_rate, wanted_rate) for sound in (one, other))
+    before = np.arange(len(ours)) * sampling_rate < changed * wanted_rate  # the time of a sample is its number / rate
+    np.testing.assert_array_equal(ours[before], theirs[before])
+    assert np.abs(ours - theirs)[~before].max() > 0.1
+    assert ours.shape == resample_poly(one, wanted_rate, sampling_rate).shape
+
+
+@pytest.mark.parametrize(("sampling_rate", "wanted_rate"), RATES[:6])
+@pytest.mark.parametrize("share", [0.05, 0.125, 0.25])
+def test_a_resampled_tone_is_the_tone_1_8_samples_later(share, sampling_rate, wanted_rate):
+    lower = min(sampling_rate, wanted_rate)
+    resampled = resample(np.sin(2 * np.pi * share * lower * np.arange(sampling_rate) / sampling_rate), sampling_rate,
+                         wanted_rate)  # fmt: skip
+    seconds = np.arange(wanted_rate) / wanted_rate
+    delayed = np.sin(2 * np.pi * share * lower * (seconds - 1.8 / lower))
+    kept = slice(wanted_rate // 10, -wanted_rate // 10)
+    assert np.abs(resampled - delayed)[kept].max() < 0.15  # 1.76 to 1.87
+    assert resampled[kept].std() == pytest.approx(np.sqrt(0.5), rel=0.01)
+
+
+@pytest.mark.parametrize(("hertz", "at_most"), [(12_000, 0.003), (15_000, 0.001), (20_000, 0.001)])
+def test_what_the_lower_rate_cannot_hold_is_filtered_out(hertz, at_most):
+    resampled = resample(np.sin(2 * np.pi * hertz * np.arange(44_100) / 44_100), 44_100, 20_000)
+    assert resampled[400:-400].std() < at_most
 
 
 def test_a_folder_stands_for_its_sounds_by_name(tmp_path):
@@ -149,6 +179,70 @@ def test_files_that_do_not_fit_are_refused_with_their_name(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(MissingFileError, match="holds no sound"):
         read(tmp_path / "nothing", None)
+
+
+PCM = (8000 * np.sin(np.arange(2000) / 10)).astype("<i2").tobytes()
+
+
+def fmt(channels=1, rate=20_000, frame=2, bits=16, kind=1):
+    return struct.pack("<HHLLHH", kind, channels, rate, rate * frame, frame, bits)
+
+
+def riff(sound=PCM, says=None, whole=None, before=b"", described=None, name=b"RIFF", ds64=b""):
+    """A .wav file by hand (RIFF MCI of 1991; ds64 of EBU TECH 3306)."""
+    described = fmt() if described is None else described
+    body = b"WAVE" + ds64 + b"fmt " + struct.pack("<L", len(described)) + described + before
+    body += b"data" + struct.pack("<L", len(sound) if says is None else says) + sound
+    return name + struct.pack("<L", len(body) if whole is None else whole) + body
+
+
+def ds64(n_bytes):
+    return b"ds64" + struct.pack("<LQQQL", 28, n_bytes + 72, n_bytes, n_bytes // 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (riff()[:-1600], r"is cut: 0\.06 s of the 0\.1 s that its header says"),
+        (riff()[:-1], "is cut"),
+        (riff()[:44], r"is cut: 0 s of the 0\.1 s"),
+        (riff(says=0, whole=0), "is unfinished: its header says 0 bytes of sound, 4,000 follow.*ffmpeg"),
+        (riff(says=2**32 - 1, whole=2**32 - 1), "is cut"),
+        (riff(name=b"RF64", says=2**32 - 1, ds64=ds64(4400)), r"is cut: 0\.1 s of the 0\.11 s"),
+        (riff(PCM[:-1]), "is cut: its 3,999 bytes of sound are no whole number of 2"),
+        (riff(described=fmt(rate=0)), "damaged header: 0 samples per second"),
+        (riff(described=fmt(channels=0, frame=0)), "damaged header"),
+        (riff(described=fmt(channels=0)), "not a .wav file that can be read"),
+        (riff(described=fmt(kind=3, bits=18, frame=2)), "not a .wav file that can be read"),
+        (riff(described=fmt(kind=2, bits=4)), "not a .wav file that can be read"),
+        (riff(described=b""), "not a .wav file that can be read"),
+        (riff(before=b"LIST" + struct.pack("<L", 5) + b"INFOx"), "not a .wav file that can be read: it has no chunk"),
+        (riff()[:40], "not a .wav file that can be read: it has no chunk of sound"),
+        (riff()[:20], "not a .wav file that can be read: its header ends early"),
+        (b"RIFF", "not a .wav file that can be read"),
+        (b"", "not a .wav file: it does not begin with RIFF"),
+    ],
+)
+def test_a_wav_file_that_is_cut_or_described_impossibly_is_refused(content, words, tmp_path):
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(StimulusError, match=rf"a\.wav .*{words}"):
+        read_sound(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        riff(),
+        riff() + b"LIST" + struct.pack("<L", 100) + b"cut",  # what comes after the sound does not matter
+        riff(before=b"LIST" + struct.pack("<L", 5) + b"INFOx\0"),
+        riff(name=b"RF64", says=2**32 - 1, ds64=ds64(4000)),
+    ],
+)
+def test_a_whole_wav_file_is_read_whatever_stands_around_the_sound(content, tmp_path):
+    (tmp_path / "a.wav").write_bytes(content)
+    samples, rate = read_sound(tmp_path / "a.wav")
+    assert rate == 20_000
+    np.testing.assert_array_equal(samples, np.frombuffer(PCM, "<i2") / 32768)
 
 
 def test_a_model_of_pictures_takes_no_sampling_rate():

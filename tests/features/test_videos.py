@@ -130,6 +130,25 @@ def test_what_is_no_video_is_named(content, tmp_path):
         VideoFrames(tmp_path / "clip.mp4")
 
 
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8", "list.ffconcat"])
+def test_a_list_of_other_files_is_not_followed_whatever_its_name(name, tmp_path):
+    write_video(tmp_path / "other.ts", codec="mpeg2video")
+    lists = {
+        "list.m3u8": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.6,\nother.ts\n#EXT-X-ENDLIST\n"
+    }
+    (tmp_path / name).write_text(lists.get(name, "ffconcat version 1.0\nfile other.ts\n"))
+    with av.open(str(tmp_path / name)) as opened:
+        assert len(list(opened.decode(video=0))) == N_FRAMES  # FFmpeg by itself does follow
+    with pytest.raises(StimulusError, match=f"{name} is not a video that can be read"):
+        VideoFrames(tmp_path / name)
+
+
+def test_a_file_name_is_no_address(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4").rename(tmp_path / "http:a%03d.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert len(VideoFrames("http:a%03d.mp4")) == N_FRAMES
+
+
 def test_a_file_with_sound_alone_is_named(tmp_path):
     with av.open(str(tmp_path / "tone.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")

@@ -8,6 +8,7 @@ The arithmetic is in `berg.features.sound_level` and `berg.readouts.renewal`; he
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from berg.core.exceptions import CorruptedFileError, StimulusError
+from berg.core.exceptions import CorruptedFileError, StimulusError, StimulusWarning
 from berg.core.model_card import CardPart
 from berg.features.sound_level import hann_window, sound_level_above_floor
 from berg.models.encoding_model import EncodingModel
@@ -40,6 +41,9 @@ class Features(CardPart):
     extractor: Literal["sound_level"]
     window_ms: float = Field(gt=0, description="length of the Hann window that the level is measured in")
     floor_db: float = Field(description="level below which sounds are not told apart, dB SPL")
+    loudest_db: float | None = Field(
+        None, description="loudest moment of the sounds that were fitted, dB SPL; louder ones are warned of"
+    )
 
 
 class Readout(CardPart):
@@ -67,7 +71,12 @@ class LNRenewalModel(EncodingModel):
         window = hann_window(round(described.window_ms / 1000 * rate))
         n_lags = weights["filters"].shape[-1]
         level = SoundLevel(
-            window, round(rate / bins_per_s), n_lags, described.floor_db, float(self.parameters["pascals_per_unit"])
+            window,
+            round(rate / bins_per_s),
+            n_lags,
+            described.floor_db,
+            float(self.parameters["pascals_per_unit"]),
+            described.loudest_db,
         )
         return level, RenewalNeurons(weights, bins_per_s)
 
@@ -78,13 +87,19 @@ class SoundLevel(torch.nn.Module):
     window: Tensor
 
     def __init__(
-        self, window: Tensor, samples_per_bin: int, n_lags: int, floor_db: float, pascals_per_unit: float
+        self,
+        window: Tensor,
+        samples_per_bin: int,
+        n_lags: int,
+        floor_db: float,
+        pascals_per_unit: float,
+        loudest_db: float | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("window", window)
         self.samples_per_bin, self.floor_db = samples_per_bin, floor_db
         self.shortest = len(window) + n_lags * samples_per_bin
-        self.pascals_per_unit = pascals_per_unit
+        self.pascals_per_unit, self.loudest_db = pascals_per_unit, loudest_db
 
     def forward(self, sounds: Tensor) -> Tensor:
         if sounds.shape[-1] < self.shortest:
@@ -93,7 +108,22 @@ class SoundLevel(torch.nn.Module):
                 "Give longer sounds, or add silence at their end (np.pad)."
             )
         pressure = sounds * self.pascals_per_unit
-        return sound_level_above_floor(pressure, self.window, self.samples_per_bin, self.floor_db)
+        level = sound_level_above_floor(pressure, self.window, self.samples_per_bin, self.floor_db)
+        self._warn_of_levels(level.detach())
+        return level
+
+    def _warn_of_levels(self, level: Tensor) -> None:
+        """Warn of sounds that are louder than what was fitted at some time, or quieter at all times."""
+        if self.loudest_db is None:
+            return
+        peaks = level.amax(-1).double()
+        peaks_db = self.floor_db + 10 * torch.log10((10 ** (peaks / 10) - 1).clamp(min=1e-9))
+        fitted = f"the model was fitted from {self.floor_db:g} to {self.loudest_db:g} dB SPL"
+        hint = "Does pascals_per_unit say which sound pressure a value of 1 stands for?"
+        if (loudest := peaks_db.max().item()) > self.loudest_db:
+            _warn(f"A sound reaches {loudest:.0f} dB SPL; {fitted}, and its rates are extrapolated above. {hint}")
+        if peaks_db.min().item() < self.floor_db:
+            _warn(f"A sound stays below {self.floor_db:g} dB SPL; {fitted}, and takes it for silence. {hint}")
 
 
 class RenewalNeurons(torch.nn.Module):
@@ -118,6 +148,10 @@ class RenewalNeurons(torch.nn.Module):
         distant = torch.einsum("ntb,uit->nuib", exponential_traces(level, self.trace_s * self.bins_per_s), traces)
         drive = softplus_drive(recent + distant + self.offsets.to(level)[..., None], self.gains)
         return (renewal_rate(drive, self.recovery) * self.bins_per_s,)
+
+
+def _warn(words: str) -> None:
+    warnings.warn(words, StimulusWarning, stacklevel=4)
 
 
 def _selected(

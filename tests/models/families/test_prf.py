@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
 from berg import BERG
-from berg.core.exceptions import InvalidParameterError, StimulusError
+from berg.core.exceptions import InvalidParameterError, StimulusError, StimulusWarning
 
 MODEL = "fmri-szinte2024-prf_css"
 WITHIN = {"reliable": True, "x_deg": [-4, 4], "y_deg": [-4, 4]}  # voxels that look at the picture
@@ -97,3 +98,16 @@ def test_metadata_state_how_well_every_voxel_is_predicted() -> None:
     found = BERG().get_model_metadata(MODEL)["encoding_models"]
     assert len(found["held_out_r2"]) == len(found["in_sample_r2"]) == 2308
     assert (found["held_out_r2"][found["reliable"].astype(bool)] > 0.1).all()
+
+
+@pytest.mark.parametrize(("n_pixels", "width_deg"), [(319, 10.0), (100, 3.2)])
+def test_fewer_than_32_pixels_per_degree_are_warned_of(n_pixels: int, width_deg: float) -> None:
+    density = n_pixels / width_deg
+    with pytest.warns(StimulusWarning, match=rf"{density:.3g} pixels per degree.*From 32 on.*pixels wide"):
+        BERG().encode(MODEL, textured(n_pixels), device="cpu", stimulus_width_deg=width_deg)
+
+
+def test_enough_pixels_are_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BERG().encode(MODEL, textured(320), device="cpu")
