@@ -65,6 +65,7 @@ def _on_cluster(model_id: str, out: Path, given: EncodeOptions, scheduler: str, 
     from berg.models.cluster import encode_on_cluster
 
     opened, names = given.opener()
+    _tell_order(names)
     print(f"Encoding begins with the first worker of {scheduler}.", flush=True)
     options = {"batch_size": given.batch_size, "stimulus_names": names, "sampling_rate": given.sampling_rate, **how}
     encode_on_cluster(given.recipes(model_id), opened, out, scheduler, **options)
@@ -75,10 +76,16 @@ def _here(model_id: str, out: Path, given: EncodeOptions, how: dict[str, Any]) -
     """How many stimuli were encoded, into which files."""
     with given.models(model_id) as models:
         stimuli, names = given.stimuli()
+        _tell_order(names)
         if out.suffix != ".zarr":
             return len(stimuli), _to_file(models[0], stimuli, names, out, given)
         _to_store(models, stimuli, names, out, given, **how)
         return len(stimuli), [out]
+
+
+def _tell_order(names: list[str] | None) -> None:
+    if names and len(names) > 1:
+        print(f"{len(names):,} files, from {names[0]} to {names[-1]}.", flush=True)
 
 
 def _to_store(

@@ -19,6 +19,7 @@ from berg.core.model_registry import get_card
 from berg.features.arrays import open_array, places_of
 from berg.features.images import FIT, ResizedPictures, image_files
 from berg.features.sounds import sound_files
+from berg.features.stimulus_files import file_names
 from berg.features.videos import load_video
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
@@ -140,7 +141,7 @@ class EncodeOptions:
             return partial(load_video, self.video.absolute(), self.size, self.fit, places_of(self.places)), None
         given = [path.absolute() for path in self.images or self.sounds or []]
         files = image_files(given) if self.images else sound_files(given)
-        names = [file.name for file in files]
+        names = file_names(files)
         if self.images and self.size:
             return partial(ResizedPictures, files, self.size, self.fit), names
         return partial(list, files), names
