@@ -214,8 +214,9 @@ def value(text: str) -> Any:
     (10, [0.1, 0.2], ['NO', '010'], '1')
     """
     try:
+        yaml.safe_load(text)  # refuses tags that build objects
         read = _read(yaml.compose(text, Loader=yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, LookupError) as error:  # !!bool x
+    except (yaml.YAMLError, ValueError, LookupError) as error:  # 2001-99-99, !!bool x
         raise InvalidParameterError(f"'{text}' is neither a number nor a list nor a name.") from error
     return [value(part) for part in read.split(",")] if isinstance(read, str) and "," in read else read
 

@@ -204,7 +204,7 @@ def _text_array(path: Path, texts: list[str]) -> NDArray[Any]:
     return np.array(texts, str)
 
 
-_MOST_UNPACKED, _MOST_RATIO = 2**25, 50  # characters of a packed file: so many, or so many times its size
+_MOST_UNPACKED, _MOST_RATIO = 2**23, 50  # characters of a packed file: so many, or so many times its size
 _MOST_ARRAY_BYTES = 2**30
 
 _WHOLE = re.compile("-?(0|[1-9][0-9]{0,17})")  # as a number is written; int() takes 1_0, ²x10 as full-width, too

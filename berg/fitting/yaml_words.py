@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import yaml
@@ -11,6 +12,7 @@ from berg.core.exceptions import DatasetError
 
 # What stands under these keys are names, also if all of them look like numbers.
 NAMES = {"roi", "channel", "groups", "names", "files", "column", "subjects"}
+_EXPONENT = re.compile("[-+]?[0-9]+[.]?[0-9]*[eE][-+]?[0-9]+")  # 1e-3, a text to YAML 1.1 and a number to all others
 Written = Sequence[tuple[str, str]]
 
 
@@ -39,11 +41,11 @@ def check_words(text: str, lines: Lines, source: str) -> None:
 
 def _misread(items: Written, are_names: bool) -> Iterator[int]:
     """The items that are not what they look like."""
-    beside_names = are_names or any(kind == "str" for kind, _ in items)
+    beside_names = are_names or any(kind == "str" and not _EXPONENT.fullmatch(written) for kind, written in items)
     for place, (kind, written) in enumerate(items):
         if is_misleading(kind, written) or (beside_names and _is_no_name(kind, written)):
             yield place
-    if all(kind in ("int", "float") for kind, _ in items) and not beside_names:
+    if all(kind in ("int", "float", "str") for kind, _ in items) and not beside_names:
         yield from _same_number(items)
 
 
@@ -56,6 +58,5 @@ def _same_number(items: Written) -> Iterator[int]:
     """Those written in another way than an equal number before them, such as 1.10 after 1.1."""
     first: dict[float, str] = {}
     for place, (_, written) in enumerate(items):
-        value = yaml.safe_load(written)
-        if first.setdefault(value, written) != written:
+        if first.setdefault(float(yaml.safe_load(written)), written) != written:
             yield place
