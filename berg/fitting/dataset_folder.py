@@ -20,7 +20,7 @@ from berg.fitting.dataset_card import NAME, Coordinate, DatasetCard, ResponsesCa
 from berg.fitting.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
 from berg.fitting.response_arrays import ScaledRows, StackedRows
 from berg.fitting.response_files import ResponseFile, open_responses
-from berg.fitting.splits import MARKS, SPLITS, Indices, check_one_reading, split_indices, stimulus_indices
+from berg.fitting.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
 from berg.fitting.volume_files import VOLUMES, open_volumes
 
 NAMES = ("roi", "channel")  # coordinates that are names, also if they look like numbers
@@ -69,6 +69,7 @@ class _Folder:
         outputs = {name: self._output(name, own, order, len(names)) for name, own in self.card.responses.items()}
         groups = self._names(self.card.splits.groups, "splits", "groups")
         with self._at("splits"):
+            groups = None if groups is None else _list(groups)
             return assembled(
                 stimuli=stimuli, names=names, outputs=outputs, splits=self._splits(names), groups=groups,
                 fractions=self.card.splits.model_dump(include={"test_fraction", "validation_fraction", "seed"}),
@@ -128,7 +129,7 @@ class _Folder:
                 check_one_reading(values, names, given.first, "it")
             if keys[0] == "splits":
                 return split_indices(values, names, given.first, "it", by=given.by)
-            return stimulus_indices(values, names, given.first, "it", by=given.by)
+            return presentation_indices(values, names, given.first, "it", by=given.by)
 
     # Stimuli and splits
 
@@ -271,6 +272,8 @@ def _in_place(values: list[Any], as_text: bool) -> NDArray[Any]:
 def _list(labels: Any) -> NDArray[Any]:
     if isinstance(labels, dict):
         raise DatasetError(f"must be a list, and is a map of {listing(labels, 5)}.")
+    if not np.ndim(labels):
+        raise DatasetError(f"must be a list, and is one value ({labels}).")
     return np.asarray(labels)
 
 

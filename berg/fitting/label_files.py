@@ -356,7 +356,10 @@ def per_unit(labels: Labels, n_units: int, first: int = 0) -> NDArray[Any]:
 
 def _members(name: str, members: Any, n_units: int, first: int) -> NDArray[np.intp]:
     """The units of a region, as indices."""
-    given = np.ravel(np.asarray(members))
+    try:
+        given = np.ravel(np.asarray(members))
+    except ValueError:  # lists of different lengths
+        given = np.asarray(members, object)
     if not given.size:
         return np.empty(0, np.intp)
     if given.dtype.kind == "b" and len(given) == n_units:

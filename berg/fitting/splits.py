@@ -189,6 +189,23 @@ def checked_splits(splits: Mapping[str, Any], names: Sequence[str], first: int =
     return found
 
 
+def presentation_indices(
+    values: Any, names: Sequence[str], first: int = 0, of: str = "presentations", *, by: By | None = None
+) -> Indices:
+    """The stimulus of each presentation, as indices.
+
+    Raises
+    ------
+    DatasetError
+        As `stimulus_indices`, and for a list that is empty or of true and false.
+    """
+    given = np.asarray(values)
+    if not given.size or given.dtype.kind == "b":
+        kind = "is empty" if not given.size else "holds nothing but true and false"
+        raise DatasetError(f"{of} {kind}. It must name the stimulus of each row of the responses, or be left out.")
+    return stimulus_indices(given, names, first, of, by=by)
+
+
 def split_indices(
     values: Any, names: Sequence[str], first: int = 0, of: str = "split", *, by: By | None = None
 ) -> Indices:
@@ -200,7 +217,7 @@ def split_indices(
         As `stimulus_indices`, and for a 0 or 1 per stimulus, which would be the numbers of two stimuli.
     """
     given = np.asarray(values)
-    if given.dtype.kind in "iuf" and given.size > 2 and np.isin(given, (0, 1)).all():
+    if by is None and given.size > 2 and set(given.ravel().tolist()) <= {0, 1, "0", "1"} and given.dtype.kind != "b":
         raise DatasetError(
             f"{of} holds nothing but 0 and 1, {given.size:,} times. Are they marks? Then write true or false "
             "for each stimulus; else give the number of each stimulus once."

@@ -15,7 +15,7 @@ from berg.core.exceptions import CorruptedFileError, DatasetError
 from berg.features.stimulus_files import StimulusOrderWarning
 from berg.fitting.dataset import EncodingDataset
 from berg.fitting.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
-from berg.fitting.splits import LabelWarning, group_numbers, make_splits, stimulus_indices
+from berg.fitting.splits import LabelWarning, group_numbers, make_splits, split_indices, stimulus_indices
 
 # fmt: off
 ODD = ["1_0", "10", "²", "1e1", "inf", "-inf", "nan", "１０", "٣", "007", "7", "7.0", "7 ", " 7", "+7", "0x7", "1.10",
@@ -132,6 +132,8 @@ def test_marks_of_0_and_1_are_not_taken_for_two_stimuli():
             np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4), "u1"), np.zeros((6, 1)),
             splits={"train": [1, 1, 1, 1, 0, 0], "test": [4]},
         )  # fmt: skip
+    with pytest.raises(DatasetError, match="nothing but 0 and 1"):
+        split_indices(["1", "1", "0", "0", "1"], ["a", "b", "c", "d", "e"])
     assert stimulus_indices(["True", "False", "True"], ["a", "b", "c"]).tolist() == [0, 2]
 
 
@@ -158,7 +160,7 @@ def test_groups_without_a_label_are_refused(groups):
 
 def test_regions_are_units_or_marks():
     assert per_unit({"V1": [True, False, True], "V2": [1, 1]}, 3).tolist() == ["V1", "V2", "V1"]
-    for members in ([1, 1, 0], [1.7], ["1_0"], [True, False]):
+    for members in ([[0], [1, 2]], [1, 1, 0], [1.7], ["1_0"], [True, False]):
         with pytest.raises(DatasetError, match="Allowed are the numbers of its units, or true or false"):
             per_unit({"V1": members}, 3)
     with pytest.raises(DatasetError, match="semicolon"):
@@ -318,6 +320,26 @@ def test_a_small_packed_table_costs_little(tmp_path):
 
 
 # Whole datasets
+
+
+@pytest.mark.parametrize(
+    "content", ['"abc"', "5", "null", "[]", "{}", '[["a"]]', "[true, false, true, false, true, true]"]
+)
+@pytest.mark.parametrize("card", ["splits: {groups: x.json}", "splits: {column: x.json}", "presentations: x.json"])
+def test_what_is_no_list_is_refused_with_its_line(content, card, tmp_path):
+    (tmp_path / "x.json").write_text(content)
+    if "groups" in card and "true" in content:
+        return
+    with pytest.raises(DatasetError, match=r"dataset\.yaml, line 9"):
+        open_with(tmp_path, "values: [a, b, c, d]", card=card + "\n")
+
+
+def test_presentations_that_contradict_the_axis_of_stimuli_are_refused():
+    pictures, responses = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 4), "u1"), np.arange(3.0)[:, None]
+    with pytest.raises(DatasetError, match=r"row 0 is the response to stimulus 0, and 'presentations'.* stimulus 2"):
+        EncodingDataset.from_arrays(pictures, responses, presentations=[2, 1, 0], axes=("stimulus", "voxel"))
+    dataset = EncodingDataset.from_arrays(pictures, responses, presentations=[2, 1, 0], axes=("presentation", "voxel"))
+    assert dataset.outputs["responses"].mean([0, 1, 2])[:, 0].tolist() == [2, 1, 0]
 
 
 @pytest.mark.parametrize("kind", ["text", "names", "numbers", "from 1"])
