@@ -78,6 +78,9 @@ def _facts(summary: DatasetSummary) -> list[tuple[str, str]]:
         ("presentations", f"{len(data.presentations):,}, {often} of each stimulus that was shown ({len(shown):,})"),
         ("splits", ", ".join(f"{name} {len(own):,}" for name, own in data.splits.items())),
     ]
+    for name, output in data.outputs.items():
+        if files := output.attributes.get("files"):
+            facts.append((name, f"{len(files):,} files in this order, from {files[0]} to {files[-1]}"))
     if data.sampling_interval_s is not None:
         what = "frames of one sequence" if data.is_sequence else "samples of a response"
         facts.append(("sampling", f"{data.sampling_interval_s:g} s between {what}"))

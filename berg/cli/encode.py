@@ -54,31 +54,37 @@ def encode(
     how = {"on_damaged": on_damaged, "overwrite": overwrite, "compression": given.compression}
     written = [out]
     if scheduler:
-        n_stimuli = _on_cluster(model_id, out, given, scheduler, how)
+        n_stimuli, files = _on_cluster(model_id, out, given, scheduler, how)
     else:
-        n_stimuli, written = _here(model_id, out, given, how)
+        n_stimuli, files, written = _here(model_id, out, given, how)
     kind = "sounds" if given.sounds else "pictures" if given.images else "frames" if given.video else "stimuli"
     print(f"Responses of {model_id} to {n_stimuli} {kind}: {', '.join(map(str, written))}")
+    if files and len(files) > 1:
+        print(f"Their order: from {files[0]} to {files[-1]}")
 
 
-def _on_cluster(model_id: str, out: Path, given: EncodeOptions, scheduler: str, how: dict[str, Any]) -> int:
+def _on_cluster(
+    model_id: str, out: Path, given: EncodeOptions, scheduler: str, how: dict[str, Any]
+) -> tuple[int, list[str] | None]:
     from berg.models.cluster import encode_on_cluster
 
     opened, names = given.opener()
     print(f"Encoding begins with the first worker of {scheduler}.", flush=True)
     options = {"batch_size": given.batch_size, "stimulus_names": names, "sampling_rate": given.sampling_rate, **how}
     encode_on_cluster(given.recipes(model_id), opened, out, scheduler, **options)
-    return len(opened())
+    return len(opened()), names
 
 
-def _here(model_id: str, out: Path, given: EncodeOptions, how: dict[str, Any]) -> tuple[int, list[Path]]:
-    """How many stimuli were encoded, into which files."""
+def _here(
+    model_id: str, out: Path, given: EncodeOptions, how: dict[str, Any]
+) -> tuple[int, list[str] | None, list[Path]]:
+    """How many stimuli were encoded, the names of their files, and the files that were written."""
     with given.models(model_id) as models:
         stimuli, names = given.stimuli()
         if out.suffix != ".zarr":
-            return len(stimuli), _to_file(models[0], stimuli, names, out, given)
+            return len(stimuli), names, _to_file(models[0], stimuli, names, out, given)
         _to_store(models, stimuli, names, out, given, **how)
-        return len(stimuli), [out]
+        return len(stimuli), names, [out]
 
 
 def _to_store(

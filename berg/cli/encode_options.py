@@ -14,14 +14,16 @@ import yaml
 from cyclopts import ArgumentCollection, Group, Parameter
 
 from berg.core.berg import BERG
+from berg.core.card_yaml import is_misleading
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_registry import get_card
 from berg.features.arrays import open_array, places_of
 from berg.features.images import FIT, ResizedPictures, image_files
 from berg.features.sounds import sound_files
+from berg.features.stimulus_files import file_names
 from berg.features.videos import load_video
 
-_RANGE = re.compile(r"(\d+)-(\d+)")
+_RANGE = re.compile("([0-9]+)-([0-9]+)")
 
 
 def _one_kind(stimuli: ArgumentCollection) -> None:
@@ -140,7 +142,7 @@ class EncodeOptions:
             return partial(load_video, self.video.absolute(), self.size, self.fit, places_of(self.places)), None
         given = [path.absolute() for path in self.images or self.sounds or []]
         files = image_files(given) if self.images else sound_files(given)
-        names = [file.name for file in files]
+        names = file_names(files)
         if self.images and self.size:
             return partial(ResizedPictures, files, self.size, self.fit), names
         return partial(list, files), names
@@ -204,9 +206,27 @@ def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def value(text: str) -> Any:
-    """A number, a list written [a, b] or a,b, or the text itself."""
+    """A number, true or false, a list written [a, b] or a,b, or the text itself.
+
+    What YAML would take for something else than it looks like is a text: NO, 010, 1_0, 1:20.
+
+    >>> value("10"), value("0.1,0.2"), value("[NO, 010]"), value("'1'")
+    (10, [0.1, 0.2], ['NO', '010'], '1')
+    """
     try:
-        read = yaml.safe_load(text)
+        yaml.safe_load(text)  # refuses tags that build objects
+        read = _read(yaml.compose(text, Loader=yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, LookupError) as error:  # 2001-99-99, !!bool x
         raise InvalidParameterError(f"'{text}' is neither a number nor a list nor a name.") from error
     return [value(part) for part in read.split(",")] if isinstance(read, str) and "," in read else read
+
+
+def _read(node: Any) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return [_read(item) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return {_read(key): _read(item) for key, item in node.value}
+    kind = "null" if node is None else node.tag.rpartition(":")[2]
+    if kind == "timestamp" or (kind != "null" and is_misleading(kind, node.value)):
+        return node.value
+    return None if node is None else yaml.constructor.SafeConstructor().construct_object(node)

@@ -7,6 +7,7 @@ tags that build objects, anchors and aliases, keys that stand twice, deep nestin
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MAX_DIGITS = 100
 Path_ = tuple[str | int, ...]
 Lines = dict[Path_, int]
 
+_PLAIN_INTEGER = re.compile("-?(0|[1-9][0-9]*)")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp")}
@@ -29,7 +31,7 @@ _SCALARS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "tim
 
 def read_card_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """The card's data, and the line (from 1) of every key and list item by its path."""
-    return parse_card_yaml(_read_text(path), str(path))
+    return parse_card_yaml(read_card_text(path), str(path))
 
 
 def parse_card_yaml(text: str, source: str) -> tuple[dict[str, Any], Lines]:
@@ -49,7 +51,52 @@ def parse_card_yaml(text: str, source: str) -> tuple[dict[str, Any], Lines]:
     return _build(node, (), lines, source), lines
 
 
-def _read_text(path: Path) -> str:
+def written_values(text: str) -> dict[Path_, list[tuple[str, str]]]:
+    """What YAML takes each value for and how it is written, of a text that `parse_card_yaml` reads.
+
+    >>> written_values("a: {b: [no, 1.10, 'x'], c: 010}")
+    {('a', 'b'): [('bool', 'no'), ('float', '1.10'), ('str', 'x')], ('a', 'c'): [('int', '010')]}
+    """
+    found: dict[Path_, list[tuple[str, str]]] = {}
+
+    def walk(node: Any, path: Path_) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, child in node.value:
+                walk(child, (*path, key.value))
+        else:
+            items = node.value if isinstance(node, yaml.SequenceNode) else [node][: node.tag != _TAG + "null"]
+            found[path] = [(one.tag.removeprefix(_TAG), one.value) for one in items if isinstance(one, yaml.ScalarNode)]
+            for place, child in enumerate(items if isinstance(node, yaml.SequenceNode) else ()):
+                if not isinstance(child, yaml.ScalarNode):
+                    walk(child, (*path, place))
+
+    walk(yaml.compose(text, Loader=_Loader), ())
+    return found
+
+
+def is_misleading(kind: str, written: str) -> bool:
+    """Whether few readers know what YAML makes of a value that is not in quotes.
+
+    >>> [is_misleading("bool", "NO"), is_misleading("int", "010"), is_misleading("int", "10")]
+    [True, True, False]
+    """
+    if kind == "bool":
+        return written.lower() not in ("true", "false")
+    if kind == "int":
+        return not _PLAIN_INTEGER.fullmatch(written)
+    return kind == "float" and (":" in written or "_" in written)
+
+
+def read_card_text(path: Path) -> str:
+    """The text of a card.
+
+    Raises
+    ------
+    MissingFileError
+        If the file cannot be opened.
+    ModelCardError
+        If it is too large for a card, or no text.
+    """
     check_regular_file(path)
     try:
         with path.open("rb") as file:
@@ -59,7 +106,7 @@ def _read_text(path: Path) -> str:
     if len(content) > MAX_BYTES:
         raise ModelCardError(f"{path} is larger than {MAX_BYTES:,} bytes; a model card is a short text.")
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")  # some programs put a mark before the text
     except UnicodeDecodeError as error:
         raise ModelCardError(f"{path} is not UTF-8 text (byte {error.start}).") from error
 

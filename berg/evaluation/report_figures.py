@@ -48,6 +48,11 @@ def _present(values: xr.DataArray) -> NDArray[Any]:
     return present
 
 
+def _plain(name: str) -> str:
+    """A name as it is: between dollar signs, Matplotlib would take it for mathematics."""
+    return name.replace("$", r"\$")
+
+
 def _distribution(tables: dict[str, xr.Dataset]) -> Drawn:
     figure = Figure(figsize=(4.2 * max(len(tables), 1.4), 3.2), layout="constrained")
     all_axes = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
@@ -60,7 +65,7 @@ def _distribution(tables: dict[str, xr.Dataset]) -> Drawn:
             label = f"noise ceiling, median {np.median(own):.2f}" if own.size else "noise ceiling"
             axes.hist(own, bins, histtype="step", color="#444444", label=label)
         axes.axvline(0, color="#999999", linewidth=0.8)
-        axes.set(xlabel="Pearson r", title=name)
+        axes.set(xlabel="Pearson r", title=_plain(name))
         axes.legend(frameon=False, fontsize=9, loc="upper right")
         axes.yaxis.set_major_formatter("{x:,.0f}")
     all_axes[0].set(ylabel="units", ylim=(0, all_axes[0].get_ylim()[1] * 1.3))  # room for the legends
@@ -85,7 +90,7 @@ def _against_ceiling(tables: dict[str, xr.Dataset]) -> Drawn:
         else:
             axes.scatter(top[known], r[known], s=9, color=R_COLOUR, alpha=0.5, linewidths=0)
         axes.plot([0, 1], [0, 1], color="#444444", linewidth=1, linestyle="--")
-        axes.set(xlabel="noise ceiling (Pearson r)", ylabel="Pearson r", title=name)
+        axes.set(xlabel="noise ceiling (Pearson r)", ylabel="Pearson r", title=_plain(name))
         axes.set(xlim=(-0.02, 1.02), ylim=(lowest, 1.02))
     return figure, "Each unit against what a perfect model could reach, given the noise; on the dashed line it does."
 
@@ -102,11 +107,11 @@ def _by_region(tables: dict[str, xr.Dataset]) -> Drawn:
     all_axes = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (name, table) in zip(all_axes, tables.items(), strict=True):
         _boxes(axes, table, [members[name].get(region) for region in names])
-        axes.set(title=name, xlabel="Pearson r", ylim=(len(names) - 0.4, -0.6))
+        axes.set(title=_plain(name), xlabel="Pearson r", ylim=(len(names) - 0.4, -0.6))
         axes.axvline(0, color="#999999", linewidth=0.8)
         axes.grid(axis="x", color="#eeeeee")
         axes.set_axisbelow(True)
-    all_axes[0].set_yticks(range(len(names)), names)
+    all_axes[0].set_yticks(range(len(names)), [_plain(name) for name in names])
     caption = "Accuracy by region: quartiles, and 5 % to 95 % of the units."
     if any(ceiling_name(table) for table in tables.values()):
         caption += " Grey: the quartiles of the noise ceiling, with its median."
@@ -145,12 +150,14 @@ def _boxes(axes: Axes, table: xr.Dataset, members: list[NDArray[np.bool_] | None
 def _in_time(name: str, table: xr.Dataset) -> Drawn:
     axis = next(str(dim) for dim in table.dims if dim != "time")
     r, times = _r(table).transpose(axis, "time"), table["time"].values.astype(float)
-    labels = [str(each) for each in table[axis].values]
+    labels = [_plain(str(each)) for each in table[axis].values]
     figure = Figure(figsize=(9, min(9.5, 2.6 + 0.12 * len(labels)) + 2.2), layout="constrained")
     image_axes, line_axes = figure.subplots(2, 1, sharex=True, height_ratios=[max(1.0, 0.06 * len(labels)), 1])
     _image(figure, image_axes, r.values, times, labels, axis)
     line_axes.fill_between(times, *np.nanpercentile(r.values, [5, 95], axis=0), color=R_COLOUR, alpha=0.2, linewidth=0)
-    line_axes.plot(times, np.nanmedian(r.values, axis=0), color=R_COLOUR, label=f"r, median of {axis}s; 5 % to 95 %")
+    line_axes.plot(
+        times, np.nanmedian(r.values, axis=0), color=R_COLOUR, label=f"r, median of {_plain(axis)}s; 5 % to 95 %"
+    )
     if ceiling := ceiling_name(table):
         own = table[ceiling].transpose(axis, "time").values
         line_axes.plot(times, np.nanmedian(own, axis=0), color="#777777", label="noise ceiling, median")
@@ -169,7 +176,7 @@ def _image(figure: Figure, axes: Axes, r: Any, times: NDArray[Any], labels: list
     figure.colorbar(image, ax=axes, label="Pearson r", pad=0.01)
     every = max(1, -(-len(labels) // MOST_CHANNELS))
     axes.set_yticks(range(0, len(labels), every), labels[::every], fontsize=6 if len(labels) > 30 else 9)
-    axes.set_ylabel(axis)
+    axes.set_ylabel(_plain(axis))
 
 
 def _topography(name: str, table: xr.Dataset) -> Drawn | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,6 @@ def places_of(text: str | None) -> slice:
     (slice(0, 1000, None), slice(5, None, None), slice(0, None, None))
     """
     start, colon, stop = (":" if text is None else text).partition(":")
-    if not colon or not all(part.strip().isdigit() or not part.strip() for part in (start, stop)):
+    if not colon or not all(re.fullmatch(" *[0-9]{0,18} *", part) for part in (start, stop)):
         raise InvalidParameterError(f"'{text}' is no range of stimuli; write START:STOP, such as 0:1000.")
-    return slice(int(start or 0), int(stop) if stop.strip() else None)
+    return slice(int(start) if start.strip() else 0, int(stop) if stop.strip() else None)

@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 from berg.core.regular_file import check_regular_file
+from berg.features.stimulus_files import file_names, stimulus_files
 
 FIT = Literal["center_crop", "squash", "pad"]
 Picture = Path | str | Image.Image
@@ -57,31 +58,12 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".
 def image_files(places: Iterable[Path | str]) -> list[Path]:
     """The picture files among files and folders; a folder stands for its pictures, sorted by name.
 
-    Raises
-    ------
-    MissingFileError
-        For a path that is not there, and for a folder without a picture.
+    See `berg.features.stimulus_files.stimulus_files`, also for what it raises and warns of.
     """
-    files: list[Path] = []
-    for place in map(Path, places):
-        if place.is_dir():
-            found = sorted(file for file in place.iterdir() if _is_picture_file(file))
-            if not found:
-                raise MissingFileError(f"{place} holds no picture ({', '.join(sorted(ENDINGS))}).")
-            files += found
-        elif place.is_file():
-            files.append(place)
-        else:
-            check_regular_file(place)
-            raise MissingFileError(f"There is no file or folder {place}.")
+    files = stimulus_files(places, ENDINGS, "picture")
     if not files:
         raise MissingFileError("No pictures were given.")
     return files
-
-
-def _is_picture_file(file: Path) -> bool:
-    hidden = file.name.startswith(".")  # ._a.jpg, which macOS leaves beside a.jpg, is no picture
-    return file.suffix.lower() in ENDINGS and not hidden and file.is_file()
 
 
 def load_images(
@@ -314,7 +296,7 @@ class ResizedPictures:
     @property
     def names(self) -> list[str]:
         """Of the files."""
-        return [file.name for file in self.files]
+        return file_names(self.files)
 
     @property
     def read_as(self) -> str:

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
+from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.core.model_card import StimulusInput
 from berg.core.regular_file import check_regular_file
 from berg.core.stimulus import as_expected, check_stimulus
 from berg.features.wav_header import check_whole
 
 _FILTER_SAMPLES, _STEPS = 20, 32  # length of the anti-alias filter in samples of the lower rate, steps in one of them
+from berg.features.stimulus_files import stimulus_files
+
+ENDINGS = {".wav"}
 MIN_RATE, MAX_RATE = 1_000, 1_000_000
 MAX_CHANNELS = 8  # an array of shape (many, at most so many) is one sound of several channels, not a batch
 
@@ -40,24 +43,9 @@ _UNREADABLE = (  # what comes out of scipy for damaged files
 def sound_files(places: Iterable[Path | str]) -> list[Path]:
     """The .wav files among files and folders; a folder stands for its sounds, sorted by name.
 
-    Raises
-    ------
-    MissingFileError
-        For a path that is not there, and for a folder without a sound.
+    See `berg.features.stimulus_files.stimulus_files`, also for what it raises and warns of.
     """
-    files: list[Path] = []
-    for place in map(Path, places):
-        if place.is_dir():
-            found = sorted(file for file in place.iterdir() if file.suffix.lower() == ".wav" and file.is_file())
-            if not found:
-                raise MissingFileError(f"{place} holds no sound (.wav).")
-            files += found
-        elif place.is_file():
-            files.append(place)
-        else:
-            check_regular_file(place)
-            raise MissingFileError(f"There is no file or folder {place}.")
-    return files
+    return stimulus_files(places, ENDINGS, "sound")
 
 
 def read_sound(file: Path | str) -> tuple[NDArray[np.float64], int]:

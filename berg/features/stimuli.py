@@ -15,7 +15,8 @@ from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.core.model_card import StimulusInput
 from berg.core.stimulus import as_array, as_expected, check_stimulus
 from berg.features.images import image_files, load_images
-from berg.features.sounds import SoundArray, SoundFiles
+from berg.features.sounds import SoundArray, SoundFiles, sound_files
+from berg.features.stimulus_files import check_links
 
 
 class Stimuli(Protocol):
@@ -31,7 +32,9 @@ class Stimuli(Protocol):
         ...
 
 
-def open_stimuli(stimulus: Any, expected: StimulusInput, sampling_rate: Any = None) -> Stimuli:
+def open_stimuli(
+    stimulus: Any, expected: StimulusInput, sampling_rate: Any = None, *, check_files: bool = True
+) -> Stimuli:
     """Stimuli from whatever the user has.
 
     Parameters
@@ -44,6 +47,8 @@ def open_stimuli(stimulus: Any, expected: StimulusInput, sampling_rate: Any = No
         The ``input`` of the card; one with a sampling rate takes sounds, all else is pictures or plain arrays.
     sampling_rate
         Of sounds in arrays, hertz. They are resampled to that of the card.
+    check_files
+        Refuse links to files that are not there at once; else they are damaged stimuli when they are read.
 
     Raises
     ------
@@ -51,27 +56,35 @@ def open_stimuli(stimulus: Any, expected: StimulusInput, sampling_rate: Any = No
         At once for what the shape and dtype tell; for values, an array at once, everything else with the
         batch that holds them.
     MissingFileError
-        For a file or folder that is not there, or a folder without pictures (sounds).
+        For a file or folder that is not there, a link to such a file, or a folder without pictures (sounds).
     InvalidParameterError
         For a sampling rate that is missing, that no sound has, or that belongs to no sound.
     """
     if expected.sampling_rate is not None:
-        return _open_sounds(stimulus, expected, sampling_rate)
+        return _open_sounds(stimulus, expected, sampling_rate, check_files)
     if sampling_rate is not None:
         raise InvalidParameterError("This model takes no sounds; leave sampling_rate out.")
     pictures = [stimulus] if _is_picture(stimulus) else stimulus
     if isinstance(pictures, Sequence) and len(pictures) and all(_is_picture(item) for item in pictures):
         in_memory = any(isinstance(item, Image.Image) for item in pictures)
-        return _Pictures(pictures if in_memory else image_files(pictures), expected)
+        listed = pictures if in_memory else image_files(pictures)
+        if check_files:
+            check_links(item for item in listed if not isinstance(item, Image.Image))
+        return _Pictures(listed, expected)
     if _is_dataset(stimulus):
+        if check_files:
+            check_links(getattr(stimulus, "files", ()))
         return _Dataset(stimulus, expected)
     return _Array(check_stimulus(stimulus, expected), expected)
 
 
-def _open_sounds(stimulus: Any, expected: StimulusInput, sampling_rate: Any) -> Stimuli:
+def _open_sounds(stimulus: Any, expected: StimulusInput, sampling_rate: Any, check_files: bool) -> Stimuli:
     files = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
     if isinstance(files, Sequence) and len(files) and all(isinstance(file, (str, Path)) for file in files):
-        return SoundFiles(files, expected, sampling_rate)
+        listed = sound_files(files)
+        if check_files:
+            check_links(listed)
+        return SoundFiles(listed, expected, sampling_rate)
     return SoundArray(stimulus if _is_dataset(stimulus) else as_array(stimulus, expected), expected, sampling_rate)
 
 

@@ -24,7 +24,7 @@ from berg.fitting.response_arrays import (
     n_selected,
     unit_axes,
 )
-from berg.fitting.splits import SPLITS, Indices, checked_splits, make_splits, stimulus_indices
+from berg.fitting.splits import SPLITS, Indices, checked_splits, group_numbers, make_splits, presentation_indices
 
 Coordinates = dict[str, tuple[str, NDArray[Any]]]
 ALL = slice(None)
@@ -310,7 +310,7 @@ class EncodingDataset:
         arrays = dict(responses) if isinstance(responses, Mapping) else {"responses": responses}
         checked = stimulus_set.check_stimuli(stimuli)
         found_names = stimulus_set.names_of(checked, names)
-        order = None if presentations is None else stimulus_indices(presentations, found_names, of="presentations")
+        order = None if presentations is None else presentation_indices(presentations, found_names)
         own_axes, own_unit, own_coordinates = (_by_output(given, arrays) for given in (axes, unit, coordinates))
         outputs = {
             name: _output(array, own_axes[name], own_unit[name], own_coordinates[name], order, len(found_names))
@@ -377,6 +377,8 @@ def order_of_rows(order: Indices | None, axes: Sequence[str], shape: Sequence[in
     n_repetitions = shape[axes.index("repetition")] if "repetition" in axes else 1
     row_axis = next(axis for axis in axes if axis in ("stimulus", "presentation"))
     n_rows = shape[axes.index(row_axis)]
+    if order is not None and row_axis == "stimulus" and n_rows == len(order) == n_stimuli:
+        _check_in_order(order)
     rows = np.arange(n_stimuli) if order is None or (row_axis == "stimulus" and n_rows == n_stimuli) else order
     if n_rows != len(rows):
         raise DatasetError(
@@ -385,6 +387,17 @@ def order_of_rows(order: Indices | None, axes: Sequence[str], shape: Sequence[in
             + ". Rows must be as many as presentations, or without these as stimuli."
         )
     return np.repeat(rows, n_repetitions)
+
+
+def _check_in_order(order: Indices) -> None:
+    """Raise DatasetError if a row per stimulus and a list of presentations of the same length contradict each other."""
+    places = np.flatnonzero(order != np.arange(len(order)))
+    if len(places):
+        raise DatasetError(
+            f"The axis 'stimulus' says that row {places[0]:,} is the response to stimulus {places[0]:,}, and "
+            f"'presentations' that it is the one to stimulus {order[places[0]]:,}. Call the axis 'presentation' if its "
+            "rows are in the order of the presentations, else leave 'presentations' out."
+        )
 
 
 def _with_axes(coordinates: Mapping[str, Any]) -> Coordinates:
@@ -436,7 +449,8 @@ def _groups(stimuli: Any, shown: Indices, groups: Any, in_sequence: bool) -> NDA
             raise DatasetError(
                 f"There are {len(groups):,} labels of groups for {stimulus_set.n_stimuli(stimuli):,} stimuli."
             )
-        return np.asarray(groups)[shown]
+        labels = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
+        return group_numbers([labels[index] for index in shown])
     if in_sequence or not (stimulus_set.is_files(stimuli) or type(stimuli) is np.ndarray):
         return None
     return stimulus_set.identical(stimuli, shown)

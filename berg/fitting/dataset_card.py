@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictInt
 
-from berg.core.card_yaml import Lines, parse_card_yaml, read_card_yaml
+from berg.core.card_yaml import Lines, parse_card_yaml, read_card_text
 from berg.core.exceptions import DatasetError, ModelCardError
 from berg.core.model_card import CardPart, Texts, validated
 from berg.fitting.response_arrays import SAMPLE_AXES
+from berg.fitting.yaml_words import check_words
 
 NAME = "dataset.yaml"
 
@@ -32,8 +33,13 @@ class Values(CardPart):
 
     path: str | None = Field(None, description=".npy, .npz, HDF5, zarr, .tsv, .csv, .json, .txt, -epo.fif, ...")
     key: str | None = Field(None, description="its array, column or key; FILE::KEY for short")
-    values: list[Any] | dict[str, list[int]] | None = Field(None, description="the list itself, in place of a file")
+    values: list[Any] | dict[str, list[StrictInt]] | None = Field(
+        None, description="the list itself, in place of a file"
+    )
     first: int = Field(0, description="the number of the first stimulus or unit, where they are numbered")
+    by: Literal["name", "number"] | None = Field(
+        None, description="what stimuli are told by, if numbers are also the names of files"
+    )
 
 
 class Coordinate(Values):
@@ -63,6 +69,12 @@ def _has_rows(axes: list[str] | None) -> list[str] | None:
     if axes is not None and {"stimulus", "presentation"} <= set(axes):
         raise ValueError(f"the rows are 'stimulus' or 'presentation', not both (also known: {SAMPLE_AXES[2]})")
     return axes
+
+
+def _each_once(subjects: list[int | str]) -> list[int | str]:
+    if len(set(map(str, subjects))) < len(subjects):
+        raise ValueError("a subject stands twice")
+    return subjects
 
 
 class ResponsesCard(CardPart):
@@ -99,7 +111,9 @@ class DatasetCard(CardPart):
     description: str = ""
     licence: str | None = None
     citation: str | None = None
-    subjects: list[int | str] = Field(default_factory=list, description="{subject} in paths and keys stands for one")
+    subjects: Annotated[list[int | str], AfterValidator(_each_once)] = Field(
+        default_factory=list, description="{subject} in paths and keys stands for one"
+    )
     stimuli: Annotated[StimuliCard, BeforeValidator(_paths_in_file)]
     presentations: InFile | None = Field(
         None, description="the stimulus of each row of the responses: its name or number; else one row per stimulus"
@@ -127,7 +141,7 @@ class DatasetCard(CardPart):
             Where the file cannot be opened.
         """
         try:
-            return cls._from_data(*read_card_yaml(Path(path)), Path(path))
+            return cls._from_text(read_card_text(Path(path)), Path(path))
         except ModelCardError as error:
             raise DatasetError(str(error)) from error
 
@@ -135,12 +149,14 @@ class DatasetCard(CardPart):
     def parse(cls, text: str, source: str = NAME) -> DatasetCard:
         """As `read`, from the text itself."""
         try:
-            return cls._from_data(*parse_card_yaml(text, source), Path(source))
+            return cls._from_text(text, Path(source))
         except ModelCardError as error:
             raise DatasetError(str(error)) from error
 
     @classmethod
-    def _from_data(cls, raw: dict[str, Any], lines: Lines, path: Path) -> DatasetCard:
+    def _from_text(cls, text: str, path: Path) -> DatasetCard:
+        raw, lines = parse_card_yaml(text, str(path))
+        check_words(text, lines, str(path))
         card = validated(cls, raw, (), lines, str(path))
         card._path, card._lines = path, lines
         return card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, MissingFileError, did_you_mean, listing
+from berg.features.stimulus_files import warn_of_order
 from berg.fitting import stimulus_set
 from berg.fitting.dataset import Coordinates, EncodingDataset, OutputData, assembled, order_of_rows
 from berg.fitting.dataset_card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
-from berg.fitting.label_files import per_unit, read_labels
+from berg.fitting.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
 from berg.fitting.response_arrays import ScaledRows, StackedRows
 from berg.fitting.response_files import ResponseFile, open_responses
-from berg.fitting.splits import SPLITS, Indices, stimulus_indices
+from berg.fitting.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
 from berg.fitting.volume_files import VOLUMES, open_volumes
 
+NAMES = ("roi", "channel")  # coordinates that are names, also if they look like numbers
 _MICROVOLTS = {"µv", "μv", "uv", "microvolt", "microvolts"}
 
 
@@ -64,8 +67,9 @@ class _Folder:
         stimuli, names = self._stimuli(self.card.stimuli)
         order = self._indices(self.card.presentations, names, "presentations")
         outputs = {name: self._output(name, own, order, len(names)) for name, own in self.card.responses.items()}
-        groups = self._labels(self.card.splits.groups, "splits", "groups")
+        groups = self._names(self.card.splits.groups, "splits", "groups")
         with self._at("splits"):
+            groups = None if groups is None else _list(groups)
             return assembled(
                 stimuli=stimuli, names=names, outputs=outputs, splits=self._splits(names), groups=groups,
                 fractions=self.card.splits.model_dump(include={"test_fraction", "validation_fraction", "seed"}),
@@ -100,36 +104,45 @@ class _Folder:
             raise InvalidParameterError(f"{self.card.path} is of several subjects ({text}); say which subject.")
         return self.path / Path(self._filled(text)).expanduser()
 
-    def _labels(self, given: Values | None, *keys: str) -> Any:
-        """A list, in place or in its file."""
+    def _labels(self, given: Values | None, *keys: str, as_text: bool = False) -> Any:
+        """A list, in place or in its file; see `read_labels`."""
         if given is None:
             return None
         with self._at(*keys):
             if given.values is not None:
-                return given.values if isinstance(given.values, dict) else np.asarray(given.values)
+                return given.values if isinstance(given.values, dict) else _in_place(given.values, as_text)
             if given.path is None:
                 raise DatasetError("needs a path, or a list of values.")
-            return read_labels(self._path(given.path), given.key and self._filled(given.key))
+            return read_labels(self._path(given.path), given.key and self._filled(given.key), as_text=as_text)
+
+    def _names(self, given: Values | None, *keys: str) -> Any:
+        """A list of names, each as it is written."""
+        return self._labels(given, *keys, as_text=True)
 
     def _indices(self, given: Values | None, names: Sequence[str], *keys: str) -> Indices | None:
-        labels = self._labels(given, *keys)
+        labels = self._labels(given, *keys, as_text=True)
         if labels is None or given is None:
             return None
         with self._at(*keys):
-            return stimulus_indices(_list(labels), names, given.first, "it")
+            values = _list(labels)
+            if given.by is None and values.ndim == 1 and values.dtype.kind in "iu":
+                check_one_reading(values, names, given.first, "it")
+            if keys[0] == "splits":
+                return split_indices(values, names, given.first, "it", by=given.by)
+            return presentation_indices(values, names, given.first, "it", by=given.by)
 
     # Stimuli and splits
 
     def _stimuli(self, own: StimuliCard) -> tuple[Any, list[str]]:
         with self._at("stimuli"):
             stimuli = self._opened(own)
-            names = self._labels(own.names, "stimuli", "names")
+            names = self._names(own.names, "stimuli", "names")
             return stimuli, stimulus_set.names_of(stimuli, None if names is None else _list(names))
 
     def _opened(self, own: StimuliCard) -> Any:
         place = self.path if own.path is None else self._path(own.path)
         if own.files is not None:
-            files = [place / str(name) for name in _list(self._labels(own.files, "stimuli", "files"))]
+            files = [place / str(name) for name in _list(self._names(own.files, "stimuli", "files"))]
             missing = [file for file in dict.fromkeys(files) if not file.is_file()]
             if missing:
                 raise DatasetError(f"{len(missing):,} of {len(files):,} files are missing: {listing(missing, 5)}.")
@@ -145,7 +158,7 @@ class _Folder:
     def _splits(self, names: list[str]) -> dict[str, Indices] | None:
         own = self.card.splits
         if own.column is not None:
-            return self._splits_of_column(_list(self._labels(own.column, "splits", "column")), names)
+            return self._splits_of_column(_list(self._names(own.column, "splits", "column")), names)
         given = {name: getattr(own, name) for name in SPLITS}
         if not any(given.values()):
             return None
@@ -168,7 +181,7 @@ class _Folder:
 
     def _output(self, name: str, own: ResponsesCard, order: Indices | None, n_stimuli: int) -> OutputData:
         with self._at("responses", name):
-            mask = self._labels(own.mask, "responses", name, "mask")
+            mask = self._mask(own.mask, "responses", name, "mask")
             found = self._responses(own, mask)
             self._check_space(own, found)
             unit = self._unit(own, found)
@@ -178,6 +191,17 @@ class _Folder:
             rows_are = order_of_rows(order, axes, lengths, n_stimuli)
             coordinates = found.coordinates | self._coordinates(name, own, found, mask)
             return OutputData(rows, found.axes, unit, rows_are, coordinates, found.attributes)
+
+    def _mask(self, given: Values | None, *keys: str) -> Any:
+        found = self._labels(given, *keys)
+        if found is None or isinstance(found, dict) or found.dtype.kind in "biuf":
+            return found
+        if set(found.ravel().tolist()) <= set(MARKS):
+            return np.array([MARKS[text] for text in found.ravel().tolist()]).reshape(found.shape)
+        raise DatasetError(
+            f"{self.card.place(*keys)}: {'.'.join(keys)}: a mask holds 0 or 1 (true or false) for each unit; this one "
+            f"holds {listing(found.ravel(), 3)}."
+        )
 
     def _responses(self, own: ResponsesCard, mask: Any) -> ResponseFile:
         texts = [text.partition("::") for text in own.path]
@@ -190,7 +214,10 @@ class _Folder:
         for (file, _), part in zip(files, parts, strict=True):
             if part.rows.shape != first.rows.shape:
                 raise DatasetError(f"{file} has units of shape {part.rows.shape}; {files[0][0]} {first.rows.shape}.")
-        return first if len(parts) == 1 else replace(first, rows=StackedRows(tuple(part.rows for part in parts)))
+        if len(parts) == 1:
+            return first
+        named = {**first.attributes, "files": [file.name for file, _ in files]}
+        return replace(first, rows=StackedRows(tuple(part.rows for part in parts)), attributes=named)
 
     def _check_space(self, own: ResponsesCard, found: ResponseFile) -> None:
         """A mask of the same shape may still be of another space."""
@@ -208,6 +235,7 @@ class _Folder:
         found = sorted(place.parent.glob(place.name))
         if not found:
             raise MissingFileError(f"There is no file {place}.")
+        warn_of_order(found, f"The files {text}")
         return found
 
     def _unit(self, own: ResponsesCard, found: ResponseFile) -> str:
@@ -225,15 +253,27 @@ class _Folder:
         for label, given in own.coordinates.items():
             keys = ("responses", name, "coordinates", label)
             with self._at(*keys):
-                labels = self._labels(given, *keys)
+                labels = self._labels(given, *keys, as_text=label in NAMES)
                 axis = _axis_of(label, given, lengths, labels)
                 coordinates[label] = (axis, _along(labels, lengths[axis], mask, given.first, label))
         return coordinates
 
 
+def _in_place(values: list[Any], as_text: bool) -> NDArray[Any]:
+    """A list that stands in the card. Among names, a whole number is the text that it is written as."""
+    kinds = {type(value) for value in values}
+    is_mixed = len(kinds) > 1 and (as_text or str in kinds) and bool not in kinds
+    if not is_mixed:
+        return np.asarray(values)
+    texts = [str(value) for value in values]
+    return np.asarray(texts) if as_text else numbers_or_names(texts)  # 1e-3 is a text to YAML
+
+
 def _list(labels: Any) -> NDArray[Any]:
     if isinstance(labels, dict):
         raise DatasetError(f"must be a list, and is a map of {listing(labels, 5)}.")
+    if not np.ndim(labels):
+        raise DatasetError(f"must be a list, and is one value ({labels}).")
     return np.asarray(labels)
 
 
@@ -265,6 +305,30 @@ def _along(labels: Any, length: int, mask: Any, first: int, name: str) -> NDArra
         raise DatasetError(f"has {len(found):,} labels; the axis has {length:,} places.")
     if kept is not None and len(found) != length:
         found = found[kept]
-    if name == "roi" and found.dtype.kind in "iuf":  # numbers of an atlas, 0 for none
-        return np.array(["" if not value or np.isnan(value) else str(int(value)) for value in found])
-    return found
+    return _regions(found) if name == "roi" else whole_numbers_or_names(found) if name in NAMES else found
+
+
+def _regions(labels: NDArray[Any]) -> NDArray[Any]:
+    """Names of regions as they are, and the numbers of an atlas as texts, where 0 is of none.
+
+    Raises
+    ------
+    DatasetError
+        If numbers are not whole, as an atlas has them after it was resampled with interpolation.
+    """
+    found = whole_numbers_or_names(labels)
+    if found.dtype.kind == "U" and found.size and all(map(_WHOLE_FLOAT.fullmatch, np.unique(found).tolist())):
+        as_numbers = found.astype(float)  # as numpy.savetxt and pandas write whole numbers
+        found = as_numbers if len(np.unique(as_numbers)) == len(np.unique(found)) else found
+    if found.dtype.kind not in "iuf":
+        return found
+    numbers = np.nan_to_num(found, posinf=0.5, neginf=0.5)
+    if not np.array_equal(numbers, np.round(numbers)):
+        raise DatasetError(
+            f"holds {found[numbers != np.round(numbers)][0]} and other numbers that are not whole. Regions are whole "
+            "numbers (resample an atlas to the nearest neighbour) or names; a name such as 1.1 is written as a text."
+        )
+    return np.array([str(int(value)) if value else "" for value in numbers])
+
+
+_WHOLE_FLOAT = re.compile(r"(0|[1-9][0-9]*)\.0+(e[+]00)?|[1-9]\.[0-9]{18}e[+][0-9]{2}")

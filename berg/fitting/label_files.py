@@ -7,8 +7,9 @@ import gzip
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from berg.fitting.volume_files import VOLUMES, open_volumes
 Labels = NDArray[Any] | dict[str, Any]
 
 
-def read_labels(path: Path, key: str | None = None) -> Labels:
+def read_labels(path: Path, key: str | None = None, *, as_text: bool = False) -> Labels:
     """The numbers or names in a file.
 
     Parameters
@@ -40,6 +41,9 @@ def read_labels(path: Path, key: str | None = None) -> Labels:
         ``.json``; NIfTI or MGH; GIFTI (labels, shapes) and FreeSurfer's ``.annot``; ``-epo.fif`` (events).
     key
         The array in a file of several, the column, or the key (``a.b`` for b in a).
+    as_text
+        Leave what stands in a text file as it is written: ``1.10`` and ``007`` are names then. Else texts become
+        numbers as in `numbers_or_names`.
 
     Returns
     -------
@@ -61,6 +65,8 @@ def read_labels(path: Path, key: str | None = None) -> Labels:
         raise DatasetError(f"{path} cannot be read as a list. Known are {listing(_READERS, 30)} and zarr.")
     with reading(path):
         found = reader(path, key)
+        if isinstance(found, list):
+            return _text_array(path, found) if as_text else numbers_or_names(found, _text_array(path, found))
     return found if isinstance(found, dict) else _plain(found)
 
 
@@ -79,7 +85,7 @@ def reading(path: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
         raise CorruptedFileError(f"{path} cannot be read: {error}.") from error
     except Exception as error:  # nibabel and the XML and zip readers have errors of their own, without a common parent
-        if type(error).__module__.partition(".")[0] in ("nibabel", "xml", "zipfile", "zlib"):
+        if type(error).__module__.partition(".")[0] in ("nibabel", "xml", "zipfile", "zlib", "_csv"):
             raise CorruptedFileError(f"{path} cannot be read: {error}.") from error
         raise
 
@@ -144,47 +150,137 @@ def _stored(path: Path, key: str | None) -> Any:
     return opened[...] if isinstance(opened, zarr.Array) else opened[chosen_key(path, array_keys(opened), key)][...]
 
 
-def _table(path: Path, key: str | None) -> Any:
-    opened: Any = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t" if ".tsv" in path.suffixes else ","))
-    if not rows:
+def _table(path: Path, key: str | None) -> list[str]:
+    rows = csv.reader(_text_lines(path), delimiter="\t" if ".tsv" in path.suffixes else ",", strict=True)
+    head = next(rows, None)
+    if not head:
         raise DatasetError(f"{path} is empty; its first line must name the columns.")
-    column = rows[0].index(chosen_key(path, rows[0], key))
-    if any(len(row) != len(rows[0]) for row in rows[1:]):
-        number = next(number for number, row in enumerate(rows[1:], 2) if len(row) != len(rows[0]))
-        raise DatasetError(f"{path}, line {number}: {len(rows[number - 1])} values for {len(rows[0])} columns.")
-    return numbers_or_names([row[column] for row in rows[1:]])
+    name = chosen_key(path, head, key)
+    if head.count(name) > 1:
+        raise DatasetError(f"{path} has {head.count(name)} columns called '{name}'. Give each a name of its own.")
+    return _column(path, rows, head.index(name), len(head))
 
 
-def _lines(path: Path, key: str | None) -> Any:
-    return numbers_or_names([line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()])
+def _column(path: Path, rows: Any, place: int, n_columns: int) -> list[str]:
+    found: list[str] = []
+    blank = None  # where empty lines began; after the last row they say nothing
+    for row in rows:
+        if not row:
+            blank = blank or rows.line_num
+        elif blank or len(row) != n_columns:
+            number, n_values = (blank, 0) if blank else (rows.line_num, len(row))
+            raise DatasetError(f"{path}, line {number}: {n_values} values for {n_columns} columns.")
+        else:
+            found.append(row[place])
+    return found
 
 
-def numbers_or_names(texts: list[str]) -> NDArray[Any]:
-    """Numbers where all texts are numbers, empty ones or ``n/a`` among them as NaN; else the texts.
+def _text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file with their ends; a mark of the order of bytes at its beginning is left out."""
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    most = max(_MOST_UNPACKED, _MOST_RATIO * path.stat().st_size)
+    n_read = 0
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        while line := file.readline(_MOST_UNPACKED):
+            n_read += len(line)
+            if n_read > most:
+                raise DatasetError(
+                    f"{path} unpacks to more than {most / 1e6:,.0f} MB, which no list of labels does. Save it unpacked "
+                    "if it is meant so."
+                )
+            if "\0" in line:
+                raise DatasetError(f"{path} holds a null character, which no text has. Save it as UTF-8 text.")
+            yield line
+
+
+def _lines(path: Path, key: str | None) -> list[str]:
+    text = "".join(_text_lines(path))
+    return [line for line in re.split("\r\n|\n|\r", text) if line.strip()]  # splitlines would cut at U+2028, too
+
+
+def _text_array(path: Path, texts: list[str]) -> NDArray[Any]:
+    """Texts as an array, each place of which is as long as the longest."""
+    longest = max(map(len, texts), default=0)
+    if 4 * longest * len(texts) > _MOST_ARRAY_BYTES:
+        raise DatasetError(f"{path} holds a text of {longest:,} characters. Is it the right file, or column?")
+    return np.array(texts, str)
+
+
+_MOST_UNPACKED, _MOST_RATIO = 2**23, 50  # characters of a packed file: so many, or so many times its size
+_MOST_ARRAY_BYTES = 2**30
+
+_WHOLE = re.compile("-?(0|[1-9][0-9]{0,17})")  # as a number is written; int() takes 1_0, ²x10 as full-width, too
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
+_LEADING_ZERO = re.compile("[-+]?0[0-9]")  # 007 is a name: as a number it would lose its zeros
+_LONG = re.compile("[-+]?[0-9]{17,}")  # as a number it would lose its last digits
+MISSING = ("", "n/a", "nan", "NaN")
+
+
+def numbers_or_names(texts: Sequence[str], names: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Numbers if all texts are numbers, missing ones (empty, ``n/a``, ``nan``) among them as NaN; else the texts.
+
+    Numbers are written as people write them, in digits 0 to 9, with a point and an exponent; ``1_0``, ``007`` and
+    ``inf`` are names. Two texts that differ never become one number: of ``1.10`` and ``1.1``, both stay texts.
 
     >>> numbers_or_names(["1", "2"]), numbers_or_names(["0.5", "n/a"]), numbers_or_names(["1", "Oz"])
     (array([1, 2]), array([0.5, nan]), array(['1', 'Oz'], dtype='<U2'))
+    >>> numbers_or_names(["1.10", "1.1"])
+    array(['1.10', '1.1'], dtype='<U4')
     """
-    if any(_LEADING_ZERO.match(text) for text in texts):
-        return np.array(texts)
-    readings: tuple[Callable[[str], float], ...] = (int, lambda text: np.nan if text in ("", "n/a") else float(text))
-    for as_number in readings:
-        with suppress(ValueError):
-            return np.array([as_number(text) for text in texts])
-    return np.array(texts)
+    as_they_stand = np.array(texts, str) if names is None else names
+    different = set(texts)
+    if all(map(_WHOLE.fullmatch, different)) and "-0" not in different:
+        return np.array([int(text) for text in texts], np.int64)
+    if not all(map(_is_number, different)):
+        return as_they_stand
+    values = {text: np.nan if text.strip() in MISSING else float(text) for text in different}
+    present = [value for value in values.values() if not np.isnan(value)]
+    are_one = len(set(present)) < len(present) or any(map(np.isinf, present))
+    return as_they_stand if are_one else np.array([values[text] for text in texts], float)
 
 
-_LEADING_ZERO = re.compile("-?0[0-9]")  # 007 is a name: as a number it would lose its zeros
+def _is_number(text: str) -> bool:
+    own = text.strip(" \t")
+    is_number = _NUMBER.fullmatch(own) is not None and not _LEADING_ZERO.match(own) and not _LONG.fullmatch(own)
+    return is_number or own in MISSING
+
+
+def whole_numbers_or_names(labels: Any) -> NDArray[Any]:
+    """Labels as names: whole numbers as they are, if all are written so, and everything else as its text.
+
+    >>> whole_numbers_or_names(np.array(["1", "10"])), whole_numbers_or_names(np.array(["1.10", "2"]))
+    (array([ 1, 10]), array(['1.10', '2'], dtype='<U4'))
+    """
+    found = np.asarray(labels)
+    if found.dtype.kind == "U" and found.size and all(map(_WHOLE.fullmatch, texts := np.unique(found).tolist())):
+        return found if "-0" in texts else found.astype(np.int64)
+    return found
 
 
 def _json(path: Path, key: str | None) -> Any:
-    found = json.loads(path.read_text("utf-8"))
+    text = "".join(_text_lines(path))
+    found = _at_key(path, json.loads(text, object_pairs_hook=_without_doubles), key)
+    if not isinstance(found, list) or not any(isinstance(item, str) for item in found):
+        return found if isinstance(found, dict) else np.asarray(found)
+    if not all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in found):
+        raise DatasetError(f"{path} holds a list of names with true, false, null or lists in it. Put names in quotes.")
+    as_written: list[str] = _at_key(path, json.loads(text, parse_float=str, parse_int=str, parse_constant=str), key)
+    return as_written  # among names, 1.10 is no number
+
+
+def _at_key(path: Path, found: Any, key: str | None) -> Any:
     for step in (key or "").split(".") if key else ():
-        keys = [str(name) for name in found] if isinstance(found, dict) else []
+        keys = list(found) if isinstance(found, dict) else []
         found = found[chosen_key(path, keys, step)]
-    return found if isinstance(found, dict) else np.asarray(found)
+    return found
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise DatasetError(f"The key '{twice}' stands twice. Give each a name of its own.")
+    return found
 
 
 def _volume(path: Path, key: str | None) -> Any:
@@ -200,7 +296,11 @@ def _gifti(path: Path, key: str | None) -> Any:
     names = {own.key: getattr(own, "label", "") for own in image.labeltable.labels}  # one without text has none
     if len(image.darrays) != 1:
         raise DatasetError(f"{path} holds {len(image.darrays)} arrays; a list of labels has one.")
-    return np.array([names.get(int(value), "") for value in values]) if len(names) > 1 else values
+    if len(names) < 2:
+        return values
+    if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
+        raise DatasetError(f"{path} has a table of labels, and values that are not whole numbers.")
+    return np.array([names.get(int(value), "") for value in values])
 
 
 def _annotation(path: Path, key: str | None) -> Any:
@@ -220,7 +320,7 @@ def _events(path: Path, key: str | None) -> Any:
         columns = [] if epochs.metadata is None else list(epochs.metadata)
         return epochs.metadata[chosen_key(path, columns, key)].to_numpy()
     names = {code: name for name, code in epochs.event_id.items()}
-    return numbers_or_names([names[code] for code in epochs.events[:, 2]])
+    return [names[code] for code in epochs.events[:, 2]]
 
 
 _READERS: dict[str, Callable[[Path, str | None], Any]] = {
@@ -238,7 +338,7 @@ _READERS: dict[str, Callable[[Path, str | None], Any]] = {
 
 
 def per_unit(labels: Labels, n_units: int, first: int = 0) -> NDArray[Any]:
-    """One label per unit; of a map of regions to units, the names of all regions of a unit.
+    """One label per unit; of a map of regions to units (or to marks), the names of all regions of a unit.
 
     >>> per_unit({"V1": [0, 1], "early": [1]}, 3)
     array(['V1', 'V1;early', ''], dtype='<U8')
@@ -247,8 +347,29 @@ def per_unit(labels: Labels, n_units: int, first: int = 0) -> NDArray[Any]:
         return labels
     names: list[list[str]] = [[] for _ in range(n_units)]
     for name, members in labels.items():
-        for unit in np.asarray(members, np.intp).ravel() - first if len(members) else ():
+        if ";" in str(name):
+            raise DatasetError(f"Region '{name}' has a semicolon, which divides the regions of a unit. Rename it.")
+        for unit in np.unique(_members(name, members, n_units, first)):
             if not 0 <= unit < n_units:
                 raise DatasetError(f"Region '{name}' names unit {unit + first:,}; there are {n_units:,} units.")
             names[unit].append(str(name))
     return np.array([";".join(own) for own in names])
+
+
+def _members(name: str, members: Any, n_units: int, first: int) -> NDArray[np.intp]:
+    """The units of a region, as indices."""
+    try:
+        given = np.ravel(np.asarray(members))
+    except ValueError:  # lists of different lengths
+        given = np.asarray(members, object)
+    if not given.size:
+        return np.empty(0, np.intp)
+    if given.dtype.kind == "b" and len(given) == n_units:
+        return np.flatnonzero(given)
+    only_marks = given.dtype.kind in "iu" and len(given) > 2 and set(given.tolist()) <= {0, 1}
+    if given.dtype.kind not in "iu" or only_marks:
+        raise DatasetError(
+            f"Region '{name}' holds {listing(given, 5)}. Allowed are the numbers of its units, or true or false for "
+            f"each of the {n_units:,} units."
+        )
+    return given.astype(np.intp) - first

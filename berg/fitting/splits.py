@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +15,21 @@ from berg.core.exceptions import DatasetError, did_you_mean, listing
 
 SPLITS = ("train", "validation", "test")
 Indices = NDArray[np.intp]
+MARKS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+By = Literal["name", "number"]
 
 
-def stimulus_indices(values: Any, names: Sequence[str], first: int = 0, of: str = "stimuli") -> Indices:
+class LabelWarning(UserWarning):
+    """Labels that differ, and look as if they should not."""
+
+
+def stimulus_indices(
+    values: Any, names: Sequence[str], first: int = 0, of: str = "stimuli", *, by: By | None = None
+) -> Indices:
     """Stimuli that are named, numbered or marked, as indices.
+
+    A text that is the name of a stimulus is that stimulus, also if it could be a number. Only if none of the texts is
+    a name are they numbers.
 
     Parameters
     ----------
@@ -27,11 +41,14 @@ def stimulus_indices(values: Any, names: Sequence[str], first: int = 0, of: str 
         The number of the first stimulus.
     of
         What is read, for messages.
+    by
+        ``name`` or ``number``, if it is known what is meant.
 
     Raises
     ------
     DatasetError
-        With those that are not there.
+        With those that are not there; and for texts that are names and numbers of different stimuli, if `first` says
+        that they are numbers.
     """
     given = np.asarray(values)
     if not given.size:
@@ -42,9 +59,79 @@ def stimulus_indices(values: Any, names: Sequence[str], first: int = 0, of: str 
         if len(given) != len(names):
             raise DatasetError(f"{of} has {len(given):,} marks (true or false) for {len(names):,} stimuli.")
         return np.flatnonzero(given)
-    if given.dtype.kind == "f" and (given == np.round(given)).all():
+    if given.dtype.kind == "f" and (np.abs(given) < 2**53).all() and (given == np.round(given)).all():
         given = given.astype(np.int64)
-    return _numbered(given, names, first, of) if given.dtype.kind in "iu" else _named(given.tolist(), names, of)
+    if given.dtype.kind in "iu" and by != "name":
+        return _numbered(given, names, first, of)
+    texts = [str(item) for item in given.tolist()]
+    return _numbered(_as_numbers(texts, of), names, first, of) if by == "number" else _told(texts, names, first, of, by)
+
+
+def _told(texts: list[str], names: Sequence[str], first: int, of: str, by: By | None) -> Indices:
+    """Texts as indices: by their names if any of them is one, else by their numbers."""
+    places = {} if _are_numbers_from_0(names) and by is None else name_places(names)
+    found = [places.get(text, places.get(text.strip())) for text in texts]
+    are_numbers = all(map(_is_number, texts))
+    if by is None and not any(place is not None for place in found) and set(texts) <= set(MARKS):
+        return stimulus_indices([MARKS[text] for text in texts], names, first, of)
+    if by is None and are_numbers and not any(place is not None for place in found):
+        return _numbered(_as_numbers(texts, of), names, first, of)
+    missing = list(dict.fromkeys(text for text, place in zip(texts, found, strict=True) if place is None))
+    if missing:
+        raise DatasetError(_not_there(missing, texts, names, of, are_numbers))
+    indices = np.array(found, np.intp)
+    if by is None and first and are_numbers:
+        check_one_reading(_as_numbers(texts, of), names, first, of)
+    return indices
+
+
+def name_places(names: Sequence[str]) -> dict[str, int]:
+    """The index of each stimulus by its name, and by the name of its file without the ending, if that is one alone."""
+    stems: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        if ending := _ENDING.search(name):
+            stems.setdefault(name[: ending.start()], []).append(index)
+    alone = {stem: indices[0] for stem, indices in stems.items() if len(indices) == 1}
+    return alone | {name: index for index, name in enumerate(names)}
+
+
+def check_one_reading(numbers: NDArray[Any], names: Sequence[str], first: int, of: str) -> None:
+    """Raise DatasetError if numbers are also the names of files, and not of those that they count."""
+    if _are_numbers_from_0(names):
+        return
+    places = name_places(names)
+    for number in np.unique(numbers).tolist():
+        place = places.get(str(number), number - first)
+        if place != number - first:
+            is_there = 0 <= number - first < len(names)
+            counted = f", and counted from {first} it is {names[number - first]}" if is_there else ""
+            raise DatasetError(
+                f"{of} holds {number}: that is the name of {names[place]}{counted}. Say which is meant, with "
+                " by: name  or  by: number"
+            )
+
+
+def _are_numbers_from_0(names: Sequence[str]) -> bool:
+    """Whether these are the names of stimuli that have none."""
+    return all(name == str(index) for index, name in enumerate(names))
+
+
+def _is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text.strip()) is not None
+
+
+def _as_numbers(texts: list[str], of: str) -> NDArray[np.int64]:
+    for text in texts:
+        if not _is_number(text):
+            raise DatasetError(
+                f"{of} holds '{text}', which is no number of a stimulus. Write it in digits, such as 12."
+            )
+    return np.array([int(text.partition(".")[0]) for text in texts], np.int64)
+
+
+# As a number of a stimulus is written. int() takes 1_0 and digits of other scripts for numbers, too.
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.0+)?")
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,4}$")  # of a file; 1.5 is a name without one
 
 
 def _numbered(given: NDArray[Any], names: Sequence[str], first: int, of: str) -> Indices:
@@ -59,21 +146,22 @@ def _numbered(given: NDArray[Any], names: Sequence[str], first: int, of: str) ->
     return found
 
 
-def _named(given: list[Any], names: Sequence[str], of: str) -> Indices:
-    places = {name: index for index, name in enumerate(names)}
-    stems: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        stems.setdefault(name.rpartition(".")[0] or name, []).append(index)
-    for stem, own in stems.items():
-        if len(own) == 1:
-            places.setdefault(stem, own[0])
-    missing = list(dict.fromkeys(str(name) for name in given if str(name) not in places))
-    if missing:
-        raise DatasetError(
-            f"{of} names {len(missing):,} stimuli that are not there ({listing(missing, 5)})."
-            f"{did_you_mean(missing[0], list(names)[:10_000])} There are {len(names):,}: {listing(names, 5)}."
-        )
-    return np.array([places[str(name)] for name in given], np.intp)
+def _not_there(missing: list[str], texts: list[str], names: Sequence[str], of: str, are_numbers: bool) -> str:
+    n_all = len(set(texts))
+    if are_numbers and len(missing) < n_all:
+        hint = f" {n_all - len(missing):,} others are names. If all are numbers, write  by: number"
+    else:
+        alike = [name for name in names if _form(name) == _form(missing[0])]
+        hint = f" Its letters are encoded in another way in {alike[0]!a}." if alike else ""
+        hint = hint or did_you_mean(missing[0], list(names)[:10_000])
+    return (
+        f"{of} names {len(missing):,} stimuli that are not there ({listing(missing, 5)}).{hint} There are "
+        f"{len(names):,}: {listing(names, 5)}."
+    )
+
+
+def _form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def checked_splits(splits: Mapping[str, Any], names: Sequence[str], first: int = 0) -> dict[str, Indices]:
@@ -87,9 +175,7 @@ def checked_splits(splits: Mapping[str, Any], names: Sequence[str], first: int =
     for name in splits:
         if name not in SPLITS:
             raise DatasetError(f"There is no split '{name}'.{did_you_mean(name, SPLITS)} Splits: {listing(SPLITS)}.")
-    found = {
-        name: np.unique(stimulus_indices(splits.get(name, ()), names, first, f"split '{name}'")) for name in SPLITS
-    }
+    found = {name: split_indices(splits.get(name, ()), names, first, f"split '{name}'") for name in SPLITS}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         both = np.intersect1d(found[one], found[other])
         if len(both):
@@ -101,6 +187,88 @@ def checked_splits(splits: Mapping[str, Any], names: Sequence[str], first: int =
     if not len(found["train"]):
         raise DatasetError("The split 'train' has no stimuli, and there is nothing to fit to.")
     return found
+
+
+def presentation_indices(
+    values: Any, names: Sequence[str], first: int = 0, of: str = "presentations", *, by: By | None = None
+) -> Indices:
+    """The stimulus of each presentation, as indices.
+
+    Raises
+    ------
+    DatasetError
+        As `stimulus_indices`, and for a list that is empty or of true and false.
+    """
+    given = np.asarray(values)
+    if not given.size or given.dtype.kind == "b":
+        kind = "is empty" if not given.size else "holds nothing but true and false"
+        raise DatasetError(f"{of} {kind}. It must name the stimulus of each row of the responses, or be left out.")
+    return stimulus_indices(given, names, first, of, by=by)
+
+
+def split_indices(
+    values: Any, names: Sequence[str], first: int = 0, of: str = "split", *, by: By | None = None
+) -> Indices:
+    """The stimuli of a split, as ascending indices.
+
+    Raises
+    ------
+    DatasetError
+        As `stimulus_indices`, and for a 0 or 1 per stimulus, which would be the numbers of two stimuli.
+    """
+    given = np.asarray(values)
+    if by is None and given.size > 2 and set(given.ravel().tolist()) <= {0, 1, "0", "1"} and given.dtype.kind != "b":
+        raise DatasetError(
+            f"{of} holds nothing but 0 and 1, {given.size:,} times. Are they marks? Then write true or false "
+            "for each stimulus; else give the number of each stimulus once."
+        )
+    return np.unique(stimulus_indices(given, names, first, of, by=by))
+
+
+def group_numbers(groups: Sequence[Hashable] | NDArray[Any]) -> Indices:
+    """A number per stimulus, from 0: the same for the same label. Labels that differ in anything stay two.
+
+    Raises
+    ------
+    DatasetError
+        For a label that is missing (None, NaN).
+
+    Warns
+    -----
+    LabelWarning
+        If labels differ in spaces, capitals or the encoding of their letters alone.
+    """
+    labels = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
+    if not all(isinstance(label, Hashable) for label in labels):
+        raise DatasetError("groups must be one list, with a text or a number for each stimulus.")
+    missing = [place for place, label in enumerate(labels) if label is None or label != label]
+    if missing:
+        raise DatasetError(
+            f"groups has no label for {len(missing):,} of {len(labels):,} stimuli (the first: {missing[0]:,}). "
+            "Give each stimulus a label; one that belongs to no group, a label of its own."
+        )
+    texts = sorted({label for label in labels if isinstance(label, str)})
+    others = sorted({label for label in labels if not isinstance(label, str)}, key=_by_value)
+    _warn_of_likeness(texts)
+    numbers = {label: number for number, label in enumerate([*others, *texts])}  # a text equals no number
+    return np.array([numbers[label] for label in labels], np.intp)
+
+
+def _by_value(label: Any) -> tuple[int, float, str]:
+    return (0, label, "") if isinstance(label, (int, float)) else (1, 0, repr(label))
+
+
+def _warn_of_likeness(labels: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for label in labels:
+        other = first.setdefault(unicodedata.normalize("NFKC", label).casefold().strip(), label)
+        if other != label:
+            warnings.warn(
+                f"The groups {other!r} and {label!r} look alike and are two groups. Write them alike if they are one.",
+                LabelWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def make_splits(
@@ -142,7 +310,7 @@ def make_splits(
             f"test_fraction {test_fraction} and validation_fraction {validation_fraction} must be at least 0 and "
             "together less than 1."
         )
-    labels = np.unique(np.arange(len(stimuli)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    labels = np.arange(len(stimuli)) if groups is None else group_numbers(groups)
     sizes = np.bincount(labels)
     order = np.arange(len(sizes))[::-1] if in_sequence else np.random.default_rng(seed).permutation(len(sizes))
     test, left = _taken(order, sizes, round(test_fraction * len(stimuli)), in_sequence)

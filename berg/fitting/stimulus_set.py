@@ -15,9 +15,11 @@ from PIL import Image
 from berg.core.exceptions import DatasetError, InvalidParameterError, StimulusError, listing
 from berg.core.regular_file import check_regular_file
 from berg.features.arrays import open_array
+from berg.features.images import ENDINGS as PICTURES
 from berg.features.images import image_files, load_images
 from berg.features.sounds import read_sound, sound_files
 from berg.features.stimuli import release_pages
+from berg.features.stimulus_files import check_links, file_names, stimuli_in
 
 SOUND = ".wav"
 _BLOCK = 64  # stimuli read at once to be hashed
@@ -62,15 +64,25 @@ def check_stimuli(stimuli: Any) -> Any:
 
 
 def files_of(place: Path) -> list[Path]:
-    """The pictures of a folder, or its sounds where it has no picture, sorted by name.
+    """The pictures of a folder, or its sounds, sorted by name; see `berg.features.stimulus_files.stimulus_files`.
 
     Raises
     ------
     MissingFileError
+        If it has neither, and for links to files that are not there.
+    DatasetError
+        If it has both.
     """
-    has_sounds = place.is_dir() and any(file.suffix.lower() == SOUND for file in place.iterdir())
-    has_pictures = place.is_dir() and any(Image.registered_extensions().get(f.suffix.lower()) for f in place.iterdir())
-    return sound_files([place]) if has_sounds and not has_pictures else image_files([place])
+    in_folder = [stimuli_in(place, endings) if place.is_dir() else [] for endings in (PICTURES, {SOUND})]
+    pictures, sounds = in_folder
+    if pictures and sounds:
+        raise DatasetError(
+            f"{place} holds {len(pictures):,} pictures (such as {pictures[0].name}) and {len(sounds):,} sounds (such "
+            f"as {sounds[0].name}). Put one kind into a folder of its own, or list the stimuli with  files: LIST.txt"
+        )
+    found = sound_files([place]) if sounds else image_files([place])
+    check_links(found)
+    return found
 
 
 def open_stimulus_array(path: Path, key: str | None, places: str | None) -> Any:
@@ -91,7 +103,7 @@ def names_of(stimuli: Any, names: Iterable[Any] | None = None) -> list[str]:
     """
     n_all = n_stimuli(stimuli)
     if names is None and n_all and is_files(stimuli) and not any(isinstance(item, Image.Image) for item in stimuli):
-        found = _file_names([Path(file) for file in stimuli])
+        found = file_names([Path(file) for file in stimuli])
     else:
         found = [str(name) for name in (range(n_all) if names is None else names)]
     if len(found) != n_all:
@@ -103,11 +115,6 @@ def names_of(stimuli: Any, names: Iterable[Any] | None = None) -> list[str]:
             "say with 'presentations' when it was shown."
         )
     return found
-
-
-def _file_names(files: list[Path]) -> list[str]:
-    names = [file.name for file in files]
-    return names if len(set(names)) == len(set(files)) else [file.as_posix() for file in files]
 
 
 def read_stimuli(stimuli: Any, indices: NDArray[np.intp]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from berg.core.model_card import StimulusInput
 from berg.features.images import image_files
 from berg.features.sounds import sound_files
 from berg.features.stimuli import Stimuli
+from berg.features.stimulus_files import file_names
 from berg.models.encoding_model import EncodingModel
 from berg.weights import manifest, store
 
@@ -116,7 +117,7 @@ def stimulus_labels(
     own = getattr(stimulus, "names", None) if hasattr(stimulus, "read_as") else None
     names = next((list(found) for found in (given, own) if found is not None), None)
     if names is None:
-        names = [file.name for file in files] if files else list(range(n_stimuli))
+        names = file_names(files) if files else list(range(n_stimuli))
     if len(names) != n_stimuli:
         raise InvalidParameterError(f"stimulus_names has {len(names):,} names for {n_stimuli:,} stimuli.")
     return names
@@ -138,7 +139,7 @@ def _content(stimuli: Stimuli) -> str:
 
 
 def _file_states(files: Sequence[Path]) -> str:
-    states = [os.stat(file) for file in files]
+    states = [os.stat(file, follow_symlinks=file.exists()) for file in files]  # of a link to nothing, the link itself
     return _digest("\n".join(f"{state.st_size} {state.st_mtime_ns}" for state in states).encode())
 
 

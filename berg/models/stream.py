@@ -26,6 +26,7 @@ from berg.core.exceptions import InvalidParameterError, StimulusError, listing
 from berg.core.progress import Advance, progress_bar
 from berg.core.selection import resolve_times
 from berg.features.stimuli import Stimuli, open_stimuli
+from berg.features.stimulus_files import check_links
 from berg.models.batches import batch_slices, common_input, encode_batch
 from berg.models.encoding_model import EncodingModel
 from berg.models.identity import (
@@ -54,6 +55,7 @@ OnDamaged = Literal["raise", "skip"]
 T = TypeVar("T")
 R = TypeVar("R")
 
+_SKIPPING = ' Or give on_damaged="skip" (--on-damaged skip), which leaves rows of NaN.'
 MAX_BLOCK_BYTES = 2**23  # of all arrays together
 MAX_BLOCK_STIMULI = 256  # so many are lost at most, and one more block that waits to be written
 
@@ -226,10 +228,13 @@ def prepare(
     read_as = getattr(stimulus, "read_as", None)
     given = stimulus if read_as is not None else files or stimulus
 
-    def open_one(place: int) -> Stimuli:
-        return open_stimuli([given[place]], expected, sampling_rate)
+    if files is not None and on_damaged == "raise":
+        check_links(files, _SKIPPING)
 
-    stimuli = _open(given, on_damaged, lambda items: open_stimuli(items, expected, sampling_rate))
+    def open_one(place: int) -> Stimuli:
+        return open_stimuli([given[place]], expected, sampling_rate, check_files=False)
+
+    stimuli = _open(given, on_damaged, lambda items: open_stimuli(items, expected, sampling_rate, check_files=False))
     is_list = isinstance(given, (list, tuple)) and len(given) == len(stimuli)
     for model in named.values():
         model.indices.update(resolve_times(model.card, model.selection, stimuli.shape[-1]))

@@ -76,7 +76,7 @@ def plot_pictures_and_responses(
     """
     with matplotlib.rc_context(_STYLE):
         figure = _figure(pictures, responses, picture_width_deg)
-        figure.suptitle(title, fontsize=16, x=0.01, ha="left")
+        figure.suptitle(title, fontsize=16, x=0.01, ha="left", parse_math=False)
         FigureCanvasAgg(figure).print_figure(path, dpi=150)
 
 
@@ -96,7 +96,7 @@ def _figure(pictures: Mapping[str, NDArray[np.uint8]], responses: xr.DataArray, 
         panel.set_axis_off()
     if dots is not None:
         bar = figure.colorbar(dots, ax=list(panels), shrink=0.7, pad=0.015, extend="max", aspect=30)
-        bar.set_label(f"response ({responses.attrs['units']})")
+        bar.set_label(f"response ({responses.attrs['units']})", parse_math=False)
         bar.outline.set_visible(False)  # type: ignore[operator]
     return figure
 
@@ -104,7 +104,7 @@ def _figure(pictures: Mapping[str, NDArray[np.uint8]], responses: xr.DataArray, 
 def _draw_picture(axes: Axes, picture: NDArray[np.uint8], width: float, extent: float, name: str) -> None:
     half_width, half_height = _half_sizes(picture, width)
     axes.imshow(picture, extent=(-half_width, half_width, -half_height, half_height))
-    axes.set_title(name)
+    axes.set_title(name, parse_math=False)
     _visual_field_axes(axes, extent)
 
 

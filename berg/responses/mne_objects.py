@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from berg.core.exceptions import InvalidParameterError
+from berg.core.exceptions import InvalidParameterError, listing
 from berg.responses.formats import CHANNEL_TYPES, check_fits, export_extra, stimulus_names
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
 
@@ -21,6 +21,7 @@ UNITS = {
     "meg": {"tesla": 1.0, "T": 1.0, "picotesla": 1e-12, "pT": 1e-12, "femtotesla": 1e-15, "fT": 1e-15},
 }
 _INSTEAD = "save as .nc or .csv, which hold any times"
+_INSTEAD_OF_NAMES = "save as .nc or .zarr, which hold any names"
 
 
 def to_mne_epochs(
@@ -134,6 +135,43 @@ def check_times(labelled: Labelled) -> None:
     """Raise InvalidParameterError where MNE cannot hold these times."""
     for array in outputs_of(labelled).values():
         _sampling_rate(array)
+
+
+def check_epochs_file(labelled: Labelled) -> None:
+    """Raise InvalidParameterError if a file of epochs cannot hold these times, channels and names of stimuli."""
+    check_times(labelled)
+    _check_channel_names(labelled)
+    _check_stimulus_names(labelled, [name for name in stimulus_names(labelled) if ";" in name or not _is_latin(name)])
+
+
+def check_evoked_file(labelled: Labelled) -> None:
+    """Raise InvalidParameterError if a file of evoked responses cannot hold these times, channels and names."""
+    check_times(labelled)
+    _check_channel_names(labelled)
+    _check_stimulus_names(labelled, [name for name in stimulus_names(labelled) if not name or not _is_latin(name)])
+
+
+def _check_stimulus_names(labelled: Labelled, wrong: list[str]) -> None:
+    if wrong:
+        raise InvalidParameterError(
+            f"Files of MNE cannot hold the names of {len(wrong):,} stimuli ({listing(map(repr, wrong), 3)}): they have "
+            "Latin letters (ISO 8859-1), no semicolon in names of events, and are not empty. Name the stimuli in "
+            f"another way (stimulus_names), or {_INSTEAD_OF_NAMES}."
+        )
+
+
+def _check_channel_names(labelled: Labelled) -> None:
+    for array in outputs_of(labelled).values():
+        wrong = [name for name in map(str, array["channel"].values) if not name.isascii() or "\0" in name]
+        if wrong:
+            raise InvalidParameterError(
+                f"Files of MNE cannot hold the names of {len(wrong):,} channels ({listing(map(repr, wrong), 3)}), "
+                f"which have other letters than ASCII. Select others, or {_INSTEAD_OF_NAMES}."
+            )
+
+
+def _is_latin(name: str) -> bool:
+    return all(letter <= "\xff" for letter in name)
 
 
 def _with_repetitions(labelled: Labelled) -> xr.DataArray:

@@ -11,10 +11,10 @@ import numpy as np
 from berg.core.exceptions import InvalidParameterError
 from berg.responses.formats import FORMATS, check_fits, export_extra
 from berg.responses.labelled import Labelled, outputs_of
-from berg.responses.mne_objects import check_times, to_mne_epochs, to_mne_evoked
+from berg.responses.mne_objects import check_epochs_file, check_evoked_file, to_mne_epochs, to_mne_evoked
 from berg.responses.nifti import check_number_of_volumes, to_nifti
 from berg.responses.surface import to_cifti, to_gifti
-from berg.responses.tables import check_size, save_matlab, to_arrays, to_dataframe
+from berg.responses.tables import check_size, save_csv, save_matlab, to_arrays
 
 ENDINGS = tuple(FORMATS)
 BIDS_HEMISPHERES = {"lh": "L", "rh": "R"}
@@ -38,7 +38,7 @@ def save_responses(labelled: Labelled, path: Path) -> list[Path]:
     ``.nc``              everything with all labels (NetCDF), opened by xarray
     ``.npz``             everything, labels as further arrays; see `berg.responses.tables.to_arrays`
     ``.npy``             the bare array of a model with one output
-    ``.csv``             a long table; see `berg.responses.tables.to_dataframe`
+    ``.csv``             a long table; see `berg.responses.tables.save_csv`
     ``.mat``             structs for MATLAB; see `berg.responses.tables.to_matlab`
     ``.nii .nii.gz``     voxels in their volume; see `berg.responses.nifti.to_nifti`
     ``.func.gii``        vertices of fsaverage, one file per hemisphere: ``x.func.gii`` stands for
@@ -112,14 +112,14 @@ _CHECKS: dict[str, Callable[[Labelled], None]] = {
     ".mat": check_size,
     ".nii": check_number_of_volumes,
     ".nii.gz": check_number_of_volumes,
-    "-epo.fif": check_times,
-    "-ave.fif": check_times,
+    "-epo.fif": check_epochs_file,
+    "-ave.fif": check_evoked_file,
 }
 _WRITERS: dict[str, Callable[[Labelled, Path], list[Path] | None]] = {
     ".nc": lambda labelled, path: labelled.to_netcdf(path, engine="h5netcdf"),
     ".npz": lambda labelled, path: np.savez(path, **to_arrays(labelled)),  # type: ignore[arg-type, func-returns-value]
     ".npy": lambda labelled, path: np.save(path, next(iter(outputs_of(labelled).values())).values),
-    ".csv": lambda labelled, path: to_dataframe(labelled).to_csv(path, index=False),
+    ".csv": save_csv,
     ".mat": save_matlab,
     ".nii": lambda labelled, path: to_nifti(labelled).to_filename(path),
     ".nii.gz": lambda labelled, path: to_nifti(labelled).to_filename(path),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from berg.core.exceptions import InvalidParameterError
+from berg.core.exceptions import InvalidParameterError, listing
 from berg.responses.formats import export_extra
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
 
@@ -71,6 +73,61 @@ def to_dataframe(
     if len(tables) == 1:
         return next(iter(tables.values()))
     return pd.concat(tables, names=["output"]).reset_index("output").reset_index(drop=True)
+
+
+class FormulaWarning(UserWarning):
+    """Texts of a table that programs for spreadsheets take for formulas."""
+
+
+def save_csv(labelled: Labelled, path: Path) -> None:
+    """Write what `to_dataframe` gives, in its long layout, each text as it is, in UTF-8.
+
+    pandas, R and MATLAB read back exactly the names that were given. Programs for spreadsheets run a text that begins
+    with ``= + - @`` as a formula, also in quotes, so that a file from others could do harm there; give them
+    ``for_spreadsheet(table).to_csv(...)``.
+
+    Warns
+    -----
+    FormulaWarning
+        If there are such texts, with the first of them.
+    """
+    table = to_dataframe(labelled)
+    if found := _formulas(table):
+        warnings.warn(
+            f"{path} holds {len(found):,} names that a spreadsheet would run as formulas ({listing(found, 3)}). "
+            "pandas, R and MATLAB read them as they are. To open the file in a spreadsheet, write "
+            "berg.responses.tables.for_spreadsheet(table), which puts an apostrophe before them.",
+            FormulaWarning,
+            stacklevel=3,
+        )
+    table.to_csv(path, index=False)
+
+
+def for_spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before each text that a program for spreadsheets would run as a formula.
+
+    Those begin with ``= + - @``, also after spaces, tabs or line ends. Names of columns count too.
+
+    >>> import pandas as pd
+    >>> for_spreadsheet(pd.DataFrame({"stimulus": ["=1+1", "a.png"], "response": [-1.0, 2.0]}))["stimulus"].tolist()
+    ["'=1+1", 'a.png']
+    """
+    texts = [name for name in table if not _is_numeric(table[name])]
+    guarded = table.assign(**{str(name): table[name].map(_guarded) for name in texts})
+    return guarded.rename(columns=_guarded)
+
+
+def _formulas(table: pd.DataFrame) -> list[str]:
+    texts = (table[name].unique() for name in table if not _is_numeric(table[name]))
+    return [text for own in (list(table), *texts) for text in own if _guarded(text) != text]
+
+
+def _is_numeric(column: Any) -> bool:
+    return column.dtype.kind in "biufc"
+
+
+def _guarded(text: Any) -> Any:
+    return f"'{text}" if isinstance(text, str) and text.lstrip()[:1] in tuple("=+-@") else text
 
 
 def _long(array: xr.DataArray) -> pd.DataFrame:
@@ -135,11 +192,17 @@ def to_matlab(
         everywhere in BERG: add 1 to use them as indices in MATLAB.
     """
     labelled = as_labelled(responses, metadata, stimuli)
+    outputs = outputs_of(labelled)
+    model, *names = _fields(["model", *outputs])
     structs = {
-        _field(name): {"values": array.values, **{_field(key): _cells(value) for key, value in _labels(array).items()}}
-        for name, array in outputs_of(labelled).items()
+        name: _struct({"values": array.values, **_labels(array)})
+        for name, array in zip(names, outputs.values(), strict=True)
     }
-    return {**structs, "model": {_field(key): _cells(value) for key, value in attributes_of(labelled).items()}}
+    return {**structs, model: _struct(attributes_of(labelled))}
+
+
+def _struct(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(zip(_fields(values), map(_cells, values.values()), strict=True))
 
 
 def save_matlab(labelled: Labelled, path: Path) -> None:
@@ -181,6 +244,15 @@ def _cells(value: Any) -> Any:
     return array.astype(str).astype(object) if array.dtype.kind in "OTU" and array.ndim else value
 
 
-def _field(name: str) -> str:
-    """A name that MATLAB takes for a field."""
-    return re.sub(r"^(?=[^A-Za-z])", "x", re.sub(r"\W", "_", name, flags=re.ASCII))
+def _fields(names: Iterable[str]) -> list[str]:
+    """Names that MATLAB takes for fields, of at most 63 characters; those that would be the same get a number.
+
+    >>> _fields(["roi", "a-b", "a b", "1st"])
+    ['roi', 'a_b', 'a_b_2', 'x1st']
+    """
+    found: list[str] = []
+    for name in names:
+        field = re.sub(r"^(?=[^A-Za-z])", "x", re.sub(r"\W", "_", name, flags=re.ASCII))[:63]
+        numbered = (f"{field[:58]}_{number}" for number in count(2))
+        found.append(field if field not in found else next(own for own in numbered if own not in found))
+    return found

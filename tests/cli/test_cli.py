@@ -9,7 +9,10 @@ import xarray as xr
 from PIL import Image
 
 from berg.cli.app import main
+from berg.cli.encode_options import value
 from berg.core import model_registry
+from berg.core.exceptions import InvalidParameterError
+from berg.features.arrays import places_of
 
 MODEL = "fmri-szinte2024-prf_css"
 
@@ -287,3 +290,21 @@ def test_every_verb_has_help(verb, capsys):
     printed = run(capsys, verb, "--help").out
     assert printed.count("\n") > 3
     assert f"berg {verb}" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("10", 10), ("-3", -3), ("0.1,0.2", [0.1, 0.2]), ("[V1, 5]", ["V1", 5]), ("true", True), ("'1'", "1"),
+     ("null", None), ("1_0", "1_0"),
+     ("010", "010"), ("08", "08"), ("1:20", "1:20"), ("NO", "NO"), ("on,off", ["on", "off"]),
+     ("１", "１"), ("0x1F", "0x1F"), ("2001-01-01", "2001-01-01"), ("1_0.5", "1_0.5"), ("", None)],
+)  # fmt: skip
+def test_what_is_given_is_taken_as_it_is_written(text, read):
+    assert value(text) == read
+    assert type(value(text)) is type(read)
+
+
+@pytest.mark.parametrize("text", ["²:5", "1_0:20", "１:5", "0:1e3", "-1:5", "0:" + "9" * 30])
+def test_what_is_no_range_of_stimuli_is_refused(text):
+    with pytest.raises(InvalidParameterError, match="write START:STOP"):
+        places_of(text)
