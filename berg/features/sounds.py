@@ -17,11 +17,10 @@ from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.core.model_card import StimulusInput
 from berg.core.regular_file import check_regular_file
 from berg.core.stimulus import as_expected, check_stimulus
+from berg.features.stimulus_files import stimulus_files
 from berg.features.wav_header import check_whole
 
 _FILTER_SAMPLES, _STEPS = 20, 32  # length of the anti-alias filter in samples of the lower rate, steps in one of them
-from berg.features.stimulus_files import stimulus_files
-
 ENDINGS = {".wav"}
 MIN_RATE, MAX_RATE = 1_000, 1_000_000
 MAX_CHANNELS = 8  # an array of shape (many, at most so many) is one sound of several channels, not a batch
