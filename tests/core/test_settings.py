@@ -63,8 +63,8 @@ def test_an_unclear_offline_is_refused(monkeypatch):
     ("text", "words"),
     [
         ('berg_dri = "/data"', r"unknown setting 'berg_dri'. Did you mean 'berg_dir'\?"),
-        ("berg_dir = 3", "berg_dir is 3, which is not a str"),
-        ('offline = "yes"', "offline is 'yes', which is not a bool"),
+        ("berg_dir = 3", "berg_dir is of type int; write a str, such as"),
+        ('offline = "yes"', "offline is of type str; write a bool, such as"),
         ("berg_dir = ", "cannot be read"),
     ],
 )
