@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import traceback
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 from berg.core.exceptions import BERGError, CorruptedFileError, MissingExtraError, MissingFileError
 
 # What readers raise at a byte that they did not expect. MemoryError is not among them: sizes are checked first.
 DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, EOFError,
-    RuntimeError, SyntaxError, struct.error, zlib.error, zipfile.BadZipFile,
+    RuntimeError, SyntaxError, struct.error, zlib.error, zipfile.BadZipFile, ExpatError,
 )  # fmt: skip
-_READERS = {"nibabel", "xml", "pyexpat", "zipfile", "zlib", "lzma", "zarr", "numcodecs", "tokenize"}
 
 MOST_COMPRESSED = 2000
 """How many times smaller than its values a file can be; deflate reaches 1,032 at most."""
@@ -52,10 +53,17 @@ def reading(path: Path, what: str = "read") -> Iterator[None]:
         ) from error
     except DAMAGE as error:
         raise _damaged(path, what, error) from error
-    except Exception as error:  # nibabel, zarr and the XML reader have errors of their own, without a common parent
-        if type(error).__module__.partition(".")[0] in _READERS:
-            raise _damaged(path, what, error) from error
-        raise
+    except Exception as error:  # some libraries raise errors of their own, or a bare Exception
+        asks_too_much = isinstance(error, MemoryError) and path.is_file() and path.stat().st_size < SMALL_BYTES
+        if _raised_here(error) and not asks_too_much:
+            raise
+        raise _damaged(path, what, error) from error
+
+
+def _raised_here(error: Exception) -> bool:
+    """Whether it is a mistake of this package, rather than of a library at a byte that it did not expect."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == "berg"
 
 
 def _damaged(path: Path, what: str, error: Exception) -> CorruptedFileError:

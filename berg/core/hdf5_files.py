@@ -39,23 +39,20 @@ def open_hdf5(path: Path) -> Any:
 
 
 def array_names(file: Any) -> list[str]:
-    """The names of all arrays in a file, those in groups too (``a/b``); links that leave it are named, not followed."""
+    """The names of all arrays in a file, those in groups too (``a/b``); links that leave it are named, not followed.
+
+    An array of several names is listed once.
+    """
     return list(_names(file, "", set()))
 
 
-def _names(group: Any, above: str, seen: set[Any]) -> Iterator[str]:
-    import h5py
-
-    info = h5py.h5o.get_info(group.id)
-    if (info.fileno, info.addr) in seen:  # a group may hold itself
-        return
-    seen.add((info.fileno, info.addr))
+def _names(group: Any, above: str, seen: set[int]) -> Iterator[str]:
     for name in group:
         if above or name not in _OWN_GROUPS:
             yield from _names_below(group, name, f"{above}{name}", seen)
 
 
-def _names_below(group: Any, name: str, full: str, seen: set[Any]) -> Iterator[str]:
+def _names_below(group: Any, name: str, full: str, seen: set[int]) -> Iterator[str]:
     import h5py
 
     try:
@@ -63,6 +60,10 @@ def _names_below(group: Any, name: str, full: str, seen: set[Any]) -> Iterator[s
     except (UnsafeFileError, KeyError):  # told when it is asked for
         yield full
         return
+    address = h5py.h5o.get_info(found.id).addr
+    if address in seen:  # a group may hold itself
+        return
+    seen.add(address)
     if isinstance(found, h5py.Group) and not _matlab_class(found, "MATLAB_sparse"):
         yield from _names(found, f"{full}/", seen)
     elif not isinstance(found, h5py.Datatype):

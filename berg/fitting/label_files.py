@@ -6,7 +6,6 @@ import csv
 import gzip
 import json
 import re
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from berg.core.exceptions import DatasetError, did_you_mean, listing
 from berg.core.file_errors import check_readable, reading
 from berg.core.hdf5_files import has_array, hdf5_values, open_hdf5
 from berg.features.arrays import HDF5, array_keys, npz_names, open_npy, open_npz, open_zarr, zarr_array
+from berg.fitting.epoch_files import open_epochs
 from berg.fitting.surface_files import open_surface
 from berg.fitting.volume_files import VOLUMES, read_volume
 
@@ -176,10 +176,7 @@ def _annotation(path: Path, key: str | None) -> Any:
 
 
 def _events(path: Path, key: str | None) -> Any:
-    import mne
-
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of pandas, in mne
-        epochs = mne.read_epochs(path, preload=False, verbose="error")
+    epochs = open_epochs(path)
     if key is not None:
         columns = [] if epochs.metadata is None else list(epochs.metadata)
         return epochs.metadata[chosen_key(path, columns, key)].to_numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from berg.features.arrays import (
     open_zarr,
     zarr_array,
 )
+from berg.fitting.epoch_files import open_epochs
 from berg.fitting.label_files import chosen_key, hdf5_key
 from berg.fitting.response_arrays import (
     BLOCK_BYTES,
@@ -235,14 +235,12 @@ def _surface(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
 
 
 _VOLTS = {"eeg", "seeg", "ecog", "dbs"}
+_NO_UNITS = (-1, 0)  # FIFF_UNIT_NONE, FIFF_UNIT_UNITLESS
 _SENSORS = {**dict.fromkeys(_VOLTS, "V"), "mag": "T", "grad": "T/m"}
 
 
 def _epochs(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
-    import mne
-
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of pandas, in mne
-        epochs = mne.read_epochs(path, preload=False, verbose="error")
+    epochs = open_epochs(path)
     types = np.array(epochs.get_channel_types())
     chosen = np.flatnonzero(np.isin(types, list(_SENSORS)) if key is None else types == key)
     if not len(chosen):
@@ -250,7 +248,7 @@ def _epochs(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
     names = unit_axes(axes) if axes else ("channel", "time")
     shape = (len(chosen), len(epochs.times))
     rows: ResponseArray = SpooledRows(len(epochs.events), shape, lambda: _epoch_blocks(epochs, chosen))
-    units = {_SENSORS[own] for own in types[chosen] if own in _SENSORS}
+    units = {_unit_of(epochs.info["chs"][place], types[place]) for place in chosen}
     found = ResponseFile(
         rows,
         names,
@@ -266,6 +264,11 @@ def _epochs(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
         if mask is None
         else replace(found, rows=MaskedRows(rows, _kept(path, mask, shape)), axes=("unit",), coordinates={})
     )
+
+
+def _unit_of(channel: Any, kind: str) -> str | None:
+    """The unit of a channel's values; None of numbers that were written without one, such as z-scores."""
+    return _SENSORS.get(kind) if int(channel["unit"]) not in _NO_UNITS else None
 
 
 def _epoch_blocks(epochs: Any, chosen: Indices) -> Iterator[NDArray[Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 from berg.core.exceptions import InvalidParameterError
 from berg.responses.formats import FORMATS, check_fits, export_extra
 from berg.responses.labelled import Labelled, outputs_of
-from berg.responses.mne_objects import check_times, to_mne_epochs, to_mne_evoked
+from berg.responses.mne_objects import check_sensors, to_mne_epochs, to_mne_evoked
 from berg.responses.nifti import check_number_of_volumes, to_nifti
 from berg.responses.surface import to_cifti, to_gifti
 from berg.responses.tables import check_size, save_matlab, to_arrays, to_dataframe
@@ -112,8 +112,8 @@ _CHECKS: dict[str, Callable[[Labelled], None]] = {
     ".mat": check_size,
     ".nii": check_number_of_volumes,
     ".nii.gz": check_number_of_volumes,
-    "-epo.fif": check_times,
-    "-ave.fif": check_times,
+    "-epo.fif": check_sensors,
+    "-ave.fif": check_sensors,
 }
 _WRITERS: dict[str, Callable[[Labelled, Path], list[Path] | None]] = {
     ".nc": lambda labelled, path: labelled.to_netcdf(path, engine="h5netcdf"),
