@@ -279,8 +279,8 @@ def check_all_inside(path: Path) -> None:
 
     with open_hdf5(path) as file:
         for name in array_names(file):
-            if isinstance(_member(file, name), h5py.Dataset):
-                if _member(file, name).shape is not None:
-                    hdf5_array(file, name)
-                else:
-                    _check_stored_here(_member(file, name), name)
+            found = _member(file, name) if has_array(file, name) else None
+            if isinstance(found, h5py.Dataset):
+                _check_stored_here(found, name)
+            if isinstance(found, h5py.Dataset) and found.shape is not None:
+                hdf5_array(file, name)

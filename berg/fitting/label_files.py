@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,9 +170,27 @@ def _gifti(path: Path, key: str | None) -> Any:
 def _annotation(path: Path, key: str | None) -> Any:
     from nibabel import freesurfer
 
+    _check_colour_table(path)
     labels, _, names = freesurfer.read_annot(path)
     known = np.array([*_plain(names), ""])
     return known[labels]  # -1, of no region, is the last
+
+
+def _check_colour_table(path: Path) -> None:
+    """Raise ValueError if the table of regions says to be longer than its file, which would be waited for."""
+    with path.open("rb") as file:
+        n_vertices = _big_endian(file)
+        file.seek(max(0, 8 * n_vertices), 1)
+        if not _big_endian(file):
+            return
+        n_regions = _big_endian(file)  # or minus the version, then their number
+        n_regions = _big_endian(file) if n_regions < 0 else n_regions
+    if n_vertices < 0 or n_regions > path.stat().st_size:
+        raise ValueError(f"it says that it is of {n_vertices:,} vertices and {n_regions:,} regions")
+
+
+def _big_endian(file: IO[bytes]) -> int:
+    return int.from_bytes(file.read(4), "big", signed=True)
 
 
 def _events(path: Path, key: str | None) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, UnsafeFileError, listing
 
-_NODES = 1001  # the intent of an array that says to which vertices the others belong
+_NODES = 2002  # the intent of an array that says to which vertices the others belong
 
 
 def open_surface(path: Path) -> Any:
@@ -27,7 +27,9 @@ def open_surface(path: Path) -> Any:
 
     try:  # of bytes, nibabel knows no folder in which other files could be
         image = gifti.GiftiImage.from_bytes(path.read_bytes())
-    except NotImplementedError as error:
+    except (NotImplementedError, gifti.parse_gifti_fast.GiftiParseError) as error:
+        if "ExternalFile" not in str(error):
+            raise
         raise UnsafeFileError(
             f"{path} has its values in another file (ExternalFileBinary). Files that read other files are refused; "
             "nothing was opened. Write it with the encoding GZipBase64Binary."

@@ -220,7 +220,9 @@ responses:
     assert data.coordinates["depth"][1].tolist() == list(range(mask.sum()))
     np.testing.assert_array_equal(np.transpose([data.coordinates[axis][1] for axis in "ijk"]), np.argwhere(mask))
     nibabel.Nifti1Image(mask.astype(np.uint8), np.diag([-2.0, 2, 2, 1])).to_filename(folder / "mask.nii")
-    with pytest.raises(DatasetError, match=r"responses\.responses: mask mask\.nii and the responses have other affines"):
+    with pytest.raises(
+        DatasetError, match=r"responses\.responses: mask mask\.nii and the responses have other affines"
+    ):
         EncodingDataset.open(folder)
 
 
