@@ -398,7 +398,8 @@ def _open_dataset(path: Path) -> object:
 def _read_labels(path: Path) -> object:
     from berg.fitting.label_files import per_unit, read_labels
 
-    return per_unit(read_labels(path), 24)
+    key = "picture" if path.suffix in (".tsv", ".csv") else None
+    return per_unit(read_labels(path, key), 24)
 
 
 def _read_responses(path: Path) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -300,9 +301,18 @@ def checked_unit(given: str | None, scale: float, stored: str | None) -> str:
         raise DatasetError(f"unit is {given}, and the file is in {stored}: {error}") from error
     if factor is not None and not np.isclose(scale, factor, rtol=1e-6):
         raise DatasetError(
-            f"unit is {given}, and the file is in {stored}. Write  scale: {factor:g}  or  unit: {stored}"
+            f"unit is {given}, and the file is in {stored}. Write  scale: {_short(factor)}  or  unit: {stored}"
         )
     return given
+
+
+def _short(factor: float) -> str:
+    """A number as one writes it.
+
+    >>> _short(1e6), _short(1e-15), _short(1000.0)
+    ('1e6', '1e-15', '1000')
+    """
+    return re.sub(r"e([+-]?)0*", lambda found: f"e{found[1].strip('+')}", f"{factor:g}")
 
 
 def checked_interval(given: float | None, known: Sequence[float]) -> float | None:

@@ -247,7 +247,7 @@ responses:
     assert not dataset.is_sequence
     np.testing.assert_allclose(data.repeats([7])[:, 0], values[14:16, :2].reshape(2, 8) * 1e6, rtol=1e-5)
     assert data.coordinates["channel"][1].tolist() == ["Oz", "Pz"]
-    with pytest.raises(DatasetError, match=r"unit is µV, and MNE's files hold volts\. Write  scale: 1e6"):
+    with pytest.raises(DatasetError, match=r"unit is µV, and the file is in V\. Write  scale: 1e6"):
         opened(folder, text.replace(", scale: 1e6", ""))
     assert opened(folder, text.replace(", unit: µV, scale: 1e6", "")).outputs["responses"].unit == "V"
 
