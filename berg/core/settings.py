@@ -136,6 +136,7 @@ def _configuration() -> dict[str, Any]:
             raise InvalidParameterError(f"{path} has an unknown setting '{key}'.{hint}")
         if not isinstance(value, _KEYS[key]):
             raise InvalidParameterError(  # its value may hold a password
-                f"{path}: {key} is of type {type(value).__name__}; write a {_KEYS[key].__name__}, such as {_EXAMPLES[key]}"
+                f"{path}: {key} is of type {type(value).__name__}; write a {_KEYS[key].__name__}, such as "
+                f"{_EXAMPLES[key]}"
             )
     return content

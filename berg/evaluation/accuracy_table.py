@@ -17,7 +17,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, StorageError
+from berg.core.exceptions import BERGError, CorruptedFileError, InvalidParameterError, MissingFileError, StorageError
+from berg.core.file_errors import DAMAGE
+from berg.core.hdf5_files import check_all_inside
 from berg.core.layout import ACCURACY, WEIGHTS
 
 if TYPE_CHECKING:
@@ -197,9 +199,12 @@ def read_accuracy(path: Path) -> Accuracy:
     if not path.is_file():
         raise MissingFileError(f"{path} is not there. Make it with:  berg evaluate MODEL_ID --data FOLDER")
     try:
+        check_all_inside(path)
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             accuracy = tree.load() if tree.children else tree.to_dataset().load()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except BERGError:
+        raise
+    except DAMAGE as error:
         raise CorruptedFileError(
             f"{path} is no table of accuracies ({error}). Delete it, and make it anew with:  berg evaluate"
         ) from error

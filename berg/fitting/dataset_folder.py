@@ -18,13 +18,23 @@ from berg.fitting import stimulus_set
 from berg.fitting.dataset import Coordinates, EncodingDataset, OutputData, assembled, order_of_rows
 from berg.fitting.dataset_card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
 from berg.fitting.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
-from berg.fitting.response_arrays import ScaledRows, StackedRows
+from berg.fitting.matching_files import (
+    Space,
+    check_hemisphere,
+    check_labels_agree,
+    check_labels_shape,
+    check_same_space,
+    checked_interval,
+    checked_unit,
+    joined,
+    space_of,
+    space_of_responses,
+)
+from berg.fitting.response_arrays import ScaledRows
 from berg.fitting.response_files import ResponseFile, open_responses
 from berg.fitting.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
-from berg.fitting.volume_files import VOLUMES, open_volumes
 
 NAMES = ("roi", "channel")  # coordinates that are names, also if they look like numbers
-_MICROVOLTS = {"µv", "μv", "uv", "microvolt", "microvolts"}
 
 
 def open_folder(folder: Path, subject: Any = None) -> EncodingDataset:
@@ -183,13 +193,15 @@ class _Folder:
         with self._at("responses", name):
             mask = self._mask(own.mask, "responses", name, "mask")
             found = self._responses(own, mask)
-            self._check_space(own, found)
-            unit = self._unit(own, found)
+            space = space_of_responses("the responses", found)
+            check_hemisphere(name, space)
+            self._check_space(own.mask, space, "mask")
+            unit = checked_unit(own.unit, own.scale, found.unit)
             rows = found.rows if own.scale == 1 else ScaledRows(found.rows, own.scale)
             axes = (*((found.row_axis,) if found.n_repetitions == 1 else ("stimulus", "repetition")),)
             lengths = (found.rows.n_rows // found.n_repetitions, found.n_repetitions)
             rows_are = order_of_rows(order, axes, lengths, n_stimuli)
-            coordinates = found.coordinates | self._coordinates(name, own, found, mask)
+            coordinates = found.coordinates | self._coordinates(name, own, found, mask, space)
             return OutputData(rows, found.axes, unit, rows_are, coordinates, found.attributes)
 
     def _mask(self, given: Values | None, *keys: str) -> Any:
@@ -210,23 +222,16 @@ class _Folder:
             open_responses(file, key and self._filled(key), own.axes, None if mask is None else _list(mask))
             for file, key in files
         ]
-        first = parts[0]
-        for (file, _), part in zip(files, parts, strict=True):
-            if part.rows.shape != first.rows.shape:
-                raise DatasetError(f"{file} has units of shape {part.rows.shape}; {files[0][0]} {first.rows.shape}.")
-        if len(parts) == 1:
-            return first
-        named = {**first.attributes, "files": [file.name for file, _ in files]}
-        return replace(first, rows=StackedRows(tuple(part.rows for part in parts)), attributes=named)
+        return joined([file for file, _ in files], parts)
 
-    def _check_space(self, own: ResponsesCard, found: ResponseFile) -> None:
-        """A mask of the same shape may still be of another space."""
-        affine = found.attributes.get("fmri_affine")
-        if affine is None or own.mask is None or own.mask.path is None or not own.mask.path.endswith(VOLUMES):
+    def _check_space(self, given: Values | None, space: Space, name: str) -> None:
+        """A mask, or labels, of the same shape may still be of another space."""
+        if given is None or given.path is None:
             return
-        with open_volumes(self._path(own.mask.path)) as mask:
-            if not np.allclose(mask.affine, affine, atol=1e-3):
-                raise DatasetError(f"mask {own.mask.path} and responses have other affines. Resample the mask to them.")
+        path = self._path(given.path)
+        own = space_of(path)
+        if own is not None:
+            check_same_space(space, replace(own, name=f"{name} {path.name}"))
 
     def _matching(self, text: str) -> list[Path]:
         place = self._path(text)
@@ -238,24 +243,24 @@ class _Folder:
         warn_of_order(found, f"The files {text}")
         return found
 
-    def _unit(self, own: ResponsesCard, found: ResponseFile) -> str:
-        if found.unit == "V" and own.scale == 1 and (own.unit or "").lower() in _MICROVOLTS:
-            raise DatasetError(f"unit is {own.unit}, and MNE's files hold volts. Write  scale: 1e6  or  unit: V")
-        return own.unit or found.unit or ""
-
     def _interval(self, outputs: dict[str, OutputData]) -> float | None:
         known = (data.attributes.get("sampling_interval_s") for data in outputs.values())
-        return self.card.sampling_interval_s or next(filter(None, known), None)
+        with self._at("sampling_interval_s"):
+            return checked_interval(self.card.sampling_interval_s, [own for own in known if own is not None])
 
-    def _coordinates(self, name: str, own: ResponsesCard, found: ResponseFile, mask: Any) -> Coordinates:
+    def _coordinates(self, name: str, own: ResponsesCard, found: ResponseFile, mask: Any, space: Space) -> Coordinates:
         lengths = dict(zip(found.axes, found.rows.shape, strict=True))
         coordinates = {}
         for label, given in own.coordinates.items():
             keys = ("responses", name, "coordinates", label)
             with self._at(*keys):
                 labels = self._labels(given, *keys, as_text=label in NAMES)
+                self._check_space(given, space, label)
+                check_labels_shape(label, labels, space)
                 axis = _axis_of(label, given, lengths, labels)
                 coordinates[label] = (axis, _along(labels, lengths[axis], mask, given.first, label))
+                if label in found.coordinates:
+                    check_labels_agree(label, coordinates[label][1], found.coordinates[label][1])
         return coordinates
 
 

@@ -22,7 +22,7 @@ from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
 from berg.core.model_card import FROM_STIMULUS, OutputArray
 from berg.core.progress import progress_bar
-from berg.core.selection import axis_length
+from berg.core.selection import axis_length, coordinates, resolve_selection
 from berg.evaluation import (
     benjamini_hochberg,
     bootstrap_interval,
@@ -41,6 +41,7 @@ from berg.evaluation.accuracy_table import Accuracy, Coordinates, accuracy_table
 from berg.evaluation.card_units import REPETITION, unit_axes, unit_coordinates
 from berg.fitting.dataset import EncodingDataset, OutputData
 from berg.fitting.known_accuracy import accuracy_file
+from berg.fitting.matching_files import check_labels_agree
 from berg.models.encoding_model import EncodingModel
 from berg.weights import manifest
 from berg.weights.download import update_manifest
@@ -249,6 +250,7 @@ def _check_axes(model: EncodingModel, output: OutputArray, dataset: EncodingData
                 f"{name} has {expected:,} places along '{axis}' of '{output.name}', the data {found:,}. Both must be "
                 "of the same subject and region, with all units."
             )
+    _check_labels(model, output, data)
     if (
         dataset.sampling_interval_s is not None
         and len(axes) == len(unit_axes(model.card, output))
@@ -258,6 +260,14 @@ def _check_axes(model: EncodingModel, output: OutputArray, dataset: EncodingData
             f"The stimuli of these data are frames of a sequence, whose responses overlap in time; {name} answers to "
             "each stimulus by itself. Give data with one response per stimulus; berg fit evaluates on sequences."
         )
+
+
+def _check_labels(model: EncodingModel, output: OutputArray, data: OutputData) -> None:
+    """Raise DatasetError if channels, times or voxels of the data stand in another order than the model's."""
+    known = coordinates(model.card, output, resolve_selection(model.card, {}, model.metadata), model.metadata)
+    for name, (axis, labels) in known.items():
+        if name in (axis, "i", "j", "k") and data.coordinates.get(name, ("",))[0] == axis:
+            check_labels_agree(name, data.coordinates[name][1], labels, where=model.card.model_id)
 
 
 def _encode(

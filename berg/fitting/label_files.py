@@ -6,27 +6,25 @@ import csv
 import gzip
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import (
-    CorruptedFileError,
     DatasetError,
-    MissingExtraError,
-    MissingFileError,
     did_you_mean,
     listing,
 )
-from berg.core.regular_file import check_regular_file
-from berg.features.arrays import HDF5
-from berg.fitting.volume_files import VOLUMES, open_volumes
+from berg.core.file_errors import check_readable, reading
+from berg.core.hdf5_files import has_array, hdf5_values, open_hdf5
+from berg.features.arrays import HDF5, array_keys, npz_names, open_npy, open_npz, open_zarr, zarr_array
+from berg.fitting.epoch_files import open_epochs
+from berg.fitting.surface_files import open_surface
+from berg.fitting.volume_files import VOLUMES, read_volume
 
 Labels = NDArray[Any] | dict[str, Any]
 
@@ -56,8 +54,7 @@ def read_labels(path: Path, key: str | None = None, *, as_text: bool = False) ->
     DatasetError
         For a key that is not there, with those that are.
     """
-    if not path.exists():
-        raise MissingFileError(f"There is no file {path}.")
+    check_readable(path)
     reader = next((read for ending, read in _READERS.items() if path.name.lower().endswith(ending)), None)
     if reader is None and path.is_dir():
         reader = _stored
@@ -68,26 +65,6 @@ def read_labels(path: Path, key: str | None = None, *, as_text: bool = False) ->
         if isinstance(found, list):
             return _text_array(path, found) if as_text else numbers_or_names(found, _text_array(path, found))
     return found if isinstance(found, dict) else _plain(found)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """What goes wrong with a file is an error of ours that names it."""
-    check_regular_file(path)
-    try:
-        yield
-    except (DatasetError, MissingFileError, CorruptedFileError):
-        raise
-    except ImportError as error:
-        raise MissingExtraError(
-            f'{path.name} needs {error.name or error}, which is not installed. Type:  pip install "berg[export]"'
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
-        raise CorruptedFileError(f"{path} cannot be read: {error}.") from error
-    except Exception as error:  # nibabel and the XML and zip readers have errors of their own, without a common parent
-        if type(error).__module__.partition(".")[0] in ("nibabel", "xml", "zipfile", "zlib", "_csv"):
-            raise CorruptedFileError(f"{path} cannot be read: {error}.") from error
-        raise
 
 
 def chosen_key(path: Path, keys: list[str], key: str | None) -> str:
@@ -107,15 +84,6 @@ def chosen_key(path: Path, keys: list[str], key: str | None) -> str:
     return key
 
 
-def array_keys(group: Any) -> list[str]:
-    """The names of all arrays in an HDF5 file or zarr group, those in groups too (``a/b``)."""
-    found = []
-    for name in group:
-        below = group[name]
-        found += [name] if hasattr(below, "shape") else [f"{name}/{key}" for key in array_keys(below)]
-    return found
-
-
 def _plain(found: Any) -> NDArray[Any]:
     """Bytes and objects as text."""
     array = np.asarray(found)
@@ -128,26 +96,28 @@ def _plain(found: Any) -> NDArray[Any]:
 
 
 def _npy(path: Path, key: str | None) -> Any:
-    return np.load(path, allow_pickle=False)
+    return np.array(open_npy(path))
 
 
 def _npz(path: Path, key: str | None) -> Any:
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[chosen_key(path, list(arrays), key)]
+    return np.array(open_npz(path, chosen_key(path, npz_names(path), key)))
 
 
 def _hdf5(path: Path, key: str | None) -> Any:
-    import h5py
+    with open_hdf5(path) as file:
+        return hdf5_values(file, hdf5_key(path, file, key))
 
-    with h5py.File(path, "r") as file:
-        return file[chosen_key(path, array_keys(file), key)][()]
+
+def hdf5_key(path: Path, file: Any, key: str | None) -> str:
+    """As `chosen_key`; of a file in which one array may have several names."""
+    return key if key is not None and has_array(file, key) else chosen_key(path, array_keys(file), key)
 
 
 def _stored(path: Path, key: str | None) -> Any:
-    import zarr
-
-    opened: Any = zarr.open(path, mode="r")
-    return opened[...] if isinstance(opened, zarr.Array) else opened[chosen_key(path, array_keys(opened), key)][...]
+    opened = open_zarr(path)
+    if hasattr(opened, "shape"):
+        return opened[...]
+    return zarr_array(opened, chosen_key(path, array_keys(opened), key), path)[...]
 
 
 def _table(path: Path, key: str | None) -> list[str]:
@@ -284,18 +254,15 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _volume(path: Path, key: str | None) -> Any:
-    with open_volumes(path) as image:
-        return np.squeeze(np.asarray(image.dataobj))
+    return np.squeeze(read_volume(path))
 
 
 def _gifti(path: Path, key: str | None) -> Any:
-    import nibabel
-
-    image = nibabel.load(path)
-    values = image.darrays[0].data
-    names = {own.key: getattr(own, "label", "") for own in image.labeltable.labels}  # one without text has none
+    image = open_surface(path)
     if len(image.darrays) != 1:
         raise DatasetError(f"{path} holds {len(image.darrays)} arrays; a list of labels has one.")
+    values = image.darrays[0].data
+    names = {own.key: getattr(own, "label", "") for own in image.labeltable.labels}  # one without text has none
     if len(names) < 2:
         return values
     if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
@@ -306,16 +273,31 @@ def _gifti(path: Path, key: str | None) -> Any:
 def _annotation(path: Path, key: str | None) -> Any:
     from nibabel import freesurfer
 
+    _check_colour_table(path)
     labels, _, names = freesurfer.read_annot(path)
     known = np.array([*_plain(names), ""])
     return known[labels]  # -1, of no region, is the last
 
 
-def _events(path: Path, key: str | None) -> Any:
-    import mne
+def _check_colour_table(path: Path) -> None:
+    """Raise ValueError if the table of regions says to be longer than its file, which would be waited for."""
+    with path.open("rb") as file:
+        n_vertices = _big_endian(file)
+        file.seek(max(0, 8 * n_vertices), 1)
+        if not _big_endian(file):
+            return
+        n_regions = _big_endian(file)  # or minus the version, then their number
+        n_regions = _big_endian(file) if n_regions < 0 else n_regions
+    if n_vertices < 0 or n_regions > path.stat().st_size:
+        raise ValueError(f"it says that it is of {n_vertices:,} vertices and {n_regions:,} regions")
 
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of pandas, in mne
-        epochs = mne.read_epochs(path, preload=False, verbose="error")
+
+def _big_endian(file: IO[bytes]) -> int:
+    return int.from_bytes(file.read(4), "big", signed=True)
+
+
+def _events(path: Path, key: str | None) -> Any:
+    epochs = open_epochs(path)
     if key is not None:
         columns = [] if epochs.metadata is None else list(epochs.metadata)
         return epochs.metadata[chosen_key(path, columns, key)].to_numpy()

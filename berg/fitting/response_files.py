@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
-import shutil
-import struct
-import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.core.exceptions import DatasetError, MissingFileError, listing
-from berg.features.arrays import HDF5
-from berg.fitting.label_files import array_keys, chosen_key, reading
+from berg.core.exceptions import DatasetError, listing
+from berg.core.file_errors import check_readable, reading
+from berg.core.hdf5_files import hdf5_array, open_hdf5
+from berg.features.arrays import (
+    HDF5,
+    array_keys,
+    check_temporary_space,
+    npz_names,
+    open_npy,
+    open_npz,
+    open_zarr,
+    zarr_array,
+)
+from berg.fitting.epoch_files import open_epochs
+from berg.fitting.label_files import chosen_key, hdf5_key
 from berg.fitting.response_arrays import (
     BLOCK_BYTES,
     MappedRows,
@@ -26,12 +33,14 @@ from berg.fitting.response_arrays import (
     ResponseArray,
     ScaledRows,
     SpooledRows,
+    Units,
     as_rows,
     full_axes,
     unit_axes,
 )
 from berg.fitting.splits import Indices
-from berg.fitting.volume_files import VOLUMES, is_compressed, open_volumes
+from berg.fitting.surface_files import open_surface, structure_of, surface_rows
+from berg.fitting.volume_files import VOLUMES, inflated, is_compressed, open_volumes
 
 _EPOCHS_AT_ONCE = 64
 
@@ -54,6 +63,8 @@ class ResponseFile:
         Other facts: the affine and shape of a volume, the sampling interval of epochs.
     unit
         Of the values, where the format fixes it.
+    structure
+        The part of the brain that vertices are of, such as ``CortexLeft``, where the file says so.
     """
 
     rows: ResponseArray
@@ -63,6 +74,7 @@ class ResponseFile:
     coordinates: dict[str, tuple[str, NDArray[Any]]] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     unit: str | None = None
+    structure: str | None = None
 
 
 def open_responses(
@@ -91,15 +103,38 @@ def open_responses(
     DatasetError
         Where the file holds no responses, or others than the axes say.
     """
-    if not path.exists():
-        raise MissingFileError(f"There is no file {path}.")
+    check_readable(path)
     reader = next((read for ending, read in _READERS.items() if path.name.lower().endswith(ending)), None)
     if reader is None and path.is_dir():
         reader = _stored
     if reader is None:
         raise DatasetError(f"{path} cannot be read as responses. Known are {listing(_READERS, 30)} and zarr.")
     with reading(path):
-        return reader(path, key, axes, mask)
+        found = reader(path, key, axes, mask)
+    return found if isinstance(found.rows, MappedRows) else replace(found, rows=_NamedRows(path, found.rows))
+
+
+@dataclass(frozen=True)
+class _NamedRows:
+    """Rows whose file is named if it turns out to be damaged while they are read."""
+
+    path: Path
+    rows: ResponseArray
+
+    @property
+    def n_rows(self) -> int:
+        """See `ResponseArray`."""
+        return self.rows.n_rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `ResponseArray`."""
+        return self.rows.shape
+
+    def read(self, rows: Indices, units: Units) -> NDArray[np.float32]:
+        """See `ResponseArray`."""
+        with reading(self.path):
+            return self.rows.read(rows, units)
 
 
 def _of_array(path: Path, array: Any, axes: Sequence[str] | None, mask: NDArray[Any] | None) -> ResponseFile:
@@ -131,54 +166,22 @@ def _kept(path: Path, mask: NDArray[Any] | None, shape: tuple[int, ...]) -> Indi
 
 
 def _npy(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
-    return _of_array(path, np.load(path, mmap_mode="r", allow_pickle=False), axes, mask)
+    return _of_array(path, open_npy(path), axes, mask)
 
 
 def _npz(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(_member(path, archive, key))
-        if info.compress_type == zipfile.ZIP_STORED:
-            array = _mapped_member(path, info)
-        else:
-            with archive.open(info) as member, TemporaryFile() as file:
-                shutil.copyfileobj(member, file, 2**20)
-                file.seek(0)
-                array = _mapped_npy(file)
-    return _of_array(path, array, axes, mask)
-
-
-def _mapped_member(path: Path, info: zipfile.ZipInfo) -> NDArray[Any]:
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        *_, n_name, n_extra = struct.unpack("<4s5H3L2H", file.read(30))  # a zip file's local header
-        file.seek(n_name + n_extra, 1)
-        return _mapped_npy(file)
-
-
-def _member(path: Path, archive: zipfile.ZipFile, key: str | None) -> str:
-    names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    return chosen_key(path, names, key) + ".npy"
-
-
-def _mapped_npy(file: IO[bytes]) -> NDArray[Any]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_columns, dtype = read(file)
-    return np.memmap(file, dtype, "r", file.tell(), shape, "F" if by_columns else "C")
+    return _of_array(path, open_npz(path, chosen_key(path, npz_names(path), key)), axes, mask)
 
 
 def _hdf5(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
-    import h5py
-
-    file = h5py.File(path, "r")
-    return _of_array(path, file[chosen_key(path, array_keys(file), key)], axes, mask)
+    file = open_hdf5(path)
+    return _of_array(path, hdf5_array(file, hdf5_key(path, file, key)), axes, mask)
 
 
 def _stored(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
-    import zarr
-
-    opened: Any = zarr.open(path, mode="r")
-    array = opened if isinstance(opened, zarr.Array) else opened[chosen_key(path, array_keys(opened), key)]
+    opened = open_zarr(path)
+    is_array = hasattr(opened, "shape")
+    array = opened if is_array else zarr_array(opened, chosen_key(path, array_keys(opened), key), path)
     return _of_array(path, array, axes, mask)
 
 
@@ -205,49 +208,39 @@ def _of_volumes(path: Path, image: Any, axes: Any, mask: Any) -> ResponseFile:
 def _rows_of_volumes(path: Path, image: Any, shape: tuple[int, ...], kept: Indices) -> ResponseArray:
     n_rows = shape[3] if len(shape) == 4 else 1
     if is_compressed(path):
-        return SpooledRows(n_rows, (len(kept),), lambda: _inflated(image, n_rows, kept))
+        check_temporary_space(4 * n_rows * len(kept), path)
+        return SpooledRows(n_rows, (len(kept),), lambda: _inflated(path, image, n_rows, kept))
     raw = image.dataobj.get_unscaled().reshape(*shape[:3], n_rows, order="F")
     rows = MappedRows(raw, (3,), (0, 1, 2))
     return MaskedRows(ScaledRows(rows, float(image.dataobj.slope), float(image.dataobj.inter)), kept)
 
 
-def _inflated(image: Any, n_rows: int, kept: Indices) -> Iterator[NDArray[Any]]:
+def _inflated(path: Path, image: Any, n_rows: int, kept: Indices) -> Iterator[NDArray[Any]]:
     step = max(1, BLOCK_BYTES // (8 * math.prod(image.shape[:3])))
-    for start in range(0, n_rows, step):
-        block = np.asarray(image.dataobj[..., start : start + step] if len(image.shape) == 4 else image.dataobj)
-        by_row = np.moveaxis(block.reshape(*image.shape[:3], -1), -1, 0)
-        yield by_row.reshape(len(by_row), -1)[:, kept]
+    with inflated(path, image) as opened:
+        for start in range(0, n_rows, step):
+            block = np.asarray(opened.dataobj[..., start : start + step] if len(image.shape) == 4 else opened.dataobj)
+            by_row = np.moveaxis(block.reshape(*image.shape[:3], -1), -1, 0)
+            yield by_row.reshape(len(by_row), -1)[:, kept]
 
 
 def _surface(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
     """One array per row, or one array (n_vertices, n) as FreeSurfer writes time series."""
-    first = _gifti_rows(path)
+    image = open_surface(path)
+    first = surface_rows(path, image)
     kept = _kept(path, mask, first.shape[1:])
     name = unit_axes(axes or ())[0] if axes else "vertex"
-    return ResponseFile(SpooledRows(len(first), (len(kept),), lambda: iter([_gifti_rows(path)[:, kept]])), (name,))
-
-
-def _gifti_rows(path: Path) -> NDArray[Any]:
-    import nibabel
-
-    arrays = [own.data for own in nibabel.load(path).darrays]
-    if len(arrays) == 1 and arrays[0].ndim == 2:
-        return np.asarray(arrays[0]).T
-    lengths = {own.shape for own in arrays}
-    if len(lengths) != 1 or any(own.ndim != 1 for own in arrays):
-        raise DatasetError(f"{path} holds {len(arrays)} arrays of the shapes {listing(lengths)}; rows are all alike.")
-    return np.stack(arrays)
+    rows = SpooledRows(len(first), (len(kept),), lambda: iter([surface_rows(path, open_surface(path))[:, kept]]))
+    return ResponseFile(rows, (name,), structure=structure_of(image))
 
 
 _VOLTS = {"eeg", "seeg", "ecog", "dbs"}
+_NO_UNITS = (-1, 0)  # FIFF_UNIT_NONE, FIFF_UNIT_UNITLESS
 _SENSORS = {**dict.fromkeys(_VOLTS, "V"), "mag": "T", "grad": "T/m"}
 
 
 def _epochs(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
-    import mne
-
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of pandas, in mne
-        epochs = mne.read_epochs(path, preload=False, verbose="error")
+    epochs = open_epochs(path)
     types = np.array(epochs.get_channel_types())
     chosen = np.flatnonzero(np.isin(types, list(_SENSORS)) if key is None else types == key)
     if not len(chosen):
@@ -255,7 +248,7 @@ def _epochs(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
     names = unit_axes(axes) if axes else ("channel", "time")
     shape = (len(chosen), len(epochs.times))
     rows: ResponseArray = SpooledRows(len(epochs.events), shape, lambda: _epoch_blocks(epochs, chosen))
-    units = {_SENSORS[own] for own in types[chosen] if own in _SENSORS}
+    units = {_unit_of(epochs.info["chs"][place], types[place]) for place in chosen}
     found = ResponseFile(
         rows,
         names,
@@ -271,6 +264,11 @@ def _epochs(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
         if mask is None
         else replace(found, rows=MaskedRows(rows, _kept(path, mask, shape)), axes=("unit",), coordinates={})
     )
+
+
+def _unit_of(channel: Any, kind: str) -> str | None:
+    """The unit of a channel's values; None of numbers that were written without one, such as z-scores."""
+    return _SENSORS.get(kind) if int(channel["unit"]) not in _NO_UNITS else None
 
 
 def _epoch_blocks(epochs: Any, chosen: Indices) -> Iterator[NDArray[Any]]:

@@ -9,17 +9,15 @@ import numpy as np
 import xarray as xr
 
 from berg.core.exceptions import InvalidParameterError, listing
+from berg.core.units import signal_unit
 from berg.responses.formats import CHANNEL_TYPES, check_fits, export_extra, stimulus_names
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
 
 if TYPE_CHECKING:
     import mne
 
-# The unit that the card names -> how much of MNE's own (volt, tesla) it is.
-UNITS = {
-    "eeg": {"volt": 1.0, "V": 1.0, "millivolt": 1e-3, "mV": 1e-3, "microvolt": 1e-6, "µV": 1e-6, "uV": 1e-6},
-    "meg": {"tesla": 1.0, "T": 1.0, "picotesla": 1e-12, "pT": 1e-12, "femtotesla": 1e-15, "fT": 1e-15},
-}
+# What MNE calls the channels of a modality in this unit.
+_TYPES = {("eeg", "V"): "eeg", ("meg", "T"): "mag", ("meg", "T/m"): "grad"}
 _INSTEAD = "save as .nc or .csv, which hold any times"
 _INSTEAD_OF_NAMES = "save as .nc or .zarr, which hold any names"
 
@@ -29,7 +27,8 @@ def to_mne_epochs(
 ) -> mne.EpochsArray:
     """Responses of channels as epochs, one per stimulus and repetition.
 
-    Values in volts (EEG) or tesla (MEG) where the card states a physical unit. A model without one, such as the
+    Values in volts (EEG), tesla (MEG) or tesla per metre (gradiometers) where the card states a physical unit, in any
+    of its usual spellings. A model without one, such as the
     published EEG models, keeps its numbers: nothing is scaled, the channels have no unit (``FIFF_UNIT_NONE``),
     and ``info["description"]`` says what the numbers are. MNE's plots take EEG for volts all the same; give them
     ``scalings={"eeg": 1}, units={"eeg": "z"}``.
@@ -138,15 +137,15 @@ def check_times(labelled: Labelled) -> None:
 
 
 def check_epochs_file(labelled: Labelled) -> None:
-    """Raise InvalidParameterError if a file of epochs cannot hold these times, channels and names of stimuli."""
-    check_times(labelled)
+    """Raise InvalidParameterError if a file of epochs cannot hold these times, unit, channels and names of stimuli."""
+    check_sensors(labelled)
     _check_channel_names(labelled)
     _check_stimulus_names(labelled, [name for name in stimulus_names(labelled) if ";" in name or not _is_latin(name)])
 
 
 def check_evoked_file(labelled: Labelled) -> None:
-    """Raise InvalidParameterError if a file of evoked responses cannot hold these times, channels and names."""
-    check_times(labelled)
+    """Raise InvalidParameterError if a file of evoked responses cannot hold these times, unit, channels and names."""
+    check_sensors(labelled)
     _check_channel_names(labelled)
     _check_stimulus_names(labelled, [name for name in stimulus_names(labelled) if not name or not _is_latin(name)])
 
@@ -189,16 +188,33 @@ def _info_and_scale(labelled: Labelled) -> tuple[mne.Info, float]:
     attributes, unit = attributes_of(labelled), str(array.units)
     modality = str(attributes["model_id"]).split("-")[0]
     names = [str(name) for name in array["channel"].values]
-    info = mne.create_info(names, _sampling_rate(array), CHANNEL_TYPES[modality], verbose="warning")
+    kind, scale = _type_and_scale(modality, unit)
+    info = mne.create_info(names, _sampling_rate(array), kind, verbose="warning")
     if modality == "eeg":
         info.set_montage("colin27_1020", on_missing="ignore", verbose="warning")
-    scale = UNITS[modality].get(unit)
     if scale is None:
         for channel in info["chs"]:
             channel["unit"] = mne.io.constants.FIFF.FIFF_UNIT_NONE
     numbers = f"numbers are in {'SI units' if scale else f'{unit}, not in volts or tesla'}"
     info["description"] = f"{attributes['model_id']}, subject {attributes.get('subject', '')}: in silico; {numbers}."
     return info, scale or 1.0
+
+
+def _type_and_scale(modality: str, unit: str) -> tuple[str, float | None]:
+    """MNE's type of the channels, and the factor to MNE's unit; None of numbers without a physical unit."""
+    found = signal_unit(unit)
+    if found is None:
+        return CHANNEL_TYPES[modality], None
+    if (modality, found.quantity) not in _TYPES:
+        raise InvalidParameterError(f"{modality.upper()} is not measured in {unit}. Correct the unit in the card.")
+    return _TYPES[modality, found.quantity], found.factor
+
+
+def check_sensors(labelled: Labelled) -> None:
+    """Raise InvalidParameterError if MNE cannot hold these times, or the unit is not known."""
+    check_times(labelled)
+    for array in outputs_of(labelled).values():
+        _type_and_scale(str(attributes_of(labelled)["model_id"]).split("-")[0], str(array.units))
 
 
 def _sampling_rate(array: xr.DataArray) -> float:

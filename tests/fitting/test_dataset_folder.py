@@ -220,7 +220,9 @@ responses:
     assert data.coordinates["depth"][1].tolist() == list(range(mask.sum()))
     np.testing.assert_array_equal(np.transpose([data.coordinates[axis][1] for axis in "ijk"]), np.argwhere(mask))
     nibabel.Nifti1Image(mask.astype(np.uint8), np.diag([-2.0, 2, 2, 1])).to_filename(folder / "mask.nii")
-    with pytest.raises(DatasetError, match=r"responses\.responses: mask mask\.nii and responses have other affines"):
+    with pytest.raises(
+        DatasetError, match=r"responses\.responses: mask mask\.nii and the responses have other affines"
+    ):
         EncodingDataset.open(folder)
 
 
@@ -245,7 +247,7 @@ responses:
     assert not dataset.is_sequence
     np.testing.assert_allclose(data.repeats([7])[:, 0], values[14:16, :2].reshape(2, 8) * 1e6, rtol=1e-5)
     assert data.coordinates["channel"][1].tolist() == ["Oz", "Pz"]
-    with pytest.raises(DatasetError, match=r"unit is µV, and MNE's files hold volts\. Write  scale: 1e6"):
+    with pytest.raises(DatasetError, match=r"unit is µV, and the file is in V\. Write  scale: 1e6"):
         opened(folder, text.replace(", scale: 1e6", ""))
     assert opened(folder, text.replace(", unit: µV, scale: 1e6", "")).outputs["responses"].unit == "V"
 

@@ -1,5 +1,7 @@
 """Models compared with recordings of which the truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from own_prf import MODEL, pictures, write_own_prf
@@ -7,7 +9,7 @@ from scipy.stats import pearsonr
 
 from berg import BERG
 from berg.core import model_registry
-from berg.core.exceptions import InvalidParameterError
+from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import ModelCard
 from berg.evaluation.accuracy_table import outputs_of, read_accuracy
 from berg.fitting.dataset import EncodingDataset
@@ -174,6 +176,12 @@ def test_predicted_repetitions_are_averaged_and_so_are_measured_ones(berg_dir, t
             sampling_interval_s=1 / 200,
         )
         table = evaluate_model(model, dataset, bootstrap=0)
+        names = list(model.metadata["eeg"]["ch_names"])
+        turned = replace(dataset.outputs["eeg"], coordinates={"channel": ("channel", np.array(names[::-1]))})
+        with pytest.raises(
+            DatasetError, match=f"channel 1 of 63 is {names[-1]} as given, and {names[0]} in eeg-things"
+        ):
+            evaluate_model(model, replace(dataset, outputs={"eeg": turned}), bootstrap=0)
     assert dict(table.sizes) == {"channel": 2, "time": 3}
     assert table["channel"].values.tolist() == ["Oz", "Fp1"]
     place = list(model.metadata["eeg"]["ch_names"]).index("Oz")

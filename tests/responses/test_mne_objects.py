@@ -144,7 +144,9 @@ def test_numbers_without_a_physical_unit_are_not_scaled_and_say_so(encoded, tmp_
     assert read.data.max() == responses[0].mean(axis=0).max()
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("microvolt", 1e-6), ("µV", 1e-6), ("mV", 1e-3), ("volt", 1)])
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("microvolt", 1e-6), ("\u03bcV", 1e-6), ("[uV]", 1e-6), ("mV", 1e-3), ("volt", 1)]
+)
 def test_a_physical_unit_becomes_volts(unit, factor, encoded):
     responses, metadata = encoded(EEG, 1)
     metadata["responses"]["eeg"]["unit"] = unit
@@ -171,6 +173,30 @@ def test_sensors_of_meg_are_magnetometers_in_tesla(encoded):
     (evoked,) = to_mne_evoked(responses, metadata)
     assert evoked.get_channel_types() == ["mag", "mag"]
     np.testing.assert_allclose(evoked.data, 1e-15 * responses[0].mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("fT/cm", 1e-13), ("T/m", 1), ("pT / cm", 1e-10)])
+def test_sensors_in_tesla_per_metre_are_gradiometers(unit, factor, encoded):
+    responses, metadata = encoded(EEG, 1, selection={"channels": ["Oz", "Pz"]})
+    metadata["model"]["model_id"] = "meg-made_up-linear"
+    metadata["responses"]["eeg"]["unit"] = unit
+    for found in (to_mne_evoked(responses, metadata)[0], to_mne_epochs(responses, metadata).average("all")):
+        assert found.get_channel_types() == ["grad", "grad"]
+        assert {channel["unit"] for channel in found.info["chs"]} == {mne.io.constants.FIFF.FIFF_UNIT_T_M}
+        np.testing.assert_allclose(found.data, factor * responses[0].mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [("MV", "no known way to write volts"), ("µV²", "no known way"), ("fT", "EEG is not measured in fT")],
+)
+def test_volts_that_are_not_understood_are_not_written_as_plain_numbers(unit, words, encoded, tmp_path):
+    responses, metadata = encoded(EEG, 1)
+    metadata["responses"]["eeg"]["unit"] = unit
+    for ending in ("-epo.fif", "-ave.fif"):
+        with pytest.raises(InvalidParameterError, match=words):
+            save_responses(label_responses(responses, metadata), tmp_path / f"x{ending}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_electrode_that_the_10_20_system_does_not_know_has_no_place(encoded):
