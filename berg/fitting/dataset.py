@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from berg.core.exceptions import DatasetError, listing
+from berg.evaluation.groups import group_numbers
 from berg.fitting import stimulus_set
 from berg.fitting.response_arrays import (
     BLOCK_BYTES,
@@ -24,7 +25,7 @@ from berg.fitting.response_arrays import (
     n_selected,
     unit_axes,
 )
-from berg.fitting.splits import SPLITS, Indices, checked_splits, make_splits, stimulus_indices
+from berg.fitting.splits import SPLITS, Indices, check_groups_apart, checked_splits, make_splits, stimulus_indices
 
 Coordinates = dict[str, tuple[str, NDArray[Any]]]
 ALL = slice(None)
@@ -205,6 +206,9 @@ class EncodingDataset:
         Of stimuli that are sounds, hertz.
     name
         Of the dataset, for reports.
+    groups
+        Shape (n_stimuli,), the number of each stimulus's group: those of one are no independent samples, and stay
+        together in splits, folds, permutations and resamples. None where each stands alone.
 
     Examples
     --------
@@ -229,6 +233,12 @@ class EncodingDataset:
     subject: Any = None
     sampling_rate: int | None = None
     name: str = ""
+    groups: Indices | None = None
+
+    def groups_of(self, stimuli: ArrayLike) -> Indices | None:
+        """The numbers of the groups of these stimuli; None where each of them stands alone."""
+        own = None if self.groups is None else self.groups[np.asarray(stimuli, np.intp)]
+        return None if own is None or len(np.unique(own)) == len(own) else own
 
     @classmethod
     def open(cls, folder: Path | str, subject: Any = None) -> EncodingDataset:
@@ -288,8 +298,9 @@ class EncodingDataset:
         splits
             Indices or names of stimuli under ``train``, ``validation``, ``test``. None: drawn by `seed`.
         test_fraction, validation_fraction, seed, groups
-            See `berg.fitting.splits.make_splits`; `groups` has one label per stimulus. Identical stimuli under two
-            names stay on one side, but where they lie in an array on disk.
+            See `berg.fitting.splits.make_splits`; `groups` has one label per stimulus, and holds for the folds, tests
+            and intervals of a fit too. Identical stimuli under two names are such a group, but where they lie in an
+            array on disk or the splits are given.
         names
             One per stimulus.
         axes
@@ -417,29 +428,33 @@ def assembled(
         raise DatasetError(f"The outputs differ in their rows ({rows}); all must be of the same presentations.")
     in_sequence = sampling_interval_s is not None and not any("time" in data.axes for data in outputs.values())
     shown = np.unique(first.presentations)
+    numbers = _groups(stimuli, shown, groups, in_sequence, look=splits is None)
     if splits is None:
-        found = make_splits(
-            shown, groups=_groups(stimuli, shown, groups, in_sequence), in_sequence=in_sequence, **fractions
-        )
+        own = None if numbers is None else numbers[shown]
+        found = make_splits(shown, groups=own, in_sequence=in_sequence, **fractions)
     else:
         found = _shown_alone(checked_splits(splits, names), shown, names)
+        if numbers is not None:
+            check_groups_apart(found, numbers, names)
     rate = sampling_rate or stimulus_set.sampling_rate_of(stimuli)
     return EncodingDataset(
-        stimuli, names, outputs, first.presentations, found, sampling_interval_s, subject, rate, name
+        stimuli, names, outputs, first.presentations, found, sampling_interval_s, subject, rate, name, numbers
     )
 
 
-def _groups(stimuli: Any, shown: Indices, groups: Any, in_sequence: bool) -> NDArray[Any] | None:
-    """One label per stimulus that was shown: those given, or the same for identical stimuli."""
+def _groups(stimuli: Any, shown: Indices, groups: Any, in_sequence: bool, look: bool) -> Indices | None:
+    """The number of each stimulus's group: of those given, or, to `look` for, the same for identical stimuli."""
+    n_stimuli = stimulus_set.n_stimuli(stimuli)
     if groups is not None:
-        if len(groups) != stimulus_set.n_stimuli(stimuli):
-            raise DatasetError(
-                f"There are {len(groups):,} labels of groups for {stimulus_set.n_stimuli(stimuli):,} stimuli."
-            )
-        return np.asarray(groups)[shown]
-    if in_sequence or not (stimulus_set.is_files(stimuli) or type(stimuli) is np.ndarray):
+        return group_numbers(groups, n_stimuli, DatasetError)
+    if not look or in_sequence or not (stimulus_set.is_files(stimuli) or type(stimuli) is np.ndarray):
         return None
-    return stimulus_set.identical(stimuli, shown)
+    alike = stimulus_set.identical(stimuli, shown)
+    if len(np.unique(alike)) == len(alike):
+        return None
+    numbers = np.arange(n_stimuli)
+    numbers[shown] = shown[alike]
+    return numbers
 
 
 def _shown_alone(splits: dict[str, Indices], shown: Indices, names: Sequence[str]) -> dict[str, Indices]:

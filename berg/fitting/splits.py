@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, did_you_mean, listing
+from berg.evaluation.groups import Groups, group_numbers
 
 SPLITS = ("train", "validation", "test")
 Indices = NDArray[np.intp]
@@ -103,13 +104,26 @@ def checked_splits(splits: Mapping[str, Any], names: Sequence[str], first: int =
     return found
 
 
+def check_groups_apart(splits: Mapping[str, Indices], groups: Indices, names: Sequence[str]) -> None:
+    """Raise DatasetError if stimuli of one group are in two splits."""
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        both = np.intersect1d(groups[splits[one]], groups[splits[other]])
+        if len(both):
+            examples = [next(names[i] for i in splits[name] if groups[i] == both[0]) for name in (one, other)]
+            raise DatasetError(
+                f"{len(both):,} groups have stimuli in '{one}' and in '{other}' ({examples[0]} and {examples[1]}, for "
+                "one): what is fitted to cannot be tested on. Move them to one side, give the groups without the "
+                "splits, or leave out the groups if their stimuli are independent."
+            )
+
+
 def make_splits(
     stimuli: Indices,
     *,
     test_fraction: float = 0.1,
     validation_fraction: float = 0.0,
     seed: int = 0,
-    groups: Sequence[Hashable] | NDArray[Any] | None = None,
+    groups: Groups | None = None,
     in_sequence: bool = False,
 ) -> dict[str, Indices]:
     """Splits drawn by a seed; the stimuli of a group stay together, and those of a sequence in one piece.
@@ -142,7 +156,7 @@ def make_splits(
             f"test_fraction {test_fraction} and validation_fraction {validation_fraction} must be at least 0 and "
             "together less than 1."
         )
-    labels = np.unique(np.arange(len(stimuli)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    labels = np.arange(len(stimuli)) if groups is None else group_numbers(groups, len(stimuli), DatasetError)
     sizes = np.bincount(labels)
     order = np.arange(len(sizes))[::-1] if in_sequence else np.random.default_rng(seed).permutation(len(sizes))
     test, left = _taken(order, sizes, round(test_fraction * len(stimuli)), in_sequence)
