@@ -163,7 +163,7 @@ def _opened(array: Array) -> Labelled:
         return Labelled(_filled(array), masked=mask if mask.any() else None)
     unit = getattr(array, "unit", getattr(array, "units", ""))
     numbers = getattr(array, "magnitude", getattr(array, "value", None))  # pint, astropy
-    if unit and isinstance(numbers, (np.ndarray, np.number)):
+    if isinstance(numbers, (np.ndarray, np.number)) and not callable(unit) and str(unit):
         return Labelled(np.asarray(numbers), unit=str(unit))
     if _is_lazy(array):
         return Labelled(array)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from berg.core.exceptions import DatasetError, listing
 from berg.evaluation.groups import group_numbers
-from berg.fitting import stimulus_set
+from berg.fitting import response_labels, stimulus_set
 from berg.fitting.response_arrays import (
     BLOCK_BYTES,
     Floats,
@@ -292,7 +292,9 @@ class EncodingDataset:
             An array of shape (n_stimuli, ...), a folder, or a list of files or PIL images.
         responses
             An array of shape (n_presentations, ...) or, without `presentations`, (n_stimuli, ...); or a map of the
-            names of outputs to such arrays. One array alone is the output ``responses``.
+            names of outputs to such arrays. One array alone is the output ``responses``. Of masked arrays, what is
+            masked is missing (NaN). Of xarray and pandas, names of axes, coordinates, unit and the labels of rows,
+            which are names of stimuli, are taken where they are not given here.
         presentations
             Shape (n_presentations,): indices of stimuli, or their names.
         splits
@@ -324,7 +326,7 @@ class EncodingDataset:
         order = None if presentations is None else stimulus_indices(presentations, found_names, of="presentations")
         own_axes, own_unit, own_coordinates = (_by_output(given, arrays) for given in (axes, unit, coordinates))
         outputs = {
-            name: _output(array, own_axes[name], own_unit[name], own_coordinates[name], order, len(found_names))
+            name: _output(array, own_axes[name], own_unit[name], own_coordinates[name], order, found_names)
             for name, array in arrays.items()
         }
         return assembled(
@@ -363,17 +365,23 @@ def _by_output(given: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _output(
-    array: Any, axes: Sequence[str] | None, unit: str | None, coordinates: Any, order: Indices | None, n_stimuli: int
+    array: Any,
+    axes: Sequence[str] | None,
+    unit: str | None,
+    coordinates: Any,
+    order: Indices | None,
+    names: Sequence[str],
 ) -> OutputData:
-    kept = array if hasattr(array, "shape") and not hasattr(array, "detach") else np.asarray(array)
-    full = full_axes(axes, len(kept.shape))
+    given = response_labels.opened(array, axes)
+    kept = given.values
+    full = full_axes(given.dims if axes is None else axes, len(kept.shape))
     rows = as_rows(kept, full)
+    labelled = response_labels.order_of_rows(given, full, names, order)
+    axes_of_rows = full if labelled is None else [axis.replace("stimulus", "presentation") for axis in full]
+    order = order if labelled is None else labelled
+    found = {**response_labels.coordinates_of(given, full), **_with_axes(coordinates or {})}
     return OutputData(
-        rows,
-        unit_axes(full),
-        unit or "",
-        order_of_rows(order, full, kept.shape, n_stimuli),
-        _with_axes(coordinates or {}),
+        rows, unit_axes(full), unit or given.unit, order_of_rows(order, axes_of_rows, kept.shape, len(names)), found
     )
 
 
