@@ -209,7 +209,8 @@ def warn_of_neighbours(measured: Array, predicted: Array, block_length: int) -> 
         warnings.warn(
             f"Neighbouring stimuli are alike in measured and predicted responses: {n_samples:,} are worth "
             f"{n_samples / ratio:,.0f} independent ones. If they follow each other in time, take shift_test and "
-            "interval_in_time; if they are near-copies, give groups=...; if they are only sorted, shuffle both.",
+            "interval_in_time; if they are near-copies, give groups=...; if each stands alone and they are only "
+            "sorted, nothing is wrong.",
             SamplesWarning,
             stacklevel=3,
         )

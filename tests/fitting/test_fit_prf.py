@@ -168,6 +168,7 @@ def test_runs_of_the_same_sequence_are_averaged(bold, tmp_path):
     check_recovered(runs.tensors)
 
 
+@pytest.mark.filterwarnings("ignore:.*effective samples in time:berg.evaluation.SamplesWarning")
 def test_pictures_are_fitted_as_they_are_encoded(tmp_path):
     """Bars of a checkerboard: the model that is written, and the haemodynamic response, give what was fitted."""
     maps = bars()
@@ -202,6 +203,7 @@ def encoded(report: Any, pictures: np.ndarray) -> np.ndarray:
     return model.generate_response(pictures, show_progress=False)
 
 
+@pytest.mark.filterwarnings("ignore:.*effective samples in time:berg.evaluation.SamplesWarning")
 def test_maps_of_contrast_become_a_model_that_takes_pictures(bold, tmp_path):
     given = job(dataset(bars(), bold), tmp_path)
     report = fit_model(given.card, given.dataset, tmp_path / "berg", subject=1, show_progress=False, bootstrap=50)
