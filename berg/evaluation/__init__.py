@@ -1,5 +1,7 @@
 """How well a model predicts: accuracy per unit, noise ceilings, intervals and tests."""
 
+from berg.evaluation.groups import SamplesWarning
+from berg.evaluation.in_time import effective_samples, interval_in_time, noise_effective_samples, shift_test
 from berg.evaluation.metrics import mean_over_repeats, noise_normalised, over_repeats, pearson_r, r2_score
 from berg.evaluation.noise_ceilings import (
     CeilingBounds,
@@ -26,22 +28,27 @@ __all__ = [
     "CeilingBounds",
     "Interval",
     "PermutationTest",
+    "SamplesWarning",
     "VarianceComponents",
     "across_subjects",
     "benjamini_hochberg",
     "bootstrap_interval",
     "ceiling_from_ncsnr",
     "chance_ceiling",
+    "effective_samples",
+    "interval_in_time",
     "leave_one_repeat_out",
     "max_statistic_p",
     "mean_over_repeats",
     "ncsnr",
     "ncsnr_ceiling",
+    "noise_effective_samples",
     "noise_normalised",
     "over_repeats",
     "pearson_r",
     "permutation_test",
     "r2_score",
+    "shift_test",
     "split_half_ceiling",
     "variance_components",
 ]

@@ -31,8 +31,9 @@ Coordinates = Mapping[str, tuple[str, NDArray[Any]]]
 VARIABLES = {
     "r": "Pearson correlation of predicted responses with the mean over measured repeats",
     "r2": "Coefficient of determination (not the square of r); negative where worse than the mean",
-    "r_low": "Lower end of the 95 % bootstrap interval of r, over stimuli",
-    "r_high": "Upper end of the 95 % bootstrap interval of r, over stimuli",
+    "r_low": "Lower end of the 95 % interval of r, over what the attribute resampled says",
+    "r_high": "Upper end of the 95 % interval of r, over what the attribute resampled says",
+    "n_effective": "Independent samples that r over samples in time is worth, if nothing connects the two series",
     "noise_ceiling": "r that a perfect model is expected to reach, from signal and noise variance over repeats",
     "noise_ceiling_split_half": "r that a perfect model is expected to reach, from halves of the repeats",
     "repeat_ceiling_low": "Single repeats against the mean of the others (no bound of r, which takes the mean)",

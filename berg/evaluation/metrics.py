@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from berg.core.exceptions import InvalidParameterError
+from berg.evaluation.array_kinds import REPEATS, STIMULI, Array, plain, plain_pair, plain_repeats, read
 from berg.evaluation.unit_blocks import (
-    Array,
     Floats,
     Mask,
     as_units,
@@ -86,7 +86,7 @@ def r2_score(measured: Array, predicted: Array) -> Floats:
     >>> r2_score([[1.0], [2.0], [3.0]], [[2.0], [2.0], [2.0]])
     array([0.])
     """
-    return _per_unit(_block_r2, measured, predicted)
+    return _per_unit(_block_r2, measured, predicted, same_unit=True)
 
 
 def noise_normalised(accuracy: Array, ceiling: Array, min_ceiling: Array = 0.3) -> Floats:
@@ -122,13 +122,14 @@ def noise_normalised(accuracy: Array, ceiling: Array, min_ceiling: Array = 0.3) 
     >>> noise_normalised([0.4, 0.09, -0.01], ceiling=[0.8, 0.1, 0.0])
     array([0.5, nan, nan])
     """
-    least = np.asarray(min_ceiling, dtype=np.float64)
-    if not np.all(least > 0):
+    accuracy, ceiling = plain_pair(accuracy, ceiling, ())
+    least = np.asarray(plain(min_ceiling), dtype=np.float64)
+    if not np.all((least > 0) | (np.isnan(least) & (least.ndim > 0))):
         raise InvalidParameterError(
             f"min_ceiling is {min_ceiling}; it must be above 0, as 0 / 0 is no accuracy. "
             "Try min_ceiling=chance_ceiling(n_stimuli, n_repeats)."
         )
-    top, bottom = np.asarray(accuracy, dtype=np.float64), np.asarray(ceiling, dtype=np.float64)
+    top, bottom = (read(array[...]).astype(np.float64) for array in (accuracy, ceiling))
     return np.where(bottom >= least, top / np.where(bottom >= least, bottom, 1.0), np.nan)
 
 
@@ -145,6 +146,7 @@ def mean_over_repeats(repeats: Array) -> Floats:
     mean
         Shape (n_stimuli, ...units), float64; NaN where nothing was measured.
     """
+    repeats = plain(repeats, (REPEATS, STIMULI))
     check_repeats(repeats, least=1)
     shape, repeats = np.shape(repeats)[1:], as_units(repeats, n_leading=2)
     mean = np.empty(np.shape(repeats)[1:])
@@ -183,10 +185,10 @@ def over_repeats(
     accuracy
         Shape (...units).
     """
+    measured, predicted = plain_repeats(measured, predicted)
     check_repeats(measured, least=1)
     if against not in ("mean", "each"):
         raise InvalidParameterError(f"against={against!r} is not known. Try against='mean' or against='each'.")
-    measured, predicted = (x if hasattr(x, "shape") else np.asarray(x) for x in (measured, predicted))
     shape, n_leading = measured.shape[2:], 2 if predicted.ndim == measured.ndim else 1
     measured, predicted = as_units(measured, 2), as_units(predicted, n_leading)
     result = np.empty(measured.shape[-1])
@@ -257,17 +259,19 @@ def _block_r2(measured: Floats, predicted: Floats, tolerance: tuple[float, float
     return r2
 
 
-def _per_unit(block: Callable[..., Floats], measured: Array, predicted: Array) -> Floats:
-    check_paired(measured, predicted)
-    shape = np.shape(measured)[1:]
-    measured, predicted, tolerance = matrices(measured, predicted)
+def _per_unit(block: Callable[..., Floats], measured: Array, predicted: Array, same_unit: bool = False) -> Floats:
+    measured, predicted, tolerance, shape = matrices(measured, predicted, same_unit)
     result = np.empty(measured.shape[1])
     for units in unit_blocks(*measured.shape):
         result[units] = block(read_units(measured, units), read_units(predicted, units), tolerance)
     return result.reshape(shape)
 
 
-def matrices(measured: Array, predicted: Array) -> tuple[Any, Any, tuple[float, float]]:
-    """Both as (n_stimuli, n_units), and what counts as rounding in each."""
-    measured, predicted = (x if hasattr(x, "shape") else np.asarray(x) for x in (measured, predicted))
-    return as_units(measured), as_units(predicted), (rounding(measured), rounding(predicted))
+def matrices(
+    measured: Array, predicted: Array, same_unit: bool = False
+) -> tuple[Any, Any, tuple[float, float], tuple[int, ...]]:
+    """Both as (n_stimuli, n_units), what counts as rounding in each, and the shape of the units."""
+    measured, predicted = plain_pair(measured, predicted, same_unit=same_unit)
+    check_paired(measured, predicted)
+    tolerance = rounding(measured), rounding(predicted)
+    return as_units(measured), as_units(predicted), tolerance, np.shape(measured)[1:]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,10 @@ from scipy.special import fdtri
 
 from berg.core.exceptions import InvalidParameterError
 from berg.core.progress import progress_bar
+from berg.evaluation.array_kinds import REPEATS, STIMULI, Array, plain, read
 from berg.evaluation.metrics import correlation, nan_mean
 from berg.evaluation.unit_blocks import (
     CACHE_BYTES,
-    Array,
     Floats,
     Mask,
     as_units,
@@ -106,7 +107,7 @@ def variance_components(repeats: Array) -> VarianceComponents:
     >>> components.signal, components.noise
     (array([3.5]), array([2.]))
     """
-    check_repeats(repeats, least=2)
+    repeats = _repeats(repeats, 2)
     return VarianceComponents(*_per_unit(_components, repeats, 3))
 
 
@@ -151,7 +152,7 @@ def ceiling_from_ncsnr(ncsnr: Array, n_averaged: Array = 1) -> Floats:
     >>> ceiling_from_ncsnr([0.0, 0.5, 1.0], n_averaged=3).round(3)
     array([0.   , 0.655, 0.866])
     """
-    counts, ratio = np.asarray(n_averaged, dtype=np.float64), np.asarray(ncsnr, dtype=np.float64)
+    counts, ratio = (read(plain(array)[...]).astype(np.float64) for array in (n_averaged, ncsnr))
     if not np.all(counts > 0) or np.any(ratio < 0):
         raise InvalidParameterError(
             "A signal-to-noise ratio is at least 0 and a number of averaged repeats above 0; "
@@ -221,7 +222,7 @@ def split_half_ceiling(
     InvalidParameterError
         Fewer than two repeats or stimuli, or no split.
     """
-    check_repeats(repeats, least=2)
+    repeats = _repeats(repeats, 2)
     _check_splits(n_splits)
     keys = np.random.default_rng(seed).random((n_splits, *np.shape(repeats)[:2]))
     n_units = int(np.prod(np.shape(repeats)[2:]))
@@ -253,7 +254,7 @@ def leave_one_repeat_out(repeats: Array) -> CeilingBounds:
     bounds
         Each of shape (...units), in units of Pearson r, below 0 by chance where there is no signal.
     """
-    check_repeats(repeats, least=2)
+    repeats = _repeats(repeats, 2)
     return CeilingBounds(*_per_unit(_averaged_bounds, repeats, 2))
 
 
@@ -276,13 +277,13 @@ def across_subjects(responses: Array) -> CeilingBounds:
         Each of shape (n_subjects, ...units), in units of Pearson r. ``lower``: against the mean of the other subjects;
         ``upper``: against the mean of all.
     """
-    check_repeats(responses, least=2, what="subjects")
+    responses = _repeats(responses, 2, "subjects")
     n_subjects = len(responses)
     bounds = np.stack(_per_unit(_flat_bounds, responses, 2 * n_subjects))
     return CeilingBounds(bounds[:n_subjects], bounds[n_subjects:])
 
 
-def chance_ceiling(n_stimuli: int, n_repeats: float, level: float = 0.05) -> float:
+def chance_ceiling(n_stimuli: Array, n_repeats: float, level: float = 0.05) -> Any:
     r"""The ceiling that a unit without any signal exceeds with a probability of `level`.
 
     .. math:: \sqrt{1 - 1 / F_{1 - \alpha}}
@@ -294,9 +295,15 @@ def chance_ceiling(n_stimuli: int, n_repeats: float, level: float = 0.05) -> flo
     Parameters
     ----------
     n_stimuli, n_repeats
-        From which the ceiling was estimated.
+        From which the ceiling was estimated. What counts are independent stimuli: of near-copies, the number of groups;
+        of samples in time, `noise_effective_samples`, which may be of shape (...units).
     level
         Above 0 and below 1.
+
+    Returns
+    -------
+    ceiling
+        A number, or shape (...units) where `n_stimuli` has it; NaN where that is.
 
     Raises
     ------
@@ -308,18 +315,26 @@ def chance_ceiling(n_stimuli: int, n_repeats: float, level: float = 0.05) -> flo
     >>> round(chance_ceiling(515, 3), 3)
     0.342
     """
-    if n_stimuli < 2 or n_repeats <= 1 or not 0 < level < 1:
+    counts = read(plain(n_stimuli)[...]).astype(np.float64)
+    if not np.all((counts >= 2) | np.isnan(counts)) or n_repeats <= 1 or not 0 < level < 1:
         raise InvalidParameterError(
-            f"{n_stimuli} stimuli, {n_repeats} repeats, level {level}: at least 2 stimuli, more than 1 repeat and a "
-            "level between 0 and 1 are needed. Try chance_ceiling(515, 3, level=0.05)."
+            f"{np.nanmin(counts):g} stimuli, {n_repeats} repeats, level {level}: at least 2 stimuli, more than 1 "
+            "repeat and a level between 0 and 1 are needed. Try chance_ceiling(515, 3, level=0.05)."
         )
-    quantile = float(fdtri(n_stimuli - 1, n_stimuli * (n_repeats - 1), 1 - level))
-    return float(np.sqrt(max(0.0, 1 - 1 / quantile)))
+    quantile = fdtri(counts - 1, counts * (n_repeats - 1), 1 - level)
+    ceiling = np.sqrt(np.maximum(0.0, 1 - 1 / quantile))
+    return ceiling if counts.ndim else float(ceiling)
+
+
+def _repeats(repeats: Array, least: int, what: str = "repeats") -> Array:
+    """Plain numbers with the axes (repeats, stimuli, units); raise unless there are enough."""
+    numbers = plain(repeats, (REPEATS, STIMULI))
+    check_repeats(numbers, least, what)
+    return numbers
 
 
 def _per_unit(block: Callable[[Floats, float], tuple[Floats, ...]], repeats: Array, n_results: int) -> list[Floats]:
     """Several values per unit, each of shape (...units), from blocks of shape (n_repeats, n_stimuli, n_units)."""
-    repeats = repeats if hasattr(repeats, "shape") else np.asarray(repeats)
     shape, tolerance = repeats.shape[2:], rounding(repeats)
     repeats = as_units(repeats, n_leading=2)
     results = np.empty((n_results, repeats.shape[-1]))

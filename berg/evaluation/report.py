@@ -31,6 +31,8 @@ _SHOWN = (
     "compared",
     "permutations",
     "bootstrap",
+    "resampled",
+    "n_groups",
     "block_length",
     "date",
 )

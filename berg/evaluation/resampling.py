@@ -1,7 +1,8 @@
 r"""Whether an accuracy is above chance, and how far it may be from the truth: permutations and bootstrap over stimuli.
 
-Both take stimuli as exchangeable: independent pictures are, successive frames of one recording are not. For those give
-`block_length`, longer than responses and stimulus are correlated in time: then whole stretches are moved.
+Both take stimuli as exchangeable: independent pictures are, near-copies and successive frames of one recording are
+not. Near-copies are given as `groups`, which are then moved and drawn as a whole; for samples in time there are
+`berg.evaluation.in_time.shift_test` and `interval_in_time`, or `block_length` for stretches of one length.
 
 Arrays are as in `berg.evaluation.metrics`: stimuli first, then units; a measured NaN is missing for its unit alone.
 All random numbers come from `seed` and are the same for all units, which is what the maximum statistic needs; results
@@ -13,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +22,22 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from berg.core.exceptions import InvalidParameterError
 from berg.core.progress import progress_bar
+from berg.evaluation.array_kinds import Array, plain, read
+from berg.evaluation.groups import (
+    FEW,
+    Groups,
+    SamplesWarning,
+    group_numbers,
+    orders_of_groups,
+    signs,
+    sums_over_groups,
+)
 from berg.evaluation.metrics import centred, matrices, standardised_pair
-from berg.evaluation.unit_blocks import CACHE_BYTES, Array, Floats, Mask, check_paired, read_units, unit_blocks
+from berg.evaluation.unit_blocks import CACHE_BYTES, Floats, Mask, read_units, unit_blocks
 
 T = TypeVar("T")
 Seed = int | np.random.Generator
@@ -86,6 +98,7 @@ def permutation_test(
     *,
     alternative: Literal["greater", "two-sided"] = "greater",
     block_length: int = 1,
+    groups: Groups | None = None,
     seed: Seed = 0,
     n_threads: int | None = None,
     show_progress: bool | None = None,
@@ -111,6 +124,11 @@ def permutation_test(
         ``"greater"``: predictions go with the responses. ``"two-sided"``: or against them; then \|r\| counts.
     block_length
         Stimuli in a row that are moved together; 1 for independent stimuli.
+    groups
+        Shape (n_stimuli,), a label for each: near-copies have the same. Groups of one size change their places as a
+        whole. Groups that differ in size, also as some of their stimuli are missing, change the sign of what they
+        add to r (Hemerik, Goeman & Finos 2020, J R Stat Soc B 82:841), which holds for many groups, and for few if
+        responses are symmetric about their mean.
     seed
         Of the orders.
     n_threads
@@ -128,7 +146,7 @@ def permutation_test(
     Raises
     ------
     InvalidParameterError
-        The shapes differ, there is no permutation, or fewer than two blocks.
+        The shapes differ, there is no permutation, or fewer than two blocks or groups; or both are given.
 
     Examples
     --------
@@ -139,17 +157,17 @@ def permutation_test(
     >>> test.p
     array([0.001])
     """
-    check_paired(measured, predicted)
     _check_choice("alternative", alternative, ("greater", "two-sided"))
-    shape = np.shape(measured)[1:]
-    measured, predicted, tolerance = matrices(measured, predicted)
+    measured, predicted, tolerance, shape = matrices(measured, predicted)
     n_stimuli, n_units = measured.shape
-    orders = permuted_orders(n_stimuli, n_permutations, block_length, seed)
-    r, p, maximum = np.empty(n_units), np.empty(n_units), np.full(len(orders), -np.inf)
+    exchange = _exchange(n_stimuli, n_permutations, block_length, groups, seed)
+    if groups is None:
+        _warn_of_neighbours(measured, predicted, block_length)
+    r, p, maximum = np.empty(n_units), np.empty(n_units), np.full(exchange.n, -np.inf)
 
     def block(units: slice) -> tuple[slice, Floats]:
         pair = read_units(measured, units), read_units(predicted, units)
-        r[units], p[units], block_maximum = _permute(*pair, orders, tolerance, alternative == "two-sided")
+        r[units], p[units], block_maximum = _permute(*pair, exchange, tolerance, alternative == "two-sided")
         return units, block_maximum
 
     with progress_bar("Permute", n_units, "units", show_progress) as advance:
@@ -180,8 +198,8 @@ def max_statistic_p(statistic: Array, null_maximum: Floats) -> Floats:
     p
         Shape (...units); NaN where the statistic is.
     """
-    observed = np.asarray(statistic, dtype=np.float64)
-    ordered = np.sort(null_maximum)
+    observed = read(plain(statistic)[...]).astype(np.float64)
+    ordered = np.sort(read(plain(null_maximum)[...]))
     reached = len(ordered) - np.searchsorted(ordered, observed - TIE, side="left")
     return np.where(np.isnan(observed), np.nan, (reached + 1) / (len(ordered) + 1))
 
@@ -213,7 +231,7 @@ def benjamini_hochberg(p: Array) -> Floats:
     >>> benjamini_hochberg([0.01, 0.04, 0.03, float("nan")])
     array([0.03, 0.04, 0.04,  nan])
     """
-    p = np.asarray(p, dtype=np.float64)
+    p = read(plain(p)[...]).astype(np.float64)
     tested = p[~np.isnan(p)]
     if np.any((tested < 0) | (tested > 1)):
         raise InvalidParameterError(
@@ -238,6 +256,7 @@ def bootstrap_interval(
     method: Literal["percentile", "bca"] = "bca",
     n_resamples: int = 1000,
     block_length: int = 1,
+    groups: Groups | None = None,
     seed: Seed = 0,
     show_progress: bool | None = None,
 ) -> Interval:
@@ -261,6 +280,9 @@ def bootstrap_interval(
         Some 1,000 for an interval of 95 %.
     block_length
         Stimuli in a row that are drawn together (circular block bootstrap); 1 for independent stimuli.
+    groups
+        Shape (n_stimuli,), a label for each: near-copies have the same. Groups are drawn as a whole, and levels widened
+        as Student's t is wider than the normal distribution (Hesterberg 2015, Am Stat 69:371).
     seed
         Of the draws.
 
@@ -283,22 +305,106 @@ def bootstrap_interval(
     >>> bool(interval.low[0] < 2**-0.5 < interval.high[0])
     True
     """
-    check_paired(measured, predicted)
     _check_choice("metric", metric, METRICS)
     _check_choice("method", method, ("percentile", "bca"))
     _check_level(level)
-    shape = np.shape(measured)[1:]
-    measured, predicted, tolerance = matrices(measured, predicted)
+    measured, predicted, tolerance, shape = matrices(measured, predicted, same_unit=metric == "r2")
     n_stimuli, n_units = measured.shape
-    draws = resampled_counts(n_stimuli, n_resamples, block_length, seed)
+    numbers = _numbers(groups, n_stimuli, block_length)
+    if groups is None:
+        _warn_of_neighbours(measured, predicted, block_length)
+    n_drawn = n_stimuli if numbers is None else int(numbers.max()) + 1
+    draws = resampled_counts(n_drawn, n_resamples, block_length, seed)
     result = np.empty((3, n_units))
     rows = max(n_resamples, n_stimuli)
     with progress_bar("Bootstrap", n_units, "units", show_progress) as advance:
         for units in unit_blocks(rows, n_units):
             pair = read_units(measured, units), read_units(predicted, units)
-            result[:, units] = _interval(*pair, draws, METRICS[metric], tolerance, level, method == "bca")
+            result[:, units] = _interval(*pair, draws, METRICS[metric], tolerance, level, method == "bca", numbers)
             advance(units.stop - units.start)
     return Interval(*(x.reshape(shape) for x in result))
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """What is done to the predictions, each time the same for all units.
+
+    Attributes
+    ----------
+    orders
+        Shape (n, n_stimuli); None where groups differ in size.
+    signs
+        Shape (n, n_groups), where there are groups.
+    groups
+        Shape (n_stimuli,), their numbers.
+    """
+
+    orders: Indices | None
+    signs: Floats | None = None
+    groups: Indices | None = None
+
+    @property
+    def n(self) -> int:
+        """How often."""
+        return len(self.orders if self.orders is not None else self.signs)  # type: ignore[arg-type]
+
+    def null(self, m: Floats, p: Floats, kept: Mask) -> Floats:
+        """Correlations of units that have the stimuli `kept`, each time; shape (n, n_units)."""
+        if self.groups is not None and self.signs is not None and not self._keeps_whole_groups(kept):
+            (terms,) = sums_over_groups([(m * p).T], self.groups)
+            return self.signs @ terms.T
+        if self.orders is None:
+            raise AssertionError("groups of different sizes are never kept whole")
+        if kept.all():
+            return _null_of_orders(m, p, self.orders)
+        return _null_of_orders(m[kept], p[kept], _without(self.orders, kept))
+
+    def _keeps_whole_groups(self, kept: Mask) -> bool:
+        if self.orders is None or self.groups is None:
+            return False
+        n_kept = np.bincount(self.groups, kept)
+        return bool(((n_kept == 0) | (n_kept == n_kept.max())).all() and n_kept.max() == np.bincount(self.groups)[0])
+
+
+def _exchange(n_stimuli: int, n: int, block_length: int, groups: Groups | None, seed: Seed) -> _Exchange:
+    numbers = _numbers(groups, n_stimuli, block_length)
+    if numbers is None:
+        return _Exchange(permuted_orders(n_stimuli, n, block_length, seed))
+    sizes = np.bincount(numbers)
+    orders = permuted_orders(len(sizes), n, 1, seed)
+    if (sizes != sizes[0]).any():
+        return _Exchange(None, signs(len(sizes), n, seed), numbers)
+    random_signs = np.random.default_rng(seed).choice((-1.0, 1.0), (len(orders), len(sizes)))
+    return _Exchange(orders_of_groups(numbers, orders), random_signs, numbers)
+
+
+def _numbers(groups: Groups | None, n_stimuli: int, block_length: int) -> Indices | None:
+    """Those of the groups; None where each stimulus stands alone."""
+    if groups is None:
+        return None
+    if block_length != 1:
+        raise InvalidParameterError(f"Both groups and block_length={block_length} were given; take one of them.")
+    numbers = group_numbers(groups, n_stimuli)
+    n_groups = int(numbers.max()) + 1
+    if n_groups < 2:
+        raise InvalidParameterError(
+            f"All {n_stimuli:,} stimuli are in one group: there is one independent sample, which no test and no "
+            "interval can be had from. Measure stimuli of other groups too."
+        )
+    if n_groups < FEW:
+        warnings.warn(
+            f"{n_stimuli:,} stimuli are in {n_groups} groups, fewer than {FEW}: tests and intervals rest on as few "
+            "independent samples.",
+            SamplesWarning,
+            stacklevel=4,
+        )
+    return None if n_groups == n_stimuli else numbers
+
+
+def _warn_of_neighbours(measured: Array, predicted: Array, block_length: int) -> None:
+    from berg.evaluation.in_time import warn_of_neighbours
+
+    warn_of_neighbours(measured, predicted, block_length)
 
 
 def permuted_orders(n_stimuli: int, n_permutations: int, block_length: int = 1, seed: Seed = 0) -> Indices:
@@ -355,24 +461,24 @@ def _threaded(function: Callable[[slice], T], blocks: Iterable[slice], n_threads
 
 
 def _permute(
-    measured: Floats, predicted: Floats, orders: Indices, tolerance: tuple[float, float], two_sided: bool
+    measured: Floats, predicted: Floats, exchange: _Exchange, tolerance: tuple[float, float], two_sided: bool
 ) -> tuple[Floats, Floats, Floats]:
     """R, p, and the largest null statistic in each order, of one block of units."""
     m, p = standardised_pair(measured, predicted, tolerance)
     observed = np.clip(np.einsum("su,su->u", m, p), -1.0, 1.0)
-    null = np.empty((len(orders), m.shape[1]))
-    for kept, units in _by_pattern(~np.isnan(measured)):
-        _fill_null(m, p, kept, units, orders, null)
+    null = np.empty((exchange.n, m.shape[1]))
+    for kept, units in by_pattern(~np.isnan(measured)):
+        null[:, units] = exchange.null(m[:, units], p[:, units], kept)
     null[:, np.isnan(observed)] = np.nan  # also where nothing at all was measured
     statistic = np.abs(observed) if two_sided else observed
     null = np.abs(null, out=null) if two_sided else null
     reached = (null >= statistic - TIE).sum(axis=0)
-    p_values = np.where(np.isnan(observed), np.nan, (reached + 1) / (len(orders) + 1))
+    p_values = np.where(np.isnan(observed), np.nan, (reached + 1) / (exchange.n + 1))
     largest = np.where(np.isnan(null), -np.inf, null).max(axis=1)
     return observed, p_values, largest
 
 
-def _by_pattern(present: Mask) -> Iterable[tuple[Mask, Indices | slice]]:
+def by_pattern(present: Mask) -> Iterable[tuple[Mask, Indices | slice]]:
     """Units that miss the same stimuli, together: which stimuli they have, and which units they are."""
     if present.all():
         return [(present[:, 0], slice(None))]
@@ -380,18 +486,14 @@ def _by_pattern(present: Mask) -> Iterable[tuple[Mask, Indices | slice]]:
     return [(patterns[:, i], np.flatnonzero(which == i)) for i in range(patterns.shape[1])]
 
 
-def _fill_null(m: Floats, p: Floats, kept: Mask, units: Indices | slice, orders: Indices, null: Floats) -> None:
-    """Correlations of the units that have the stimuli `kept`, in all orders."""
-    if kept.all():
-        m, p, own_orders = m[:, units], p[:, units], orders
-    else:
-        m, p, own_orders = m[kept][:, units], p[kept][:, units], _without(orders, kept)
+def _null_of_orders(m: Floats, p: Floats, orders: Indices) -> Floats:
+    """Correlations in all orders; shape (n_orders, n_units)."""
     p, moved = np.ascontiguousarray(p), np.empty(m.shape)
     r = np.empty((len(orders), m.shape[1]))
-    for i, order in enumerate(own_orders):
+    for i, order in enumerate(orders):
         np.take(p, order, axis=0, out=moved, mode="clip")
         np.einsum("su,su->u", moved, m, out=r[i])
-    null[:, units] = r
+    return r
 
 
 def _without(orders: Indices, kept: Mask) -> Indices:
@@ -432,18 +534,27 @@ def _interval(
     tolerance: tuple[float, float],
     level: float,
     bca: bool,
+    groups: Indices | None,
 ) -> tuple[Floats, Floats, Floats]:
     terms = _terms(measured, predicted, statistic is _r_of_sums, tolerance)
+    terms = terms if groups is None else sums_over_groups(terms, groups)
     sums = [term.sum(axis=1) for term in terms]
     estimate = statistic(*sums)
     resampled = np.sort(statistic(*(term @ draws.T for term in terms)), axis=1)  # (n_units, n_resamples), NaN last
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    tails = tails if groups is None else _widened(tails, draws.shape[1])
     levels = np.broadcast_to(tails, (len(estimate), 2))
     if bca:
         left_out = statistic(*(total[:, None] - term for total, term in zip(sums, terms, strict=True)))
         levels = _corrected_levels(tails, estimate, resampled, np.where(terms[0] > 0, left_out, np.nan))
     low, high = (_quantile(resampled, levels[:, side]) for side in (0, 1))
     return estimate, np.where(np.isnan(estimate), np.nan, low), np.where(np.isnan(estimate), np.nan, high)
+
+
+def _widened(tails: Floats, n_groups: int) -> Floats:
+    """Levels of the percentiles of so few groups, which lie too close together otherwise (Hesterberg 2015)."""
+    levels: Floats = ndtr(np.sqrt(n_groups / (n_groups - 1)) * stdtrit(n_groups - 1, tails))
+    return levels
 
 
 def _terms(measured: Floats, predicted: Floats, scale_prediction: bool, tolerance: tuple[float, float]) -> list[Floats]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
+from berg.evaluation.array_kinds import Array, read
 
-Array = Any  # what has a shape and can be sliced: numpy array, memory map, HDF5 or zarr dataset
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -50,7 +49,7 @@ def as_units(array: Array, n_leading: int = 1) -> Array:
     shape = np.shape(array)
     if len(shape) == n_leading + 1:
         return array
-    return np.asarray(array).reshape(*shape[:n_leading], -1)
+    return read(array[...]).reshape(*shape[:n_leading], -1)
 
 
 def unit_blocks(n_rows: int, n_units: int, block_bytes: int | None = None) -> Iterator[slice]:
@@ -61,7 +60,7 @@ def unit_blocks(n_rows: int, n_units: int, block_bytes: int | None = None) -> It
 
 def read_units(array: Array, units: slice) -> Floats:
     """One block as float64; shape (..., n_units of the block)."""
-    return np.asarray(array[..., units], dtype=np.float64)
+    return read(array[..., units]).astype(np.float64, copy=False)
 
 
 def rounding(array: Array) -> float:

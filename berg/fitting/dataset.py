@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from berg.core.exceptions import DatasetError, listing
-from berg.fitting import stimulus_set
+from berg.fitting import response_labels, stimulus_set
 from berg.fitting.response_arrays import (
     BLOCK_BYTES,
     Floats,
@@ -24,7 +24,15 @@ from berg.fitting.response_arrays import (
     n_selected,
     unit_axes,
 )
-from berg.fitting.splits import SPLITS, Indices, checked_splits, group_numbers, make_splits, presentation_indices
+from berg.fitting.splits import (
+    SPLITS,
+    Indices,
+    check_groups_apart,
+    checked_splits,
+    group_numbers,
+    make_splits,
+    presentation_indices,
+)
 
 Coordinates = dict[str, tuple[str, NDArray[Any]]]
 ALL = slice(None)
@@ -205,6 +213,9 @@ class EncodingDataset:
         Of stimuli that are sounds, hertz.
     name
         Of the dataset, for reports.
+    groups
+        Shape (n_stimuli,), the number of each stimulus's group: those of one are no independent samples, and stay
+        together in splits, folds, permutations and resamples. None where each stands alone.
 
     Examples
     --------
@@ -229,6 +240,12 @@ class EncodingDataset:
     subject: Any = None
     sampling_rate: int | None = None
     name: str = ""
+    groups: Indices | None = None
+
+    def groups_of(self, stimuli: ArrayLike) -> Indices | None:
+        """The numbers of the groups of these stimuli; None where each of them stands alone."""
+        own = None if self.groups is None else self.groups[np.asarray(stimuli, np.intp)]
+        return None if own is None or len(np.unique(own)) == len(own) else own
 
     @classmethod
     def open(cls, folder: Path | str, subject: Any = None) -> EncodingDataset:
@@ -282,14 +299,17 @@ class EncodingDataset:
             An array of shape (n_stimuli, ...), a folder, or a list of files or PIL images.
         responses
             An array of shape (n_presentations, ...) or, without `presentations`, (n_stimuli, ...); or a map of the
-            names of outputs to such arrays. One array alone is the output ``responses``.
+            names of outputs to such arrays. One array alone is the output ``responses``. Of masked arrays, what is
+            masked is missing (NaN). Of xarray and pandas, names of axes, coordinates, unit and the labels of rows,
+            which are names of stimuli, are taken where they are not given here.
         presentations
             Shape (n_presentations,): indices of stimuli, or their names.
         splits
             Indices or names of stimuli under ``train``, ``validation``, ``test``. None: drawn by `seed`.
         test_fraction, validation_fraction, seed, groups
-            See `berg.fitting.splits.make_splits`; `groups` has one label per stimulus. Identical stimuli under two
-            names stay on one side, but where they lie in an array on disk.
+            See `berg.fitting.splits.make_splits`; `groups` has one label per stimulus, and holds for the folds, tests
+            and intervals of a fit too. Identical stimuli under two names are such a group, but where they lie in an
+            array on disk or the splits are given.
         names
             One per stimulus.
         axes
@@ -313,7 +333,7 @@ class EncodingDataset:
         order = None if presentations is None else presentation_indices(presentations, found_names)
         own_axes, own_unit, own_coordinates = (_by_output(given, arrays) for given in (axes, unit, coordinates))
         outputs = {
-            name: _output(array, own_axes[name], own_unit[name], own_coordinates[name], order, len(found_names))
+            name: _output(array, own_axes[name], own_unit[name], own_coordinates[name], order, found_names)
             for name, array in arrays.items()
         }
         return assembled(
@@ -352,17 +372,23 @@ def _by_output(given: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _output(
-    array: Any, axes: Sequence[str] | None, unit: str | None, coordinates: Any, order: Indices | None, n_stimuli: int
+    array: Any,
+    axes: Sequence[str] | None,
+    unit: str | None,
+    coordinates: Any,
+    order: Indices | None,
+    names: Sequence[str],
 ) -> OutputData:
-    kept = array if hasattr(array, "shape") and not hasattr(array, "detach") else np.asarray(array)
-    full = full_axes(axes, len(kept.shape))
+    given = response_labels.opened(array, axes)
+    kept = given.values
+    full = full_axes(given.dims if axes is None else axes, len(kept.shape))
     rows = as_rows(kept, full)
+    labelled = response_labels.order_of_rows(given, full, names, order)
+    axes_of_rows = full if labelled is None else [axis.replace("stimulus", "presentation") for axis in full]
+    order = order if labelled is None else labelled
+    found = {**response_labels.coordinates_of(given, full), **_with_axes(coordinates or {})}
     return OutputData(
-        rows,
-        unit_axes(full),
-        unit or "",
-        order_of_rows(order, full, kept.shape, n_stimuli),
-        _with_axes(coordinates or {}),
+        rows, unit_axes(full), unit or given.unit, order_of_rows(order, axes_of_rows, kept.shape, len(names)), found
     )
 
 
@@ -430,30 +456,33 @@ def assembled(
         raise DatasetError(f"The outputs differ in their rows ({rows}); all must be of the same presentations.")
     in_sequence = sampling_interval_s is not None and not any("time" in data.axes for data in outputs.values())
     shown = np.unique(first.presentations)
+    numbers = _groups(stimuli, shown, groups, in_sequence, look=splits is None)
     if splits is None:
-        found = make_splits(
-            shown, groups=_groups(stimuli, shown, groups, in_sequence), in_sequence=in_sequence, **fractions
-        )
+        own = None if numbers is None else numbers[shown]
+        found = make_splits(shown, groups=own, in_sequence=in_sequence, **fractions)
     else:
         found = _shown_alone(checked_splits(splits, names), shown, names)
+        if numbers is not None:
+            check_groups_apart(found, numbers, names)
     rate = sampling_rate or stimulus_set.sampling_rate_of(stimuli)
     return EncodingDataset(
-        stimuli, names, outputs, first.presentations, found, sampling_interval_s, subject, rate, name
+        stimuli, names, outputs, first.presentations, found, sampling_interval_s, subject, rate, name, numbers
     )
 
 
-def _groups(stimuli: Any, shown: Indices, groups: Any, in_sequence: bool) -> NDArray[Any] | None:
-    """One label per stimulus that was shown: those given, or the same for identical stimuli."""
+def _groups(stimuli: Any, shown: Indices, groups: Any, in_sequence: bool, look: bool) -> Indices | None:
+    """The number of each stimulus's group: of those given, or, to `look` for, the same for identical stimuli."""
+    n_stimuli = stimulus_set.n_stimuli(stimuli)
     if groups is not None:
-        if len(groups) != stimulus_set.n_stimuli(stimuli):
-            raise DatasetError(
-                f"There are {len(groups):,} labels of groups for {stimulus_set.n_stimuli(stimuli):,} stimuli."
-            )
-        labels = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
-        return group_numbers([labels[index] for index in shown])
-    if in_sequence or not (stimulus_set.is_files(stimuli) or type(stimuli) is np.ndarray):
+        return group_numbers(groups, n_stimuli)
+    if not look or in_sequence or not (stimulus_set.is_files(stimuli) or type(stimuli) is np.ndarray):
         return None
-    return stimulus_set.identical(stimuli, shown)
+    alike = stimulus_set.identical(stimuli, shown)
+    if len(np.unique(alike)) == len(alike):
+        return None
+    numbers = np.arange(n_stimuli)
+    numbers[shown] = shown[alike]
+    return numbers
 
 
 def _shown_alone(splits: dict[str, Indices], shown: Indices, names: Sequence[str]) -> dict[str, Indices]:

@@ -3,13 +3,17 @@
 A model predicts the expected response to a stimulus, and is compared with the mean over its measured repeats. Of a
 model that predicts several repetitions (the published EEG models) their mean is compared. Along an axis of time that
 is as long as the stimulus, every moment is a sample.
+
+Tests and intervals take as independent what is: stimuli; their groups where the dataset has some; all moments of a
+stimulus together where there are 20 stimuli or more; and of fewer the effective number of moments.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,21 +28,27 @@ from berg.core.model_card import FROM_STIMULUS, OutputArray
 from berg.core.progress import progress_bar
 from berg.core.selection import axis_length, coordinates, resolve_selection
 from berg.evaluation import (
+    PermutationTest,
     benjamini_hochberg,
     bootstrap_interval,
     chance_ceiling,
+    effective_samples,
+    interval_in_time,
     leave_one_repeat_out,
     max_statistic_p,
     ncsnr_ceiling,
+    noise_effective_samples,
     noise_normalised,
     pearson_r,
     permutation_test,
     r2_score,
+    shift_test,
     split_half_ceiling,
 )
 from berg.evaluation.accuracy_summary import fill_performance
 from berg.evaluation.accuracy_table import Accuracy, Coordinates, accuracy_table, join_outputs, write_accuracy
 from berg.evaluation.card_units import REPETITION, unit_axes, unit_coordinates
+from berg.evaluation.groups import FEW, Groups, SamplesWarning, group_numbers
 from berg.fitting.dataset import EncodingDataset, OutputData
 from berg.fitting.known_accuracy import accuracy_file
 from berg.fitting.matching_files import check_labels_agree
@@ -51,7 +61,7 @@ Floats = NDArray[np.floating[Any]]
 BATCH = 64  # stimuli that are in memory at a time
 BLOCK_UNITS = 16_384  # units whose responses are summed at a time
 N_SPLIT_HALVES = 20
-N_STRETCHES = 20  # that a recording in time is cut into, where nothing else is said
+IN_TIME = "moments in time: p by circular shifts, intervals by the effective number of samples"
 
 
 @dataclass(frozen=True)
@@ -79,11 +89,42 @@ class Compared:
 
 @dataclass(frozen=True)
 class _Resampling:
+    """What is resampled how often.
+
+    Attributes
+    ----------
+    groups
+        Shape (n_samples of an output,) by output: what is moved and drawn as a whole; None where each stands alone.
+    in_time
+        Samples follow each other in time, in stimuli too few to be drawn.
+    has_moments
+        Samples are moments of stimuli, so that noise too may be correlated from one to the next.
+    what
+        In words.
+    """
+
     permutations: int
     bootstrap: int
-    block_length: int
     seed: int
     show_progress: bool | None
+    block_length: int = 1
+    groups: Mapping[str, NDArray[np.intp]] | None = None
+    in_time: bool = False
+    has_moments: bool = False
+    what: str = "stimuli"
+
+    @property
+    def n_groups(self) -> int | None:
+        """How many; None where there are none."""
+        return None if self.groups is None else len(np.unique(next(iter(self.groups.values()))))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"seed": self.seed, "show_progress": self.show_progress}
+
+    def units_of(self, output: str) -> dict[str, Any]:
+        """What permutation_test and bootstrap_interval must know of this output."""
+        return {"block_length": self.block_length} if self.groups is None else {"groups": self.groups[output]}
 
 
 def evaluate_model(
@@ -111,8 +152,9 @@ def evaluate_model(
     permutations, bootstrap
         How many resamples for p values and for intervals; 0 for none.
     block_length
-        Samples in a row that are resampled together; None: 1 for separate stimuli, and stretches of a twentieth of all
-        samples along an axis of time that is as long as the stimulus.
+        Samples in a row that are resampled together; None: what the data allow. That is the groups of the dataset where
+        it has them; else each stimulus; of 20 or more stimuli whose every moment is a sample, each with all its
+        moments; of fewer, moments: p by circular shifts and intervals by the effective number of samples.
     seed
         Of the resamples.
     batch_size
@@ -123,7 +165,8 @@ def evaluate_model(
     Returns
     -------
     accuracy
-        See `berg.evaluation.accuracy_table`. Ceilings are there where stimuli were repeated.
+        See `berg.evaluation.accuracy_table`. Ceilings are there where stimuli were repeated. The attribute
+        ``resampled`` says what was taken as independent, ``n_groups`` how many groups there were.
 
     Raises
     ------
@@ -138,10 +181,9 @@ def evaluate_model(
         output.name: _compared(model, output, dataset, stimuli, predicted.pop(output.name))
         for output in model.card.outputs
     }
-    n_samples = min(len(own.predicted) for own in compared.values())
-    in_time = n_samples > len(stimuli)
-    length = block_length or (max(1, n_samples // N_STRETCHES) if in_time else 1)
-    resampling = _Resampling(permutations, bootstrap, length, seed, show_progress)
+    lengths = {name: len(own.predicted) for name, own in compared.items()}
+    resampling = _Resampling(permutations, bootstrap, seed, show_progress)
+    resampling = _independent(resampling, dataset.groups_of(stimuli), len(stimuli), lengths, block_length)
     return _evaluate(model, compared, split, len(stimuli), resampling)
 
 
@@ -152,7 +194,9 @@ def evaluate_responses(
     split: str,
     permutations: int = 0,
     bootstrap: int = 1000,
-    block_length: int = 1,
+    block_length: int | None = None,
+    in_time: bool = False,
+    groups: Groups | None = None,
     seed: int = 0,
     show_progress: bool | None = None,
 ) -> Accuracy:
@@ -165,14 +209,64 @@ def evaluate_responses(
     split
         What they are of, such as ``two-fold over sweeps``.
     block_length
-        Samples in a row that are resampled together: of samples in time, more than they are correlated over.
+        Samples in a row that are resampled together; None: what the two below say.
+    in_time
+        Samples follow each other in time.
+    groups
+        Shape (n_samples,), a label for each: those of one are resampled together.
     """
     compared = {name: Compared(measured, predicted) for name, (measured, predicted) in pairs.items()}
     if missing := [output.name for output in model.card.outputs if output.name not in compared]:
         raise InvalidParameterError(f"Responses of {listing(missing)} are missing; given: {listing(compared)}.")
     n_samples = min(len(own.predicted) for own in compared.values())
-    resampling = _Resampling(permutations, bootstrap, block_length, seed, show_progress)
+    lengths = {name: len(own.predicted) for name, own in compared.items()}
+    resampling = _Resampling(permutations, bootstrap, seed, show_progress, has_moments=in_time)
+    numbers = None if groups is None else group_numbers(groups, n_samples)
+    if in_time and numbers is None and block_length is None:
+        resampling = replace(resampling, in_time=True, what=IN_TIME)
+    else:
+        resampling = _independent(resampling, numbers, n_samples, lengths, block_length)
     return _evaluate(model, compared, split, n_samples, resampling)
+
+
+def _independent(
+    how: _Resampling,
+    groups: NDArray[np.intp] | None,
+    n_stimuli: int,
+    lengths: Mapping[str, int],
+    block_length: int | None,
+) -> _Resampling:
+    """With what is independent: stretches that were asked for, groups, stimuli, or moments in time."""
+    has_moments = how.has_moments or min(lengths.values()) > n_stimuli
+    if block_length is not None:
+        if groups is not None and block_length > 1:
+            raise InvalidParameterError(
+                f"block_length={block_length} was given, and the data have groups, which are resampled as a whole. "
+                "Leave block_length out."
+            )
+        if groups is None:
+            what = "stimuli" if block_length == 1 else f"stretches of {block_length} samples"
+            return replace(how, block_length=block_length, has_moments=has_moments, what=what)
+    own = groups
+    if own is None and has_moments and n_stimuli >= FEW:
+        own = np.arange(n_stimuli)
+    if own is None:
+        return replace(how, in_time=has_moments, has_moments=has_moments, what=IN_TIME if has_moments else "stimuli")
+    repeated = {name: np.repeat(own, length // n_stimuli) for name, length in lengths.items()}
+    what = "stimuli, each with all its moments" if groups is None else "groups of stimuli"
+    how = replace(how, groups=repeated, has_moments=has_moments, what=what)
+    return _without_resamples(how) if how.n_groups == 1 else how
+
+
+def _without_resamples(how: _Resampling) -> _Resampling:
+    if how.permutations or how.bootstrap:
+        warnings.warn(
+            "All stimuli that are compared are of one group: there is one independent sample, and there will be no p "
+            "values and no intervals. Put several groups into the split.",
+            SamplesWarning,
+            stacklevel=4,
+        )
+    return replace(how, permutations=0, bootstrap=0)
 
 
 def write_evaluation(model: EncodingModel, accuracy: Accuracy, split: str, out: Path | None = None) -> Path:
@@ -364,7 +458,9 @@ class _Repeats:
 def _evaluate(
     model: EncodingModel, compared: Mapping[str, Compared], split: str, n_stimuli: int, how: _Resampling
 ) -> Accuracy:
-    values = {name: {**_accuracy(own), **_ceilings(own, how), **_interval(own, how)} for name, own in compared.items()}
+    values = {
+        name: {**_accuracy(own), **_ceilings(own, how), **_interval(name, own, how)} for name, own in compared.items()
+    }
     for name, p_values in _p_values(compared, how).items():
         values[name] |= p_values
     attributes = {
@@ -374,7 +470,9 @@ def _evaluate(
         "compared": "prediction (mean over predicted repetitions) with the mean over measured repeats",
         "permutations": how.permutations,
         "bootstrap": how.bootstrap,
-        "block_length": how.block_length,
+        "resampled": how.what,
+        **({"n_groups": how.n_groups} if how.groups is not None else {}),
+        **({"block_length": how.block_length} if how.block_length > 1 else {}),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     return join_outputs(
@@ -394,7 +492,7 @@ def _ceilings(own: Compared, how: _Resampling) -> dict[str, Floats]:
     if own.repeats is None or own.n_repeats <= 1:
         return {}
     bounds, ceiling = leave_one_repeat_out(own.repeats), ncsnr_ceiling(own.repeats)
-    least = chance_ceiling(len(own.predicted), own.n_repeats)
+    least = chance_ceiling(_independent_noise(own, how), own.n_repeats)
     return {
         "noise_ceiling": ceiling,
         "noise_ceiling_split_half": split_half_ceiling(
@@ -406,10 +504,22 @@ def _ceilings(own: Compared, how: _Resampling) -> dict[str, Floats]:
     }
 
 
-def _interval(own: Compared, how: _Resampling) -> dict[str, Floats]:
+def _independent_noise(own: Compared, how: _Resampling) -> Any:
+    """How many independent samples the noise of the mean over repeats is worth: a number, or one per unit."""
+    n_samples = len(own.predicted)
+    if how.has_moments:
+        return noise_effective_samples(own.repeats)
+    return n_samples if how.n_groups is None else max(2, how.n_groups)
+
+
+def _interval(name: str, own: Compared, how: _Resampling) -> dict[str, Floats]:
     if not how.bootstrap:
         return {}
-    options: dict[str, Any] = {"block_length": how.block_length, "seed": how.seed, "show_progress": how.show_progress}
+    if how.in_time:
+        interval = interval_in_time(own.measured, own.predicted)
+        n_effective = effective_samples(own.measured, own.predicted)
+        return {"r_low": interval.low, "r_high": interval.high, "n_effective": n_effective}
+    options = how.options | how.units_of(name)
     interval = bootstrap_interval(own.measured, own.predicted, n_resamples=how.bootstrap, **options)
     return {"r_low": interval.low, "r_high": interval.high}
 
@@ -418,18 +528,28 @@ def _p_values(compared: Mapping[str, Compared], how: _Resampling) -> dict[str, d
     """P by itself, and corrected for the units of all outputs together."""
     if not how.permutations:
         return {}
-    options: dict[str, Any] = {"block_length": how.block_length, "seed": how.seed, "show_progress": how.show_progress}
-    tests = {
-        name: permutation_test(own.measured, own.predicted, how.permutations, **options)
-        for name, own in compared.items()
-    }
+    tests = {name: _test(name, own, how) for name, own in compared.items()}
     lengths = np.cumsum([test.p.size for test in tests.values()])[:-1]
     corrected = np.split(benjamini_hochberg(np.concatenate([test.p for test in tests.values()])), lengths)
-    largest = np.max([test.null_maximum for test in tests.values()], axis=0)
+    family = _family(tests)
     return {
-        name: {"p": test.p, "p_false_discovery": own, "p_family": max_statistic_p(test.r, largest)}
+        name: {"p": test.p, "p_false_discovery": own, "p_family": family[name]}
         for (name, test), own in zip(tests.items(), corrected, strict=True)
     }
+
+
+def _test(name: str, own: Compared, how: _Resampling) -> PermutationTest:
+    if how.in_time:
+        return shift_test(own.measured, own.predicted, show_progress=how.show_progress)
+    return permutation_test(own.measured, own.predicted, how.permutations, **how.options, **how.units_of(name))
+
+
+def _family(tests: Mapping[str, PermutationTest]) -> dict[str, Floats]:
+    """P of each unit, corrected for those of all outputs: by the largest of all where they were permuted alike."""
+    if len({len(test.null_maximum) for test in tests.values()}) > 1:
+        return {name: np.minimum(1.0, len(tests) * test.p_family) for name, test in tests.items()}
+    largest = np.max([test.null_maximum for test in tests.values()], axis=0)
+    return {name: np.fmax(max_statistic_p(test.r, largest), test.p_family) for name, test in tests.items()}
 
 
 def _table(

@@ -334,7 +334,7 @@ def _finish(job: FitJob, fitted: Fitted, options: _Options) -> FitReport:
     if fitted.held_out is not None:
         pairs = {name: (held.measured, held.predicted) for name, held in fitted.held_out.items()}
         first = next(iter(fitted.held_out.values()))
-        resampling |= {"split": first.split, "block_length": first.block_length}
+        resampling |= {"split": first.split, "in_time": first.in_time, "groups": first.groups}
         accuracy = evaluate_responses(model, pairs, show_progress=job.show_progress, **resampling)
     else:
         accuracy = evaluate_model(model, job.dataset, show_progress=job.show_progress, **resampling)

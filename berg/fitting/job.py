@@ -62,14 +62,17 @@ class HeldOut:
         Shape (n_samples, n_units).
     split
         What they are of, such as ``two-fold over sweeps``.
-    block_length
-        Samples that follow each other in time are not independent: they are resampled in blocks of so many.
+    in_time
+        Samples follow each other in time, and are not independent.
+    groups
+        Shape (n_samples,), the number of each sample's group; None where there are none.
     """
 
     measured: NDArray[np.floating[Any]]
     predicted: NDArray[np.floating[Any]]
     split: str
-    block_length: int = 1
+    in_time: bool = False
+    groups: NDArray[np.intp] | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError
+from berg.evaluation.groups import Groups, group_folds, group_numbers
 from berg.fitting.components import slices
 from berg.kernels.linear import linear
 
@@ -142,6 +143,7 @@ def ridge_cv_solver(
     alphas: Sequence[float] | None = None,
     folds: int | Folds = 5,
     *,
+    groups: Groups | None = None,
     device: torch.device = _CPU,
     n_targets_batch: int = N_TARGETS_BATCH,
 ) -> Solver:
@@ -149,16 +151,19 @@ def ridge_cv_solver(
 
     Parameters
     ----------
+    groups
+        A label per sample: those of one, such as near-copies, are in one fold.
     device
         Where to compute.
     n_targets_batch
         How many targets are computed together; does not change the result.
     """
     chosen = default_alphas(X) if alphas is None else _checked_alphas(alphas)
-    splits = _checked_folds(folds, len(X))
+    splits = _checked_folds(folds, len(X), groups)
+    numbers = None if groups is None else group_numbers(groups, len(X))
     where = torch.device("cpu") if device.type == "mps" else device  # which has no float64
-    prepare = partial(_prepared_ridge, alphas=chosen, folds=splits, device=where, batch=n_targets_batch)
-    return _by_missing_samples(X, prepare, n_needed=2 * len(splits))
+    prepare = partial(_prepared_ridge, alphas=chosen, folds=splits, groups=numbers, device=where, batch=n_targets_batch)
+    return _by_missing_samples(X, prepare, n_needed=2 * len(splits), groups=numbers)
 
 
 def banded_ridge_cv(
@@ -190,6 +195,7 @@ def banded_ridge_cv_solver(
     alphas: Sequence[float] | None = None,
     folds: int | Folds = 5,
     *,
+    groups: Groups | None = None,
     n_iterations: int = 100,
     seed: int = 0,
     device: torch.device = _CPU,
@@ -199,16 +205,21 @@ def banded_ridge_cv_solver(
 
     Parameters
     ----------
+    groups
+        As in `ridge_cv_solver`.
     n_iterations
         How many shares are tried; each costs a decomposition per fold.
     seed
         Of the shares.
     """
     chosen = default_alphas(X) if alphas is None else _checked_alphas(alphas)
-    splits = _checked_folds(folds, len(X))
+    splits = _checked_folds(folds, len(X), groups)
+    numbers = None if groups is None else group_numbers(groups, len(X))
     settings = {"alphas": chosen, "n_iter": n_iterations, "random_state": seed, "n_targets_batch": n_targets_batch}
-    prepare = partial(_prepared_banded_ridge, bands=bands, folds=splits, device=device, settings=settings)
-    return _by_missing_samples(X, prepare, n_needed=2 * len(splits), n_bands=len(bands))
+    prepare = partial(
+        _prepared_banded_ridge, bands=bands, folds=splits, groups=numbers, device=device, settings=settings
+    )
+    return _by_missing_samples(X, prepare, n_needed=2 * len(splits), n_bands=len(bands), groups=numbers)
 
 
 def default_alphas(X: Floats) -> NDArray[np.float64]:
@@ -218,19 +229,23 @@ def default_alphas(X: Floats) -> NDArray[np.float64]:
     return scaled
 
 
-def split_folds(n_samples: int, n_folds: int, seed: int | None = 0) -> Folds:
+def split_folds(n_samples: int, n_folds: int, seed: int | None = 0, groups: Groups | None = None) -> Folds:
     """The left-out samples of each fold.
 
     Parameters
     ----------
     seed
         Samples are shuffled; None: neighbours stay together, as samples in time must.
+    groups
+        A label per sample: those of one, such as near-copies, are in one fold.
 
     Examples
     --------
     >>> split_folds(5, 2, seed=None)
     [array([0, 1, 2]), array([3, 4])]
     """
+    if groups is not None:
+        return group_folds(group_numbers(groups, n_samples), n_folds, seed)
     order = np.arange(n_samples) if seed is None else np.random.default_rng(seed).permutation(n_samples)
     return [np.sort(part) for part in np.array_split(order, n_folds)]
 
@@ -244,9 +259,11 @@ def _checked_alphas(alphas: Sequence[float]) -> NDArray[np.float64]:
     return checked
 
 
-def _checked_folds(folds: int | Folds, n_samples: int) -> Folds:
+def _checked_folds(folds: int | Folds, n_samples: int, groups: Groups | None) -> Folds:
     if not isinstance(folds, int):
         return folds
+    if groups is not None:
+        return split_folds(n_samples, folds, groups=groups)
     if not 2 <= folds <= n_samples // 2:
         raise InvalidParameterError(
             f"{folds} folds of {n_samples:,} samples; a fold needs two samples, and there must be two folds. "
@@ -259,7 +276,11 @@ def _checked_folds(folds: int | Folds, n_samples: int) -> Folds:
 
 
 def _by_missing_samples(
-    X: Floats, prepare: Callable[[Floats, NDArray[np.intp]], Solver], n_needed: int, n_bands: int = 1
+    X: Floats,
+    prepare: Callable[[Floats, NDArray[np.intp]], Solver],
+    n_needed: int,
+    n_bands: int = 1,
+    groups: NDArray[np.intp] | None = None,
 ) -> Solver:
     """Solve the targets that are there at the same samples together."""
 
@@ -279,6 +300,8 @@ def _by_missing_samples(
             part = prepared(pattern)(Y if is_all else Y[np.ix_(is_there, targets)])
             for field in fields(Regression):
                 getattr(found, field.name)[targets] = getattr(part, field.name)
+            if groups is not None and len(np.unique(groups[is_there])) < 2:
+                found.scores[targets] = np.nan  # no independent sample was left out
         return found
 
     return solve
@@ -370,11 +393,17 @@ class _Fold:
 
 
 def _prepared_ridge(
-    X: Floats, samples: NDArray[np.intp], alphas: NDArray[np.float64], folds: Folds, device: torch.device, batch: int
+    X: Floats,
+    samples: NDArray[np.intp],
+    alphas: NDArray[np.float64],
+    folds: Folds,
+    groups: NDArray[np.intp] | None,
+    device: torch.device,
+    batch: int,
 ) -> Solver:
     centre = X.mean(0, dtype=np.float64)
     centred = torch.from_numpy(X - centre).to(device)
-    in_folds = [_Fold.of(centred, *split) for split in _splits(samples, folds)]
+    in_folds = [_Fold.of(centred, *split) for split in _splits(samples, folds, groups)]
     in_all = _Decomposed.of(centred)
     candidates = torch.from_numpy(alphas).float().to(device)
 
@@ -403,12 +432,19 @@ def _centred_rows(Y: Floats, mean: NDArray[np.float64]) -> NDArray[np.float32]:
     return rows
 
 
-def _splits(samples: NDArray[np.intp], folds: Folds) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def _splits(
+    samples: NDArray[np.intp], folds: Folds, groups: NDArray[np.intp] | None
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Where the kept and the left-out samples of each fold are among those that are there."""
     left_out = [np.isin(samples, fold) for fold in folds]
     usable = [each for each in left_out if each.any() and not each.all()]
     if not usable:  # all that is there is in one fold
-        usable = [np.isin(np.arange(len(samples)), fold) for fold in split_folds(len(samples), len(folds), None)]
+        own = None if groups is None else groups[samples]
+        n_folds = len(folds) if own is None else min(len(folds), len(np.unique(own)))
+        if n_folds < 2:
+            log.warning("targets were measured in one group of stimuli: their penalty is chosen within it")
+            own, n_folds = None, len(folds)
+        usable = [np.isin(np.arange(len(samples)), fold) for fold in split_folds(len(samples), n_folds, None, own)]
     return [(np.flatnonzero(~each), np.flatnonzero(each)) for each in usable]
 
 
@@ -426,13 +462,14 @@ def _prepared_banded_ridge(
     samples: NDArray[np.intp],
     bands: Sequence[slice],
     folds: Folds,
+    groups: NDArray[np.intp] | None,
     device: torch.device,
     settings: dict[str, Any],
 ) -> Solver:
     centre = X.mean(0, dtype=np.float64)
     centred = (X - centre).astype(np.float32)
     parts = [np.ascontiguousarray(centred[:, band]) for band in bands]
-    options = {**settings, "cv": _Splitter(_splits(samples, folds)), "progress_bar": False, "local_alpha": True}
+    options = {**settings, "cv": _Splitter(_splits(samples, folds, groups)), "progress_bar": False, "local_alpha": True}
     solve_centred = _by_weights if X.shape[1] <= len(X) else _by_kernels
 
     def solve(Y: Floats) -> Regression:

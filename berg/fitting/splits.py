@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, did_you_mean, listing
+from berg.evaluation.groups import Groups
+from berg.evaluation.groups import group_numbers as numbers_of_labels
 
 SPLITS = ("train", "validation", "test")
 Indices = NDArray[np.intp]
@@ -225,37 +227,22 @@ def split_indices(
     return np.unique(stimulus_indices(given, names, first, of, by=by))
 
 
-def group_numbers(groups: Sequence[Hashable] | NDArray[Any]) -> Indices:
+def group_numbers(groups: Groups, n_stimuli: int) -> Indices:
     """A number per stimulus, from 0: the same for the same label. Labels that differ in anything stay two.
 
     Raises
     ------
     DatasetError
-        For a label that is missing (None, NaN).
+        If there are not as many labels as stimuli, or one is missing (None, NaN).
 
     Warns
     -----
     LabelWarning
         If labels differ in spaces, capitals or the encoding of their letters alone.
     """
-    labels = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)
-    if not all(isinstance(label, Hashable) for label in labels):
-        raise DatasetError("groups must be one list, with a text or a number for each stimulus.")
-    missing = [place for place, label in enumerate(labels) if label is None or label != label]
-    if missing:
-        raise DatasetError(
-            f"groups has no label for {len(missing):,} of {len(labels):,} stimuli (the first: {missing[0]:,}). "
-            "Give each stimulus a label; one that belongs to no group, a label of its own."
-        )
-    texts = sorted({label for label in labels if isinstance(label, str)})
-    others = sorted({label for label in labels if not isinstance(label, str)}, key=_by_value)
-    _warn_of_likeness(texts)
-    numbers = {label: number for number, label in enumerate([*others, *texts])}  # a text equals no number
-    return np.array([numbers[label] for label in labels], np.intp)
-
-
-def _by_value(label: Any) -> tuple[int, float, str]:
-    return (0, label, "") if isinstance(label, (int, float)) else (1, 0, repr(label))
+    numbers = numbers_of_labels(groups, n_stimuli, DatasetError)
+    _warn_of_likeness(sorted({label for label in groups if isinstance(label, str)}))
+    return numbers
 
 
 def _warn_of_likeness(labels: Sequence[str]) -> None:
@@ -271,13 +258,26 @@ def _warn_of_likeness(labels: Sequence[str]) -> None:
             return
 
 
+def check_groups_apart(splits: Mapping[str, Indices], groups: Indices, names: Sequence[str]) -> None:
+    """Raise DatasetError if stimuli of one group are in two splits."""
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        both = np.intersect1d(groups[splits[one]], groups[splits[other]])
+        if len(both):
+            examples = [next(names[i] for i in splits[name] if groups[i] == both[0]) for name in (one, other)]
+            raise DatasetError(
+                f"{len(both):,} groups have stimuli in '{one}' and in '{other}' ({examples[0]} and {examples[1]}, for "
+                "one): what is fitted to cannot be tested on. Move them to one side, give the groups without the "
+                "splits, or leave out the groups if their stimuli are independent."
+            )
+
+
 def make_splits(
     stimuli: Indices,
     *,
     test_fraction: float = 0.1,
     validation_fraction: float = 0.0,
     seed: int = 0,
-    groups: Sequence[Hashable] | NDArray[Any] | None = None,
+    groups: Groups | None = None,
     in_sequence: bool = False,
 ) -> dict[str, Indices]:
     """Splits drawn by a seed; the stimuli of a group stay together, and those of a sequence in one piece.
@@ -310,7 +310,7 @@ def make_splits(
             f"test_fraction {test_fraction} and validation_fraction {validation_fraction} must be at least 0 and "
             "together less than 1."
         )
-    labels = np.arange(len(stimuli)) if groups is None else group_numbers(groups)
+    labels = np.arange(len(stimuli)) if groups is None else group_numbers(groups, len(stimuli))
     sizes = np.bincount(labels)
     order = np.arange(len(sizes))[::-1] if in_sequence else np.random.default_rng(seed).permutation(len(sizes))
     test, left = _taken(order, sizes, round(test_fraction * len(stimuli)), in_sequence)

@@ -13,6 +13,7 @@ from scipy import stats
 
 from berg.core.exceptions import InvalidParameterError
 from berg.evaluation import (
+    SamplesWarning,
     benjamini_hochberg,
     bootstrap_interval,
     max_statistic_p,
@@ -154,7 +155,8 @@ class TestPermutationTest:
         for frame in range(1, 600):
             innovations[:, frame] += 0.8 * innovations[:, frame - 1]
         measured, predicted = innovations
-        naive = np.mean(permutation_test(measured, predicted, 99).p <= 0.05)
+        with pytest.warns(SamplesWarning, match="Neighbouring stimuli are alike.*shift_test"):
+            naive = np.mean(permutation_test(measured, predicted, 99).p <= 0.05)
         stretches = np.mean(permutation_test(measured, predicted, 99, block_length=30).p <= 0.05)
         assert naive > 0.15
         assert stretches == pytest.approx(0.05, abs=0.02)

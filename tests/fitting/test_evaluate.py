@@ -156,7 +156,8 @@ def test_every_moment_of_a_sound_is_a_sample():
     assert table.sizes == {"unit": 1}
     assert float(table["r"][0]) == pytest.approx(expected, abs=1e-5)
     assert float(table["noise_ceiling"][0]) == pytest.approx(np.sqrt(2 / 3), abs=0.05)
-    assert table.attrs["block_length"] == 5 * 240 // 20
+    assert table.attrs["resampled"].startswith("moments in time")
+    assert 20 < float(table["n_effective"][0]) < 5 * 240
     assert table.attrs["n_stimuli"] == 5
 
 

@@ -125,7 +125,7 @@ def test_held_out_rates_are_nearly_as_good_as_the_truth(fitted):
     held_out = fitted.held_out["rate"]
     assert held_out.measured.shape == held_out.predicted.shape == (2 * SECONDS * 500, 2)  # one per 2 ms
     assert held_out.measured.mean() == pytest.approx(held_out.predicted.mean(), rel=0.1)
-    assert held_out.block_length == 125
+    assert held_out.in_time
     assert fitted.metadata["encoding_models"]["held_out_r"] == pytest.approx(
         [np.corrcoef(held_out.measured[:, unit], held_out.predicted[:, unit])[0, 1] for unit in range(2)], abs=0.03
     )

@@ -142,8 +142,8 @@ def test_marks_of_0_and_1_are_not_taken_for_two_stimuli():
 
 def test_groups_that_differ_in_anything_are_two():
     with pytest.warns(LabelWarning, match="look alike"):
-        assert len(set(group_numbers(ODD).tolist())) == len(ODD)
-    assert group_numbers([1, "1", 2, 1]).tolist() == [0, 2, 1, 0]
+        assert len(set(group_numbers(ODD, len(ODD)).tolist())) == len(ODD)
+    assert group_numbers([1, "1", 2, 1], 4).tolist() == [0, 1, 2, 0]
     with pytest.warns(LabelWarning, match=r"'cat' and 'cat ' look alike"):
         splits = make_splits(np.arange(4), test_fraction=0.5, groups=["cat", "cat", "cat ", "cat "])
     assert splits["test"].tolist() in ([0, 1], [2, 3])
@@ -152,7 +152,7 @@ def test_groups_that_differ_in_anything_are_two():
 @pytest.mark.parametrize("groups", [[1.0, np.nan], ["a", None], np.array([np.nan, np.nan]), [["a"], ["b"]]])
 def test_groups_without_a_label_are_refused(groups):
     with pytest.raises(DatasetError, match="groups"):
-        group_numbers(groups)
+        group_numbers(groups, len(groups))
 
 
 # Regions

@@ -11,6 +11,7 @@ An interrupted fit goes on: features in the cache, sums of products, components,
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -71,6 +72,7 @@ def check(job: FitJob) -> None:
             f"The card asks for {recipe.n_components:,} components, of {n_train:,} training stimuli. Write  "
             f"pca: {n_train - 1}  or less, or give more stimuli."
         )
+    _check_groups(job, recipe)
     _bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)})
     for output in job.card.outputs:
         if REPETITION in output.axes and (found := _n_repeats(job)) != (stated := job.card.axes[REPETITION].length):
@@ -80,6 +82,18 @@ def check(job: FitJob) -> None:
                 "to fit the mean."
             )
     _check_n_features(job)
+
+
+def _check_groups(job: FitJob, recipe: Recipe) -> None:
+    """Raise if there are fewer groups of training stimuli than folds, before anything is computed."""
+    groups, step = _train_groups(job), recipe.regression
+    if groups is None or step is None or (n_groups := len(np.unique(groups))) >= step.folds:
+        return
+    advice = f"Write  folds: {n_groups}" if n_groups > 1 else "Give stimuli of more groups, or regress with  linear"
+    raise InvalidParameterError(
+        f"The card asks for {step.folds} folds; the {len(groups):,} training stimuli are in {n_groups} groups, which "
+        f"are left out whole. {advice}."
+    )
 
 
 def _check_transform(job: FitJob) -> None:
@@ -119,6 +133,8 @@ def fit(job: FitJob) -> Fitted:
     recipe, plan = read_recipe(job.card), _kept_plan(job)
     features = _features(job)
     identity = f"{features.digest} {recipe} {plan}"
+    if (groups := _train_groups(job)) is not None:  # which make the folds
+        identity += f" groups {hashlib.sha256(groups.astype(np.int64).tobytes()).hexdigest()}"
     bands = _bands(job.card, recipe, features.columns)
     decomposed = [_decomposed(job, plan, recipe, features, columns, identity) for columns in bands.values()]
     basis = _Basis(decomposed, list(bands.values()))
@@ -259,11 +275,22 @@ def _solver(job: FitJob, recipe: Recipe, basis: _Basis) -> Solver:
     if step is None:
         return least_squares_solver(basis.scores)
     seed = None if job.dataset.is_sequence else 0
-    folds = split_folds(len(basis.scores), step.folds, seed)
+    groups = _train_groups(job)
+    folds = split_folds(len(basis.scores), step.folds, seed, groups)
     if isinstance(step, BandedStep):
-        search: dict[str, Any] = {"n_iterations": step.iterations, "seed": step.seed, "device": job.device}
+        search: dict[str, Any] = {
+            "n_iterations": step.iterations,
+            "seed": step.seed,
+            "device": job.device,
+            "groups": groups,
+        }
         return banded_ridge_cv_solver(basis.scores, basis.rows, step.alphas, folds, **search)
-    return ridge_cv_solver(basis.scores, step.alphas, folds, device=job.device)
+    return ridge_cv_solver(basis.scores, step.alphas, folds, groups=groups, device=job.device)
+
+
+def _train_groups(job: FitJob) -> NDArray[np.intp] | None:
+    """The group of each training stimulus; None where each stands alone."""
+    return job.dataset.groups_of(job.dataset.splits["train"])
 
 
 def _files(job: FitJob, basis: _Basis, output: OutputArray) -> RegressionFiles:

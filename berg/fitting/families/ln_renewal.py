@@ -51,7 +51,6 @@ from berg.weights.safetensors_files import read_safetensors, write_safetensors
 METADATA = ("held_out_r",)
 """Coordinates that the fit finds, at ``encoding_models``."""
 
-_INDEPENDENT_S = 0.25  # rates further apart hardly depend on each other
 _SAMPLE_S = 0.5
 _N_RESAMPLES = 1000  # for intervals, each with a weight per sample
 
@@ -376,9 +375,11 @@ class Evidence:
             pairs = [(recordings.measured(each, unit), rate) for each, rate in zip(recordings.all, own, strict=True)]
             measured.append(np.concatenate([_smooth_blocks(recordings, one, ms) for one, _ in pairs]))
             predicted.append(np.concatenate([_smooth_blocks(recordings, other, ms) for _, other in pairs]))
-        length = round(_INDEPENDENT_S * recordings.bins_per_s / step)
         return HeldOut(
-            np.stack(measured, 1)[::step], np.stack(predicted, 1)[::step], f"{of}, smoothed with {ms:g} ms", length
+            np.stack(measured, 1)[::step],
+            np.stack(predicted, 1)[::step],
+            f"{of}, smoothed with {ms:g} ms",
+            in_time=True,
         )
 
 

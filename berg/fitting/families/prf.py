@@ -32,6 +32,7 @@ from berg.evaluation import pearson_r, r2_score
 from berg.features.contrast_energy import contrast_grid, contrast_map
 from berg.fitting.agreement import check_agreement
 from berg.fitting.job import FitJob, Fitted, HeldOut
+from berg.fitting.linear_solvers import split_folds
 from berg.fitting.receptive_fields import (
     BLOCK,
     Apertures,
@@ -56,7 +57,6 @@ METADATA = (
 """Coordinates that the fit finds: the accuracies and ``reliable`` at ``encoding_models``, all others at ``fmri``."""
 
 FRAMES_AT_ONCE = 16
-_INDEPENDENT_S = 16.0  # after which a haemodynamic response has faded
 Volumes = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
@@ -110,7 +110,7 @@ def check(job: FitJob) -> Collection[str]:
             "(n_volumes, 3, height, width)."
         )
     _centres(job)
-    _parts(_settings(job), _fitted_volumes(job))
+    _parts(job, _settings(job), _fitted_volumes(job))
     return ("splits",)
 
 
@@ -200,9 +200,7 @@ def _fitted(job: FitJob, recording: _Recording, advance: AdvanceAndTell) -> Fitt
     found = _Found(recording, delay_s, fields, amplitude, baseline, _numpy(held_out), _numpy(courses))
     tensors = {name: values.astype(np.float32) for name, values in found.parameters.items()}
     (name,) = job.dataset.outputs
-    measured = HeldOut(
-        found.measured, found.predicted, recording.split, max(1, round(_INDEPENDENT_S / recording.interval_s))
-    )
+    measured = HeldOut(found.measured, found.predicted, recording.split, in_time=True)
     return Fitted(tensors, found.metadata(), found.facts(), {name: measured}, _sample(job, recording.apertures))
 
 
@@ -426,7 +424,7 @@ def _read(job: FitJob) -> _Recording:
     device = torch.device("cpu") if job.device.type == "mps" else job.device  # mps has no float64
     bold = torch.from_numpy(output.mean(np.arange(n_volumes))).double().to(device)
     volumes, test = _fitted_volumes(job), dataset.splits["test"]
-    parts = _parts(settings, volumes)
+    parts = _parts(job, settings, volumes)
     if len(test):
         pairs, split = [(volumes, test)], "test"
     else:
@@ -444,9 +442,12 @@ def _fitted_volumes(job: FitJob) -> Volumes:
     return np.sort(np.concatenate([splits["train"], splits["validation"]]))
 
 
-def _parts(settings: FitSettings, volumes: Volumes) -> list[Volumes]:
+def _parts(job: FitJob, settings: FitSettings, volumes: Volumes) -> list[Volumes]:
     """The volumes that are fitted, in parts; the first is the one that is predicted last."""
-    if settings.cuts is None:
+    groups = job.dataset.groups_of(volumes)
+    if settings.cuts is None and groups is not None:
+        parts = [volumes[part] for part in split_folds(len(volumes), settings.folds, None, groups)]
+    elif settings.cuts is None:
         parts = np.array_split(volumes, settings.folds)
     else:
         parts = np.split(volumes, np.searchsorted(volumes, settings.cuts))
@@ -455,7 +456,19 @@ def _parts(settings: FitSettings, volumes: Volumes) -> list[Volumes]:
             f"fit.cuts {settings.cuts} and fit.folds {settings.folds} make parts of {list(map(len, parts))} volumes "
             f"out of {len(volumes)}; there must be two or more, of two volumes or more."
         )
+    _check_groups_whole(job, parts)
     return list(parts)
+
+
+def _check_groups_whole(job: FitJob, parts: Sequence[Volumes]) -> None:
+    """Raise if the volumes of one group are in two parts, of which one is predicted from the other."""
+    groups = job.dataset.groups
+    own = [] if groups is None else [set(groups[part].tolist()) for part in parts]
+    if sum(map(len, own)) > len(set().union(*own)):
+        raise InvalidParameterError(
+            "fit.cuts divides groups of volumes, which must stay together. Cut where one group ends and the next "
+            "begins, or leave out the cuts."
+        )
 
 
 def _pairs(parts: Sequence[Volumes]) -> list[tuple[Volumes, Volumes]]:
