@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from PIL import Image
 from published import layouts
 
 from berg import BERG, load_video
+from berg.cli.app import main
 from berg.core.exceptions import (
+    BERGError,
+    CorruptedFileError,
     DeviceMemoryError,
     InvalidParameterError,
     StimulusError,
@@ -32,12 +36,14 @@ from berg.core.exceptions import (
     StoreMismatchError,
 )
 from berg.features.images import ResizedPictures
-from berg.models import room, stream
+from berg.features.stimuli import open_stimuli
+from berg.models import encoded_stimuli, room, stream
 from berg.models.estimate import estimate
+from berg.models.identity import sampled_content
 from berg.models.stream import DamagedStimulusWarning, encode_to_store
 from berg.responses.labelled import label_responses
 from berg.responses.lock import locked
-from berg.responses.store import IncompleteStoreWarning, open_responses
+from berg.responses.store import IncompleteStoreWarning, open_responses, verify_store
 from berg.weights import manifest
 
 MODEL_ID = "fmri-szinte2024-prf_css"
@@ -260,7 +266,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "selection": (lambda: {"models": loaded({"min_held_out_r2": 0.75})}, "selection: .*0.7}.* there, .*0.75}.* here"),
     "parameter": (lambda: {"models": loaded(stimulus_width_deg=8.0)}, "stimulus_width_deg: 10.0 there, 8.0 here"),
     "more models": (lambda: {"models": [loaded(), loaded()]}, "models.model.model: .* there, nothing here"),
-    "stimuli": (lambda: {"stimulus": pictures(20, seed=1)}, "stimuli.content: "),
+    "stimuli": (lambda: {"stimulus": pictures(20, seed=1)}, "20 of the 20 stimuli that were looked at"),
     "number": (lambda: {"stimulus": pictures(21)}, "stimuli.number: 20 there, 21 here"),
     "size": (lambda: {"stimulus": pictures(20, 34)}, r"stimuli.shape: \(3, 32, 32\) there, \(3, 34, 34\) here"),
     "names": (lambda: {"stimulus_names": [f"{n}" for n in range(1, 21)]}, "stimuli.names: "),
@@ -305,12 +311,63 @@ def test_another_precision_is_refused(berg_dir, tmp_path):
         encode_to_store(half, pictures(2), tmp_path / "r.zarr")
 
 
-def test_a_picture_that_was_replaced_is_noticed(model, tmp_path):
+def test_a_touched_picture_changes_nothing_and_a_replaced_one_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoded_stimuli, "AT_LEAST", 0)
+    monkeypatch.setattr(encoded_stimuli, "_AT_LEAST_BYTES", 0)  # by chance none is looked at
     files = files_of(tmp_path / "pictures", pictures(5))
     encode_to_store(model, files, tmp_path / "r.zarr")
-    os.utime(files[3], (1, 1))
-    with pytest.raises(StoreMismatchError, match=r"stimuli.content"):
+    for file in files:
+        os.utime(file, (1, 1))
+    encode_to_store(model, files, tmp_path / "r.zarr")
+    Image.fromarray(pictures(1, seed=9)[0].transpose(1, 2, 0)).save(files[3])
+    with pytest.raises(StoreMismatchError, match=r"1 of the 5 stimuli .* are not those that .*\(picture 3.png\)"):
         encode_to_store(model, files, tmp_path / "r.zarr")
+
+
+def same_state(file: Path, image: Any) -> None:
+    """Replace a picture by another in a file of the same size and time."""
+    before = file.stat()
+    Image.fromarray(image.transpose(1, 2, 0)).save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def test_all_stimuli_are_compared_when_asked_for(model, tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    files = [tmp_path / "pictures" / f"{number:02d}.bmp" for number in range(6)]
+    for file, image in zip(files, pictures(6), strict=True):
+        Image.fromarray(image.transpose(1, 2, 0)).save(file)
+    encode_to_store(model, files, tmp_path / "r.zarr")
+    same_state(files[4], pictures(1, seed=9)[0])
+    with pytest.raises(StoreMismatchError, match=r"04\.bmp"):  # so few are looked at anyway
+        encode_to_store(model, files, tmp_path / "r.zarr")
+    monkeypatch.setattr(encoded_stimuli, "AT_LEAST", 0)
+    monkeypatch.setattr(encoded_stimuli, "_AT_LEAST_BYTES", 0)
+    encode_to_store(model, files, tmp_path / "r.zarr")
+    with pytest.raises(StoreMismatchError, match=r"1 of the 6 stimuli.*04\.bmp"):
+        encode_to_store(model, files, tmp_path / "r.zarr", verify_stimuli=True)
+
+
+def test_an_array_that_was_changed_between_64_evenly_spread_stimuli_is_noticed(model, tmp_path, small_blocks):
+    images = pictures(300, 8)
+    encode_to_store(model, images, tmp_path / "r.zarr", batch_size=16)
+    (tmp_path / "r.zarr" / "status" / "c" / "5").unlink()
+    spread = np.unique(np.linspace(0, 299, 64).astype(int))
+    changed = pictures(300, 8, seed=1)
+    changed[spread] = images[spread]
+    with pytest.raises(StoreMismatchError, match=r"of the 2\d\d stimuli that were looked at are not those"):
+        encode_to_store(model, changed, tmp_path / "r.zarr")
+
+
+def test_a_picture_that_was_damaged_and_is_not_any_more_is_encoded(model, tmp_path, small_blocks):
+    files = files_of(tmp_path / "pictures", pictures(40))
+    whole = files[21].read_bytes()
+    files[21].write_bytes(b"no picture")
+    with pytest.warns(DamagedStimulusWarning):
+        encode_to_store(model, files, tmp_path / "r.zarr", on_damaged="skip")
+    files[21].write_bytes(whole)
+    found = encode_to_store(model, files, tmp_path / "r.zarr", on_damaged="skip")
+    np.testing.assert_array_equal(found["responses"], BERG().encode(model, files))
 
 
 def test_two_masks_that_print_alike_are_told_apart(tmp_path):
@@ -441,11 +498,11 @@ def test_pictures_cut_in_another_way_are_other_stimuli(model, tmp_path):
         encode_to_store(model, ResizedPictures(files, 24, "squash"), tmp_path / "r.zarr")
 
 
-def write_clip(path: Path, n_frames: int = 30) -> Path:
+def write_clip(path: Path, n_frames: int = 30, seed: int = 0) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
         stream.height, stream.width, stream.pix_fmt = 32, 32, "bgr0"
-        for image in pictures(n_frames).transpose(0, 2, 3, 1):
+        for image in pictures(n_frames, seed=seed).transpose(0, 2, 3, 1):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(stream.encode())
     return path
@@ -473,8 +530,10 @@ def test_a_video_goes_on_where_it_was_and_another_one_is_refused(model, tmp_path
     assert content(tmp_path / "r.zarr") == content(tmp_path / "whole.zarr")
     with pytest.raises(StoreMismatchError, match=r"stimuli.read_as: frames 0 to 29.* there, frames 0 to 19.* here"):
         encode_to_store(model, load_video(clip, places=slice(0, 20)), tmp_path / "r.zarr")
-    write_clip(clip)
-    with pytest.raises(StoreMismatchError, match=r"stimuli.content"):
+    write_clip(clip)  # the same frames, of another time
+    encode_to_store(model, load_video(clip), tmp_path / "r.zarr")
+    write_clip(clip, seed=1)
+    with pytest.raises(StoreMismatchError, match="30 of the 30 stimuli"):
         encode_to_store(model, load_video(clip), tmp_path / "r.zarr")
 
 
@@ -595,6 +654,269 @@ def test_a_chunk_that_was_not_renamed_and_a_half_made_store_are_swept_up(model, 
     assert content(tmp_path / "r.zarr") == content(tmp_path / "whole.zarr")
 
 
+def flip(file: Path, place: int = -20) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 4
+    file.write_bytes(content)
+
+
+def swap(file: Path, other: Path) -> None:
+    file.write_bytes(other.read_bytes())
+
+
+BLOCK_DAMAGE: dict[str, Any] = {
+    "a flipped bit": lambda store: flip(store / "responses/c/1/0"),
+    "a flipped checksum": lambda store: flip(store / "responses/c/1/0", -1),
+    "a lost chunk": lambda store: (store / "responses/c/1/0").unlink(),
+    "a cut chunk": lambda store: (store / "responses/c/1/0").write_bytes((store / "responses/c/1/0").read_bytes()[:99]),
+    "an empty chunk": lambda store: (store / "responses/c/1/0").write_bytes(b""),
+    "the chunk of another block": lambda store: swap(store / "responses/c/1/0", store / "responses/c/0/0"),
+    "a block of another block": lambda store: [
+        swap(store / part / "1" / last, store / part / "0" / last)
+        for part, last in (("responses/c", "0"), ("berg_ledger/blocks/c", "0"))
+    ],
+    "a folder for a chunk": lambda store: [(store / "responses/c/1/0").unlink(), (store / "responses/c/1/0").mkdir()],
+    "a flipped status": lambda store: flip(store / "status/c/1", 3),
+    "a cut status": lambda store: (store / "status/c/1").write_bytes(b"1"),
+    "a flipped record": lambda store: flip(store / "berg_ledger/blocks/c/1/0"),
+    "a lost record": lambda store: (store / "berg_ledger/blocks/c/1/0").unlink(),
+}
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("damage", BLOCK_DAMAGE)
+def test_a_damaged_block_is_refused_told_and_computed_again_alone(
+    damage, compression, whole_stores, model, tmp_path, small_blocks, monkeypatch
+):
+    store = shutil.copytree(whole_stores[compression], tmp_path / "r.zarr")
+    times = {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
+    BLOCK_DAMAGE[damage](store)
+    with pytest.raises(CorruptedFileError, match=r"stimuli 16 to 31.*the call that began .*(again|anew)"):
+        open_responses(store)["responses"].load()
+    report = verify_store(store)
+    assert (report.damaged, report.n_missing, report.damaged_labels) == ([(16, 31)], 0, [])
+    encoded: list[int] = []
+    real = stream.ResponseStore.write
+    monkeypatch.setattr(
+        stream.ResponseStore, "write", lambda own, index, *rest: (encoded.append(index), real(own, index, *rest))
+    )
+    with pytest.warns(stream.DamagedStoreWarning, match="1 of 3 blocks are not as they were written"):
+        encode_to_store(model, pictures(40), store)
+    assert encoded == [1]
+    assert content(store) == content(whole_stores[compression])
+    kept = [file for file in times if file.parts[-2:] in (("0", "0"), ("2", "0"), ("c", "0"), ("c", "2"))]
+    assert len(kept) >= 6
+    assert all(file.stat().st_mtime_ns == times[file] for file in kept)
+
+
+@pytest.fixture(scope="module")
+def whole_stores(model, tmp_path_factory) -> dict[str, Path]:
+    """Stores of 40 pictures in three blocks, by compression."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "MAX_BLOCK_STIMULI", 16)
+        for compression in ("none", "zstd"):
+            encode_to_store(model, pictures(40), folder / compression, compression=compression)  # type: ignore[arg-type]
+    return {compression: folder / compression for compression in ("none", "zstd")}
+
+
+def test_every_file_of_a_store_that_is_changed_is_noticed_and_put_right(whole_stores, model, tmp_path, small_blocks):
+    whole, store = whole_stores["none"], tmp_path / "r.zarr"
+    names = sorted(content(whole))
+    assert len(names) > 20
+    for number, name in enumerate(names):
+        shutil.copytree(whole, store)
+        flip(store / name, len((store / name).read_bytes()) * (number % 5) // 5)
+        with pytest.raises(CorruptedFileError, match=r"r\.zarr"):
+            open_responses(store)["responses"].load()
+        report = verify_store_or_none(store)
+        assert report is None or report.damaged or report.damaged_labels, name
+        with pytest.warns(stream.DamagedStoreWarning):
+            encode_to_store(model, pictures(40), store)
+        assert content(store) == content(whole), name
+        shutil.rmtree(store)
+
+
+def verify_store_or_none(store: Path) -> Any:
+    try:
+        return verify_store(store)
+    except CorruptedFileError:  # the place of the responses is not known any more
+        return None
+
+
+@pytest.mark.parametrize("lost", ["zarr.json", "berg_ledger", "berg_ledger/zarr.json", "voxel", "responses/zarr.json"])
+def test_a_lost_file_or_folder_is_noticed_and_put_right(lost, whole_stores, model, tmp_path, small_blocks):
+    store = shutil.copytree(whole_stores["none"], tmp_path / "r.zarr")
+    (shutil.rmtree if (store / lost).is_dir() else os.unlink)(store / lost)
+    with pytest.raises(CorruptedFileError, match=r"the call that began it once more"):
+        open_responses(store)
+    with pytest.warns(stream.DamagedStoreWarning):
+        encode_to_store(model, pictures(40), store)
+    assert content(store) == content(whole_stores["none"])
+
+
+@pytest.mark.parametrize("text", [b"", b"[" * 100_000, b"null", b'{"attributes": {"berg_store": 5}}', b"\xff\xfe{}"])
+def test_a_store_whose_descriptions_are_all_damaged_can_only_be_begun_anew(text, whole_stores, model, tmp_path):
+    store = shutil.copytree(whole_stores["none"], tmp_path / "r.zarr")
+    for name in ("zarr.json", "berg_ledger/zarr.json"):
+        (store / name).write_bytes(text)
+    for read in (open_responses, verify_store, lambda path: encode_to_store(model, pictures(40), path)):
+        with pytest.raises(CorruptedFileError, match=r"zarr.json\) are damaged.*overwrite=True"):
+            read(store)
+    assert encode_to_store(model, pictures(3), store, overwrite=True).sizes["stimulus"] == 3
+
+
+def test_damage_after_opening_is_refused_too(whole_stores, tmp_path):
+    for number, damage in enumerate(BLOCK_DAMAGE.values()):
+        store = shutil.copytree(whole_stores["none"], tmp_path / f"{number}.zarr")
+        opened = open_responses(store)
+        damage(store)
+        with pytest.raises(CorruptedFileError, match="stimuli 16 to 31"):
+            opened["responses"].load()
+        assert np.isfinite(opened["responses"][:16]).all()
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_xarray_alone_refuses_a_flipped_bit(compression, whole_stores, tmp_path):
+    store = shutil.copytree(whole_stores[compression], tmp_path / "r.zarr")
+    flip(store / "responses/c/1/0")
+    with pytest.raises(ValueError, match="checksum"):
+        xr.open_zarr(store)["responses"].load()
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_any_part_of_the_responses_can_be_read(compression, whole_stores):
+    whole = xr.open_zarr(whole_stores[compression])["responses"].load()
+    order = np.random.default_rng(0).permutation(40)
+    parts: list[dict[str, Any]] = [
+        {}, {"stimulus": 17}, {"stimulus": slice(3, 35)}, {"stimulus": slice(None, None, -3)}, {"stimulus": order},
+        {"voxel": 2}, {"voxel": slice(1, 9, 3)}, {"voxel": [5, 0, 5]}, {"stimulus": order, "voxel": [4, 1]},
+        {"stimulus": 39, "voxel": 0}, {"stimulus": slice(0, 0)}, {"stimulus": [33, 2, 33], "voxel": slice(None, 2)},
+    ]  # fmt: skip
+    for part in parts:
+        found = open_responses(whole_stores[compression])["responses"].isel(part)
+        xr.testing.assert_equal(found.drop_vars("status"), whole.isel(part).drop_vars("status"))
+
+
+# Old stores, and places that can only be read
+
+
+def without_checksums(store: Path, model: Any, files: Any = None) -> Path:
+    """Make of a store what was written before there were checksums."""
+    shutil.rmtree(store / "berg_ledger")
+    for chunk in [*store.glob("responses/c/*/*"), *store.glob("status/c/*")]:
+        chunk.write_bytes(chunk.read_bytes()[:-4])
+    described = json.loads((store / "zarr.json").read_text())
+    identity = described["attributes"]["berg_store"]
+    del identity["checksums"]
+    images = pictures(40)
+    identity["stimuli"]["content"] = sampled_content(open_stimuli(images, model.expected_input))
+    own = described["consolidated_metadata"]["metadata"]
+    for name in ("responses", "status"):
+        array = json.loads((store / name / "zarr.json").read_text())
+        array["codecs"] = [codec for codec in array["codecs"] if codec["name"] != "crc32c"]
+        own[name] = array
+        (store / name / "zarr.json").write_text(json.dumps(array))
+    (store / "zarr.json").write_text(json.dumps(described))
+    return store
+
+
+def test_a_store_without_checksums_opens_and_is_gone_on_with(whole_stores, model, tmp_path, small_blocks, capsys):
+    store = without_checksums(shutil.copytree(whole_stores["none"], tmp_path / "r.zarr"), model)
+    expected = open_responses(whole_stores["none"]).load()
+    before = content(store)
+    xr.testing.assert_equal(open_responses(store)["responses"], expected["responses"])
+    main(["verify", str(store)])
+    assert "before there were checksums: only the lengths" in capsys.readouterr().out
+    (store / "status/c/1").unlink()
+    (store / "responses/c/0/0").write_bytes(b"cut")
+    with pytest.warns(stream.DamagedStoreWarning):
+        encode_to_store(model, pictures(40), store)
+    assert content(store) == before
+    with pytest.raises(StoreMismatchError, match=r"stimuli.content"):
+        encode_to_store(model, pictures(40, seed=1), store)
+
+
+DAMAGED_OLD = ["zarr.json", "responses/zarr.json", "status/zarr.json", "responses/c/1/0", "voxel/c/0"]
+
+
+@pytest.mark.parametrize("name", DAMAGED_OLD)
+@pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"[]", b'{"zarr_format": 3, "node_type": "array"}'])
+def test_a_damaged_store_without_checksums_ends_in_our_errors(name, text, whole_stores, model, tmp_path):
+    store = without_checksums(shutil.copytree(whole_stores["none"], tmp_path / "r.zarr"), model)
+    (store / name).write_bytes(text)
+    with pytest.raises(BERGError, match=r"r\.zarr"):
+        open_responses(store).load()
+
+
+READ_ONLY = """
+import ctypes, os, sys
+from pathlib import Path
+
+import numpy as np
+from berg import BERG
+from berg.core.exceptions import StorageError
+from berg.models import stream
+from berg.responses.store import open_responses, verify_store
+
+images, store, how = np.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+model = BERG().get_encoding_model("fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": 0.7})
+if how == "read-only":
+    libc = ctypes.CDLL(None, use_errno=True)
+    folder = str(store.parent).encode()
+    own_mounts, private, bind, read_only, again = 0x20000, (1 << 18) | 16384, 4096, 1, 32
+    if libc.unshare(own_mounts) or libc.mount(b"none", b"/", None, private, None):
+        sys.exit(77)
+    if libc.mount(folder, folder, None, bind, None) or libc.mount(b"none", folder, None, bind | again | read_only, None):
+        sys.exit(77)
+elif how == "somebody else's":
+    os.seteuid(54321)
+
+
+def refused(path, **options):
+    try:
+        stream.encode_to_store(model, images, path, **options)
+    except StorageError as error:
+        return str(error)
+
+
+print(stream.encode_to_store(model, images, store.parent / "whole.zarr").sizes["stimulus"])
+print(verify_store(store.parent / "whole.zarr").damaged, len(open_responses(store.parent / "whole.zarr")["responses"].load()))
+for name in ("part.zarr", "hurt.zarr", "new.zarr"):
+    print(refused(store.parent / name))
+print(refused(store.parent / "whole.zarr", overwrite=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts, and takes another user's place")
+@pytest.mark.parametrize("how", ["read-only", "somebody else's"])
+def test_a_complete_store_opens_in_a_place_that_can_only_be_read(how, whole_stores, tmp_path_factory):
+    place = Path(tempfile.mkdtemp(dir="/tmp"))  # which others may look into
+    try:
+        folder = place / "theirs"
+        for name in ("whole.zarr", "part.zarr", "hurt.zarr"):
+            shutil.copytree(whole_stores["none"], folder / name)
+        (folder / "part.zarr/status/c/1").unlink()
+        flip(folder / "hurt.zarr/responses/c/2/0")
+        np.save(place / "images.npy", pictures(40))
+        for path in (place, *place.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        command = [sys.executable, "-c", READ_ONLY, str(place / "images.npy"), str(folder / "x"), how]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 77:
+            pytest.skip("may not mount here")
+        assert done.returncode == 0, done.stderr
+        told = done.stdout.splitlines()
+        assert told[:2] == ["40", "[] 40"]
+        assert "part.zarr lacks 1 of 3 blocks, and cannot be written to. Copy it" in told[2]
+        assert "hurt.zarr has 1 damaged blocks, and cannot be written to" in told[3]
+        assert "new.zarr cannot be written: " in told[4]
+        assert "ls -ld" in told[4]
+        assert "whole.zarr cannot be written: " in told[5]
+    finally:
+        shutil.rmtree(place)
+
+
 def test_responses_without_their_ledger_are_encoded_again(model, tmp_path, small_blocks):
     encode_to_store(model, pictures(40), tmp_path / "r.zarr")
     before = content(tmp_path / "r.zarr")
@@ -680,8 +1002,9 @@ def test_the_estimate_says_what_then_happens(model, tmp_path):
     began = time.perf_counter()
     encode_to_store(model, images, tmp_path / "r.zarr")
     took = time.perf_counter() - began
-    chunks = [p for p in (tmp_path / "r.zarr").glob("*/c/**/*") if p.is_file() and p.parts[-3 - (p.name == "0")] != ""]
-    there = sum(p.stat().st_size for p in chunks if "responses" in p.parts or "status" in p.parts)
+    chunks = [p for p in (tmp_path / "r.zarr").glob("**/c/**/*") if p.is_file()]
+    written = {"responses", "status", "berg_ledger"}
+    there = sum(p.stat().st_size for p in chunks if written & set(p.parts))
     assert said.disk_bytes == there
     assert 0.4 < said.seconds / took < 2.5  # others use this machine too; benchmarks/stream.py measures
     assert str(said).endswith("free)")
