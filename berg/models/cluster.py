@@ -141,11 +141,11 @@ class _Encoder(WorkerPlugin):  # type: ignore[misc]
     ) -> _Begun:
         """Make the store, or look what an earlier run has left to do."""
         path = self.job.path
-        found = read_identity(path) if path.exists() else {}
-        kept = {} if overwrite else found
+        is_there = path.exists()
+        kept = read_identity(path) if is_there and not overwrite else {}
         with self.alone, _computing_with(self.threads):
             self.task = self.job.prepare(batch_size or kept.get("batch_size"))
-            if overwrite and found:
+            if overwrite and is_there:
                 remove_store(path)
             codec = compression or kept.get("compression") or "none"
             store = open_or_create(path, self.task, codec, verify_stimuli, held)

@@ -215,19 +215,20 @@ def encode_to_store(
     store_path = Path(path).expanduser()
     check_folder(store_path)
     with locked(store_path) as held:
-        begun = read_identity(store_path) if store_path.exists() else {}
-        size, codec = (begun.get("batch_size"), begun.get("compression")) if not overwrite else (None, None)
+        is_there = store_path.exists()
+        begun = read_identity(store_path) if is_there and not overwrite else {}
         task = prepare(
             models,
             stimulus,
             sampling_rate=sampling_rate,
-            batch_size=size if batch_size is None else batch_size,
+            batch_size=begun.get("batch_size") if batch_size is None else batch_size,
             on_damaged=on_damaged,
             stimulus_names=stimulus_names,
         )
-        if overwrite and begun:
+        if overwrite and is_there:
             remove_store(store_path)
-        store = open_or_create(store_path, task, compression or codec or "none", verify_stimuli, held)
+        codec = compression or begun.get("compression") or "none"
+        store = open_or_create(store_path, task, codec, verify_stimuli, held)
         fill(store, task, show_progress, workers)
     warn_of_damaged(store, task.names)
     return open_responses(store_path)

@@ -184,6 +184,14 @@ class ResponseStore:
                 for array in self._arrays:
                     _remove(array.status_chunk(index))
                     _flush(next(parent for parent in array.status_chunk(index).parents if parent.exists()))
+                self._remove_folders(index)
+
+    def _remove_folders(self, index: int) -> None:
+        """Remove what lies where chunks of a block will be written, and is no file, which would be replaced."""
+        chunks = [array.chunk(index) for array in self._arrays]
+        for chunk in [*chunks, *([self.blocks.ledger.chunk(index)] if self.blocks.ledger else [])]:
+            if chunk.is_dir():
+                _remove(chunk)
 
     def encoded_from(self) -> NDArray[np.uint64]:
         """Shape (n_stimuli, 2): the fingerprints that `write` was given; 0 where nothing is known."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -720,6 +721,7 @@ def whole_stores(model, tmp_path_factory) -> dict[str, Path]:
     return {compression: folder / compression for compression in ("none", "zstd")}
 
 
+@pytest.mark.slow
 def test_every_file_of_a_store_that_is_changed_is_noticed_and_put_right(whole_stores, model, tmp_path, small_blocks):
     whole, store = whole_stores["none"], tmp_path / "r.zarr"
     names = sorted(content(whole))
@@ -849,72 +851,83 @@ def test_a_damaged_store_without_checksums_ends_in_our_errors(name, text, whole_
         open_responses(store).load()
 
 
-READ_ONLY = """
-import ctypes, os, sys
-from pathlib import Path
+def check_read_only_places(folder: Path, model: Any, images: Any) -> None:
+    """A complete store opens in a folder that cannot be written to; all else is a StorageError."""
+    assert encode_to_store(model, images, folder / "whole.zarr").sizes["stimulus"] == 40
+    assert verify_store(folder / "whole.zarr").damaged == []
+    for name, options, words in (
+        ("part.zarr", {}, r"part.zarr lacks 1 of 3 blocks, and cannot be written to. Copy it"),
+        ("hurt.zarr", {}, r"hurt.zarr has 1 damaged blocks, and cannot be written to"),
+        ("new.zarr", {}, r"new.zarr cannot be written: .*ls -ld"),
+        ("whole.zarr", {"overwrite": True}, r"whole.zarr cannot be written: .*ls -ld"),
+    ):
+        with pytest.raises(StorageError, match=words):
+            encode_to_store(model, images, folder / name, **options)  # type: ignore[arg-type]
 
-import numpy as np
-from berg import BERG
-from berg.core.exceptions import StorageError
-from berg.models import stream
-from berg.responses.store import open_responses, verify_store
 
-images, store, how = np.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-model = BERG().get_encoding_model("fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": 0.7})
-if how == "read-only":
-    libc = ctypes.CDLL(None, use_errno=True)
-    folder = str(store.parent).encode()
-    own_mounts, private, bind, read_only, again = 0x20000, (1 << 18) | 16384, 4096, 1, 32
-    if libc.unshare(own_mounts) or libc.mount(b"none", b"/", None, private, None):
-        sys.exit(77)
-    if libc.mount(folder, folder, None, bind, None) or libc.mount(b"none", folder, None, bind | again | read_only, None):
-        sys.exit(77)
-elif how == "somebody else's":
+@pytest.fixture
+def their_folder(whole_stores: dict[str, Path], small_blocks: None) -> Iterator[Path]:
+    """Stores that everybody may read and that only root may write to."""
+    place = Path(tempfile.mkdtemp())  # others may not look into pytest's own
+    folder = place / "theirs"
+    for name in ("whole.zarr", "part.zarr", "hurt.zarr"):
+        shutil.copytree(whole_stores["none"], folder / name)
+    (folder / "part.zarr/status/c/1").unlink()
+    flip(folder / "hurt.zarr/responses/c/2/0")
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    yield folder
+    shutil.rmtree(place)
+
+
+ROOT_ALONE = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user, or mounts")
+
+
+@ROOT_ALONE
+def test_a_complete_store_in_the_folder_of_somebody_else_opens(their_folder, model):
+    with open_responses(their_folder / "whole.zarr") as opened:  # all that is imported is so before
+        opened.load()
     os.seteuid(54321)
-
-
-def refused(path, **options):
     try:
-        stream.encode_to_store(model, images, path, **options)
-    except StorageError as error:
-        return str(error)
+        check_read_only_places(their_folder, model, pictures(40))
+    finally:
+        os.seteuid(0)
+    (their_folder.parent / "theirs").chmod(0o700)
+    os.seteuid(54321)
+    try:
+        for read in (open_responses, verify_store, lambda path: encode_to_store(model, pictures(2), path)):
+            with pytest.raises(StorageError, match=r"whole.zarr cannot be read: Permission denied.*ls -ld"):
+                read(their_folder / "whole.zarr")
+    finally:
+        os.seteuid(0)
 
 
-print(stream.encode_to_store(model, images, store.parent / "whole.zarr").sizes["stimulus"])
-print(verify_store(store.parent / "whole.zarr").damaged, len(open_responses(store.parent / "whole.zarr")["responses"].load()))
-for name in ("part.zarr", "hurt.zarr", "new.zarr"):
-    print(refused(store.parent / name))
-print(refused(store.parent / "whole.zarr", overwrite=True))
+MOUNTED = """
+import ctypes, sys
+from pathlib import Path
+from berg import BERG
+from models.test_stream import check_read_only_places, pictures
+
+folder, libc = sys.argv[1].encode(), ctypes.CDLL(None)
+own_mounts, private, bind, read_only, again = 0x20000, (1 << 18) | 16384, 4096, 1, 32
+failed = libc.unshare(own_mounts) or libc.mount(b"none", b"/", None, private, None)
+failed = failed or libc.mount(folder, folder, None, bind, None)
+if failed or libc.mount(b"none", folder, None, bind | again | read_only, None):
+    sys.exit(77)
+model = BERG().get_encoding_model("fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": 0.7})
+check_read_only_places(Path(sys.argv[1]), model, pictures(40))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts, and takes another user's place")
-@pytest.mark.parametrize("how", ["read-only", "somebody else's"])
-def test_a_complete_store_opens_in_a_place_that_can_only_be_read(how, whole_stores, tmp_path_factory):
-    place = Path(tempfile.mkdtemp(dir="/tmp"))  # which others may look into
-    try:
-        folder = place / "theirs"
-        for name in ("whole.zarr", "part.zarr", "hurt.zarr"):
-            shutil.copytree(whole_stores["none"], folder / name)
-        (folder / "part.zarr/status/c/1").unlink()
-        flip(folder / "hurt.zarr/responses/c/2/0")
-        np.save(place / "images.npy", pictures(40))
-        for path in (place, *place.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        command = [sys.executable, "-c", READ_ONLY, str(place / "images.npy"), str(folder / "x"), how]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 77:
-            pytest.skip("may not mount here")
-        assert done.returncode == 0, done.stderr
-        told = done.stdout.splitlines()
-        assert told[:2] == ["40", "[] 40"]
-        assert "part.zarr lacks 1 of 3 blocks, and cannot be written to. Copy it" in told[2]
-        assert "hurt.zarr has 1 damaged blocks, and cannot be written to" in told[3]
-        assert "new.zarr cannot be written: " in told[4]
-        assert "ls -ld" in told[4]
-        assert "whole.zarr cannot be written: " in told[5]
-    finally:
-        shutil.rmtree(place)
+@pytest.mark.slow
+@ROOT_ALONE
+def test_a_complete_store_on_a_read_only_mount_opens(their_folder):
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", MOUNTED, str(their_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    if done.returncode == 77:
+        pytest.skip("may not mount here")
+    assert done.returncode == 0, done.stderr
 
 
 def test_responses_without_their_ledger_are_encoded_again(model, tmp_path, small_blocks):
