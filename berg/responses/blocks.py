@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,23 @@ class Record:
 
     seals: NDArray[np.uint64]
     stimuli: NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is on the disk of a block.
+
+    Attributes
+    ----------
+    status
+        Shape (stimuli of the block,), of all arrays: 0 where it is missing in one of them, or damaged.
+    tails
+        The checksum of the chunk of each array, if it fits its seal; none where there are no chunks, or no checksums.
+    """
+
+    state: State
+    status: NDArray[np.uint8]
+    tails: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,9 +120,14 @@ class Ledger:
         """Numbers in a record."""
         return self.n_arrays + 2 * self.block_size
 
+    @cached_property
+    def array(self) -> zarr.Array[Any]:
+        """The records one after the other."""
+        return zarr.open_array(self.folder, mode="r+")
+
     def chunk(self, index: int) -> Path:
         """The file with the record of a block."""
-        return self.folder / "c" / str(index) / "0"
+        return self.folder / "c" / str(index)
 
     def read(self, index: int) -> Record | None:
         """The record of a block, or None if it is lost or damaged."""
@@ -117,7 +140,7 @@ class Ledger:
     def write(self, index: int, record: Record) -> None:
         """Write the record of a block."""
         numbers = np.concatenate([record.seals, record.stimuli.ravel()])
-        zarr.open_array(self.folder, mode="r+")[index] = numbers
+        self.array[index * self.record_length : (index + 1) * self.record_length] = numbers
 
     def seal(
         self, index: int, array: int, tail: bytes, status: NDArray[np.uint8], stimuli: NDArray[np.uint64]
@@ -155,7 +178,7 @@ class Blocks:
         """The stimuli of a block."""
         return slice(index * self.block_size, min((index + 1) * self.block_size, self.n_stimuli))
 
-    def state(self, index: int, *, thoroughly: bool = False) -> State:
+    def look(self, index: int, *, thoroughly: bool = False) -> Seen:
         """Whether a block is there and is what was written.
 
         Parameters
@@ -164,50 +187,39 @@ class Blocks:
             Read the responses, too; else only their checksums are compared with the ledger. In a store without
             checksums files of a wrong length are found.
         """
+        places = self.stimuli(index)
+        nothing = np.zeros(places.stop - places.start, np.uint8)
         found = [self._status(array, index) for array in self.arrays]
         statuses = [status for status in found if status is not None]
         if len(statuses) < len(found):
-            return "damaged"
-        if any((status == MISSING).any() for status in statuses):
-            return "missing"
+            return Seen("damaged", nothing)
+        status = in_all_arrays(statuses)
+        if (status == MISSING).any():
+            return Seen("missing", status)
         if self.ledger is None:
-            return "whole" if all(map(self._has_its_length, self.arrays, statuses, [index] * len(found))) else "damaged"
-        record = self.ledger.read(index)
+            fits = all(map(self._has_its_length, self.arrays, statuses, [index] * len(found)))
+            return Seen("whole" if fits else "damaged", status)
+        record, tails = self.ledger.read(index), tuple(read_tail(array.chunk(index)) for array in self.arrays)
         if record is None:
-            return "damaged"
-        sealed = (
-            self._is_sealed(place, index, status, record, thoroughly=thoroughly)
-            for place, status in enumerate(statuses)
+            return Seen("damaged", nothing)
+        seals = [
+            self.ledger.seal(index, place, tail, own, record.stimuli)
+            for place, (tail, own) in enumerate(zip(tails, statuses, strict=True))
+        ]
+        if not np.array_equal(seals, record.seals) or (thoroughly and not self._fit_their_checksums(index, tails)):
+            return Seen("damaged", nothing)
+        return Seen("whole", status, tails)
+
+    def look_at_all(self, *, thoroughly: bool = False) -> list[Seen]:
+        """Each block, in order."""
+        with reading(self.path), ThreadPoolExecutor(_N_READERS) as readers:
+            return list(readers.map(lambda index: self.look(index, thoroughly=thoroughly), range(len(self))))
+
+    def _fit_their_checksums(self, index: int, tails: tuple[bytes, ...]) -> bool:
+        return all(
+            not tail or read_checked(array.chunk(index)) is not None
+            for array, tail in zip(self.arrays, tails, strict=True)
         )
-        return "whole" if all(sealed) else "damaged"
-
-    def states(self, *, thoroughly: bool = False) -> list[State]:
-        """The state of each block."""
-        with reading(self.path), ThreadPoolExecutor(_N_READERS) as readers:
-            return list(readers.map(lambda index: self.state(index, thoroughly=thoroughly), range(len(self))))
-
-    def status(self, array: StoredArray) -> NDArray[np.uint8]:
-        """Shape (n_stimuli,): what is known of each stimulus in an array; of a damaged block nothing is."""
-
-        def known(index: int) -> NDArray[np.uint8]:
-            status = self._status(array, index)
-            places = self.stimuli(index)
-            return np.zeros(places.stop - places.start, np.uint8) if status is None else status
-
-        with reading(self.path), ThreadPoolExecutor(_N_READERS) as readers:
-            return np.concatenate(list(readers.map(known, range(len(self)))))
-
-    def check_array(self, place: int, index: int) -> State:
-        """The state of a block in one array, by its checksum alone."""
-        status = self._status(self.arrays[place], index)
-        if status is not None and (status == MISSING).any():
-            return "missing"
-        if self.ledger is None:
-            return "damaged" if status is None else "whole"
-        record = self.ledger.read(index)
-        if status is None or record is None:
-            return "damaged"
-        return "whole" if self._is_sealed(place, index, status, record) else "damaged"
 
     def _status(self, array: StoredArray, index: int) -> NDArray[np.uint8] | None:
         """The status of a block, or None if it is damaged."""
@@ -221,16 +233,6 @@ class Blocks:
             return None
         return status[: places.stop - places.start]
 
-    def _is_sealed(
-        self, place: int, index: int, status: NDArray[np.uint8], record: Record, *, thoroughly: bool = False
-    ) -> bool:
-        assert self.ledger is not None
-        file = self.arrays[place].chunk(index)
-        tail = read_tail(file)
-        if thoroughly and tail and read_checked(file) is None:
-            return False
-        return bool(self.ledger.seal(index, place, tail, status, record.stimuli) == record.seals[place])
-
     def _has_its_length(self, array: StoredArray, status: NDArray[np.uint8], index: int) -> bool:
         """Whether a chunk without a checksum can be what was written; one of nothing but NaN is not there."""
         file = array.chunk(index)
@@ -240,18 +242,24 @@ class Blocks:
         return size > 0 if array.responses.compressors else size == array.chunk_bytes
 
 
+def in_all_arrays(statuses: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """What is known of stimuli in all arrays: 0 where they are missing in one of them."""
+    found = np.array(statuses, np.uint8)
+    return np.where((found == MISSING).any(axis=0), MISSING, found.max(axis=0)).astype(np.uint8)
+
+
 def create_ledger(store: Path, identity: Mapping[str, Any], n_stimuli: int) -> None:
     """Write the ledger of a store that has its labels and no responses: without records, with the checksums of all."""
     ledger = Ledger(store, identity)
     zarr.create_group(store / LEDGER)
     zarr.create_array(
         ledger.folder,
-        shape=(-(-n_stimuli // ledger.block_size), ledger.record_length),
-        chunks=(1, ledger.record_length),
+        shape=(-(-n_stimuli // ledger.block_size) * ledger.record_length,),
+        chunks=(ledger.record_length,),
         dtype="uint64",
         compressors=Crc32cCodec(),
         fill_value=0,
-        dimension_names=["block", "number"],
+        dimension_names=["number"],
     )
     own = store / LEDGER / "zarr.json"
     files = sorted(file for file in store.rglob("*") if file.is_file() and file != own)

@@ -48,6 +48,7 @@ from berg.responses.blocks import (
     STATUS,
     Blocks,
     Record,
+    Seen,
     create_ledger,
     damaged_labels,
     read_attributes,
@@ -167,7 +168,7 @@ class ResponseStore:
 
     def status(self) -> NDArray[np.uint8]:
         """Shape (n_stimuli,): what is known of each stimulus, in all arrays."""
-        return _in_all_arrays([self.blocks.status(array) for array in self._arrays])
+        return np.concatenate([seen.status for seen in self.blocks.look_at_all()])
 
     def missing_blocks(self) -> list[int]:
         """The blocks to be done, in order."""
@@ -175,7 +176,8 @@ class ResponseStore:
 
     def damaged_blocks(self) -> list[int]:
         """The blocks that are done and not what was written, in order; everything is read for it."""
-        return [index for index, state in enumerate(self.blocks.states(thoroughly=True)) if state == "damaged"]
+        seen = self.blocks.look_at_all(thoroughly=True)
+        return [index for index, block in enumerate(seen) if block.state == "damaged"]
 
     def forget(self, indices: Iterable[int]) -> None:
         """Make blocks missing, so that they are done once more."""
@@ -242,7 +244,7 @@ class ResponseStore:
         tails = [read_tail(array.chunk(index)) for array in self._arrays]
         seals = [ledger.seal(index, place, tail, status, stimuli) for place, tail in enumerate(tails)]
         ledger.write(index, Record(np.array(seals, np.uint64), stimuli))
-        _flush_chunk(ledger.chunk(index), ledger.folder)
+        _flush_chunk(ledger.chunk(index), ledger.folder / "c")
 
 
 def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "raise") -> Labelled:
@@ -272,12 +274,12 @@ def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "rai
     identity = read_identity(store)
     _check_labels(store, identity)
     blocks = Blocks(store, identity)
+    seen = blocks.look_at_all()
     if blocks.ledger:
-        _check_blocks(blocks)
-    statuses = [blocks.status(array) for array in blocks.arrays]
-    n_missing = int((_in_all_arrays(statuses) == MISSING).sum())
+        _check_blocks(blocks, seen)
     with reading(store):
-        labelled = _open_labelled(blocks, identity, statuses)
+        labelled = _open_labelled(blocks, identity, seen)
+    n_missing = sum(int((block.status == MISSING).sum()) for block in seen)
     if n_missing:
         words = (
             f"{store} lacks {n_missing:,} of {blocks.n_stimuli:,} stimuli. "
@@ -297,8 +299,8 @@ def _check_labels(store: Path, identity: Identity) -> None:
         )
 
 
-def _check_blocks(blocks: Blocks) -> None:
-    damaged = [index for index, state in enumerate(blocks.states()) if state == "damaged"]
+def _check_blocks(blocks: Blocks, seen: Sequence[Seen]) -> None:
+    damaged = [index for index, block in enumerate(seen) if block.state == "damaged"]
     if damaged:
         first = blocks.stimuli(damaged[0])
         raise CorruptedFileError(
@@ -308,14 +310,15 @@ def _check_blocks(blocks: Blocks) -> None:
         )
 
 
-def _open_labelled(blocks: Blocks, identity: Identity, statuses: list[NDArray[np.uint8]]) -> Labelled:
+def _open_labelled(blocks: Blocks, identity: Identity, seen: Sequence[Seen]) -> Labelled:
+    status = np.concatenate([block.status for block in seen])
     groups = [place.rpartition("/")[0] for place in identity["arrays"]]
     datasets = {}
-    for place, (group, status) in enumerate(zip(groups, statuses, strict=True)):
+    for place, group in enumerate(groups):
         dataset = xr.open_zarr(blocks.path, group=group or None, chunks=None)
         dataset = dataset.assign_coords({STATUS: ("stimulus", status, dataset[STATUS].attrs)})
         name = blocks.arrays[place].name
-        lazy = xr.Variable(dataset[name].dims, lazy_responses(blocks, place), dataset[name].attrs)
+        lazy = xr.Variable(dataset[name].dims, lazy_responses(blocks, place, seen), dataset[name].attrs)
         lazy.encoding = dataset[name].encoding
         datasets[group] = index_regions(dataset.assign({name: lazy}))
     if groups == [""]:
@@ -329,7 +332,7 @@ def _open_labelled(blocks: Blocks, identity: Identity, statuses: list[NDArray[np
 def count_missing(path: Path) -> int:
     """How many stimuli of a store are not encoded yet, or are lost or damaged as far as the ledger shows."""
     blocks = Blocks(path, read_identity(path))
-    todo = [blocks.stimuli(index) for index, state in enumerate(blocks.states()) if state != "whole"]
+    todo = [blocks.stimuli(index) for index, seen in enumerate(blocks.look_at_all()) if seen.state != "whole"]
     return sum(places.stop - places.start for places in todo)
 
 
@@ -347,7 +350,7 @@ def verify_store(path: str | Path) -> StoreReport:
     identity = read_identity(store)
     labels = damaged_labels(store, identity)
     blocks = Blocks(store, identity)
-    states = blocks.states(thoroughly=True)
+    states = [seen.state for seen in blocks.look_at_all(thoroughly=True)]
     places = {index: blocks.stimuli(index) for index in range(len(blocks))}
     return StoreReport(
         n_stimuli=blocks.n_stimuli,
@@ -477,7 +480,7 @@ def _write_labels(root: Path, place: str, dataset: xr.Dataset, block_size: int, 
     encoding: dict[Any, dict[str, Any]] = {
         label: {"compressors": (ZstdCodec(), Crc32cCodec())} for label in labels.variables
     }
-    encoding[STATUS] = {"chunks": (block_size,), "compressors": (Crc32cCodec(),), "write_empty_chunks": False}
+    encoding[STATUS] = {"chunks": (block_size,), "compressors": _checked(), "write_empty_chunks": False}
     labels.to_zarr(root, group=place or None, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
     zarr.open_group(root, path=place, mode="r+").create_array(
         str(name),
@@ -498,13 +501,18 @@ def _plain(value: Any) -> Any:
 
 def _codec(compression: Compression) -> Any:
     codecs: dict[str, tuple[Any, ...]] = {
-        "none": (Crc32cCodec(),),
-        "zstd": (ZstdCodec(level=3), Crc32cCodec()),
-        "lz4": (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()),
+        "none": _checked(),
+        "zstd": _checked(ZstdCodec(level=3)),
+        "lz4": _checked(BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")),
     }
     if compression not in codecs:
         raise InvalidParameterError(f"compression is '{compression}'. Allowed: {', '.join(get_args(Compression))}.")
     return codecs[compression]
+
+
+def _checked(*codecs: Any) -> tuple[Any, ...]:
+    """How chunks are written: so, and with a checksum at the end."""
+    return (*codecs, Crc32cCodec())
 
 
 def _consolidate(root: Path) -> None:
@@ -556,11 +564,6 @@ def _typed_errors(path: Path) -> Iterator[None]:
         else:
             what = f"Look at its owner and rights with:  ls -ld {path.parent}"
         raise StorageError(f"{path} cannot be written: {error.strerror or error}. {what}") from error
-
-
-def _in_all_arrays(statuses: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    found = np.array(statuses, np.uint8)
-    return np.where((found == MISSING).any(axis=0), MISSING, found.max(axis=0)).astype(np.uint8)
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:

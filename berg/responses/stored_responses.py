@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,22 @@ from xarray.core import indexing
 from zarr.codecs import Crc32cCodec
 
 from berg.core.exceptions import CorruptedFileError
-from berg.responses.blocks import Blocks, reading
+from berg.responses.blocks import Blocks, Seen, read_tail, reading
 
-_N_READERS = min(8, 2 * (os.cpu_count() or 1))
+_N_READERS = min(8, os.cpu_count() or 1)
 
 
-def lazy_responses(blocks: Blocks, place: int) -> Any:
+def lazy_responses(blocks: Blocks, place: int, seen: Sequence[Seen]) -> Any:
     """An array of a store as xarray takes it: nothing is read before it is looked at.
 
     Parameters
     ----------
     place
         The number of the array in the store.
+    seen
+        Each block, when the store was opened; what has changed since is refused.
     """
-    lazy: Any = indexing.LazilyIndexedArray(_StoredResponses(blocks, place))
+    lazy: Any = indexing.LazilyIndexedArray(_StoredResponses(blocks, place, seen))
     cached: Any = indexing.MemoryCachedArray  # xarray has no types for it
     return cached(indexing.CopyOnWriteArray(lazy))  # as xarray.open_zarr has it
 
@@ -36,8 +40,8 @@ def lazy_responses(blocks: Blocks, place: int) -> Any:
 class _StoredResponses(BackendArray):
     """Shape (n_stimuli, ...); rows of stimuli that are not encoded are NaN."""
 
-    def __init__(self, blocks: Blocks, place: int) -> None:
-        self.blocks, self.place, self.array = blocks, place, blocks.arrays[place]
+    def __init__(self, blocks: Blocks, place: int, seen: Sequence[Seen]) -> None:
+        self.blocks, self.place, self.array, self.seen = blocks, place, blocks.arrays[place], seen
         self.shape = self.array.responses.shape
         self.dtype = self.array.responses.dtype
         self.is_plain = all(isinstance(codec, Crc32cCodec) for codec in self.array.responses.compressors)
@@ -51,8 +55,17 @@ class _StoredResponses(BackendArray):
         wanted = np.atleast_1d(rows)
         found = np.empty((len(wanted), *self._rest(key)), self.dtype)
         indices = np.unique(wanted // self.blocks.block_size).tolist()
-        with reading(self.blocks.path), ThreadPoolExecutor(_N_READERS) as readers:
-            list(readers.map(lambda index: self._read_block(index, wanted, key[1:], found), indices))
+
+        def read(some: list[int]) -> None:
+            for index in some:
+                self._read_block(index, wanted, key[1:], found)
+
+        with reading(self.blocks.path):
+            if len(indices) < 2:
+                read(indices)
+            else:
+                with ThreadPoolExecutor(_N_READERS) as readers:
+                    list(readers.map(read, [indices[first::_N_READERS] for first in range(_N_READERS)]))
         return found if rows.ndim else found[0]
 
     def _rest(self, key: tuple[Any, ...]) -> tuple[int, ...]:
@@ -72,33 +85,35 @@ class _StoredResponses(BackendArray):
         found[places] = _outer(rows[wanted[places] - stimuli.start], rest)
 
     def _read_into(self, index: int, rows: NDArray[Any]) -> None:
-        state = self.blocks.check_array(self.place, index)
-        if state == "damaged":
-            raise self._damaged(index)
-        file = self.array.chunk(index)
-        if state == "missing" or not file.exists():  # the seal says that there is none, since all of it is NaN
+        seen, file = self.seen[index], self.array.chunk(index)
+        tail = seen.tails[self.place] if seen.tails else None
+        # Where there are no checksums, nobody knows whether a chunk is lost or was of nothing but NaN.
+        if seen.state == "missing" or tail == b"" or (tail is None and not file.exists()):
             rows[...] = np.nan
         elif self.is_plain:
-            self._read_plain(index, file, rows)
+            self._read_plain(index, file, rows, tail or b"")
+        elif tail is not None and read_tail(file) != tail:
+            raise self._damaged(index)
         else:
             try:
                 rows[...] = self.array.responses[self.blocks.stimuli(index)]
             except (ValueError, RuntimeError) as error:  # of a checksum, of what uncompresses
                 raise self._damaged(index) from error
 
-    def _read_plain(self, index: int, file: Path, rows: NDArray[Any]) -> None:
-        """Read bytes to where they belong, which is faster than zarr's way by what the checksum costs."""
-        length = self.array.chunk_bytes - rows.nbytes  # of the rows after the last stimulus
+    def _read_plain(self, index: int, file: Path, rows: NDArray[Any], tail: bytes) -> None:
+        """Read bytes to where they belong, which is faster than zarr's way by more than the checksum costs."""
+        n_after = self.array.chunk_bytes - rows.nbytes  # of the rows after the last stimulus
         values = rows.reshape(-1).view(np.uint8)
-        with file.open("rb") as opened:
-            n_read = opened.readinto(values.data) if rows.size else 0
-            after = opened.read()
-        if n_read != rows.nbytes or len(after) != length + (4 if self.blocks.ledger else 0):
+        try:
+            with file.open("rb", buffering=0) as opened:
+                n_read = _read_all(opened, values)
+                after = opened.read(n_after + len(tail) + 1)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise self._damaged(index) from error
+        if n_read != rows.nbytes or len(after or b"") != n_after + len(tail) or after[n_after:] != tail:
             raise self._damaged(index)
-        if self.blocks.ledger:
-            value = google_crc32c.extend(google_crc32c.value(values), after[:-4])
-            if value.to_bytes(4, "little") != after[-4:]:
-                raise self._damaged(index)
+        if tail and google_crc32c.extend(google_crc32c.value(values), after[:n_after]).to_bytes(4, "little") != tail:
+            raise self._damaged(index)
 
     def _damaged(self, index: int) -> CorruptedFileError:
         stimuli = self.blocks.stimuli(index)
@@ -107,6 +122,14 @@ class _StoredResponses(BackendArray):
             "is not as it was written. Make the call that began the store once more: it computes these again, and "
             f"nothing else. All that is damaged:  berg verify {self.blocks.path}"
         )
+
+
+def _read_all(opened: io.FileIO, values: NDArray[np.uint8]) -> int:
+    """Fill an array from a file; gives how many bytes there were."""
+    n_read = 0
+    while n_read < len(values) and (n_more := opened.readinto(values[n_read:].data)):
+        n_read += n_more
+    return n_read
 
 
 def _are_all(key: tuple[Any, ...], shape: tuple[int, ...]) -> bool:

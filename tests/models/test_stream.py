@@ -633,6 +633,51 @@ def kill_and_go_on(tmp_path: Path, n_trials: int, seed: int) -> int:
     return n_partly
 
 
+@pytest.mark.slow
+def test_runs_killed_and_damaged_at_sixteen_moments_end_with_the_same_bytes(tmp_path):
+    """A run is killed, a file of what it left is damaged, the next one is killed too, the third goes to its end."""
+    rng = np.random.default_rng(2)
+    images, whole = tmp_path / "images.npy", tmp_path / "whole.zarr"
+    np.save(images, pictures(96))
+    assert not finish(start(images, whole))
+    expected, n_damaged = content(whole), 0
+    for trial in range(8):
+        store = tmp_path / f"{trial}.zarr"
+        for _ in range(2):
+            process = start(images, store)
+            n_awaited = len(list(store.glob("status/c/*"))) + rng.integers(0, 5)
+            while process.poll() is None and len(list(store.glob("status/c/*"))) < n_awaited:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            n_damaged += damage_one(store, rng)
+        process = start(images, store)
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert content(store) == expected, f"trial {trial}"
+        shutil.rmtree(store)
+    assert n_damaged >= 8
+
+
+def damage_one(store: Path, rng: np.random.Generator) -> bool:
+    """Flip, cut, empty, remove or replace a file of a store by another; gives whether there was one."""
+    files = sorted(file for file in store.rglob("*") if file.is_file() and file.stat().st_size)
+    if not files:
+        return False
+    file, other, cut = files[rng.integers(len(files))], files[rng.integers(len(files))], rng.random()
+    whole = file.read_bytes()
+    how: list[Any] = [
+        lambda: flip(file, int(cut * len(whole))),
+        lambda: file.write_bytes(whole[: int(cut * len(whole))]),
+        lambda: file.write_bytes(b""),
+        file.unlink,
+        lambda: file.write_bytes(other.read_bytes()),
+    ]
+    how[rng.integers(len(how))]()
+    return True
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     kill_and_go_on(tmp_path, n_trials=3, seed=0)
 
@@ -673,14 +718,17 @@ BLOCK_DAMAGE: dict[str, Any] = {
     "an empty chunk": lambda store: (store / "responses/c/1/0").write_bytes(b""),
     "the chunk of another block": lambda store: swap(store / "responses/c/1/0", store / "responses/c/0/0"),
     "a block of another block": lambda store: [
-        swap(store / part / "1" / last, store / part / "0" / last)
-        for part, last in (("responses/c", "0"), ("berg_ledger/blocks/c", "0"))
+        swap(store / one, store / other)
+        for one, other in (
+            ("responses/c/1/0", "responses/c/0/0"),
+            ("berg_ledger/blocks/c/1", "berg_ledger/blocks/c/0"),
+        )
     ],
     "a folder for a chunk": lambda store: [(store / "responses/c/1/0").unlink(), (store / "responses/c/1/0").mkdir()],
     "a flipped status": lambda store: flip(store / "status/c/1", 3),
     "a cut status": lambda store: (store / "status/c/1").write_bytes(b"1"),
-    "a flipped record": lambda store: flip(store / "berg_ledger/blocks/c/1/0"),
-    "a lost record": lambda store: (store / "berg_ledger/blocks/c/1/0").unlink(),
+    "a flipped record": lambda store: flip(store / "berg_ledger/blocks/c/1"),
+    "a lost record": lambda store: (store / "berg_ledger/blocks/c/1").unlink(),
 }
 
 
@@ -769,7 +817,9 @@ def test_a_store_whose_descriptions_are_all_damaged_can_only_be_begun_anew(text,
 
 
 def test_damage_after_opening_is_refused_too(whole_stores, tmp_path):
-    for number, damage in enumerate(BLOCK_DAMAGE.values()):
+    damages = [damage for name, damage in BLOCK_DAMAGE.items() if "chunk" in name or "bit" in name]
+    assert len(damages) >= 6
+    for number, damage in enumerate(damages):
         store = shutil.copytree(whole_stores["none"], tmp_path / f"{number}.zarr")
         opened = open_responses(store)
         damage(store)
@@ -787,9 +837,14 @@ def test_xarray_alone_refuses_a_flipped_bit(compression, whole_stores, tmp_path)
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_any_part_of_the_responses_can_be_read(compression, whole_stores):
+def test_any_part_of_the_responses_can_be_read(compression, whole_stores, tmp_path):
     whole = xr.open_zarr(whole_stores[compression])["responses"].load()
     order = np.random.default_rng(0).permutation(40)
+    missing = shutil.copytree(whole_stores[compression], tmp_path / "r.zarr")
+    (missing / "status/c/2").unlink()
+    with pytest.warns(IncompleteStoreWarning):
+        partly = open_responses(missing, incomplete="warn")["responses"].load()
+    assert partly.isnull().all("voxel").values.tolist() == 32 * [False] + 8 * [True]
     parts: list[dict[str, Any]] = [
         {}, {"stimulus": 17}, {"stimulus": slice(3, 35)}, {"stimulus": slice(None, None, -3)}, {"stimulus": order},
         {"voxel": 2}, {"voxel": slice(1, 9, 3)}, {"voxel": [5, 0, 5]}, {"stimulus": order, "voxel": [4, 1]},
