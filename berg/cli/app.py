@@ -35,7 +35,7 @@ for verb, function, summary in (
     ("pack", "pack:pack", "Write all files of a model into one zip file, for others to unpack."),
     ("unpack", "unpack:unpack", "Put the models of a zip file into the BERG directory."),
     ("download", "download:download", "Fetch the files that a model needs, verified."),
-    ("verify", "verify:verify", "Hash the files of the models again, and compare."),
+    ("verify", "verify:verify", "Hash the files of the models, or read a .zarr store, and compare."),
     ("status", "status:status", "Print which models have files here, and whether they are whole."),
     ("where", "where:where", "Print where files lie and where they come from."),
     ("remove", "remove:remove", "Delete files of a model."),

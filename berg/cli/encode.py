@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from berg.cli.encode_options import EncodeOptions, model_ids, subjects
-from berg.core.exceptions import InvalidParameterError
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.responses.labelled import label_responses
 from berg.responses.save import check_ending, check_fits_file, save_responses
 from berg.responses.store import count_missing, read_identity
@@ -21,6 +22,7 @@ def encode(
     options: EncodeOptions | None = None,
     on_damaged: Literal["raise", "skip"] = "raise",
     overwrite: bool = False,
+    verify_stimuli: bool = False,
     scheduler: str | None = None,
 ) -> None:
     """Encode pictures or sounds with a model and save the responses.
@@ -37,21 +39,25 @@ def encode(
         What happens at a stimulus that cannot be read (.zarr only): raise, or skip, which leaves its row empty.
     overwrite
         Begin a .zarr store anew.
+    verify_stimuli
+        When a .zarr store is gone on with, compare all stimuli that are encoded already with what was encoded, not
+        only some of them.
     scheduler
         Encode with several processes (.zarr only): local:2, two of this machine; local, one per GPU; slurm:8, eight
         in SLURM's jobs; or the address of a dask scheduler, such as tcp://10.0.0.1:8786.
     """
     given = options or EncodeOptions()
     if out.suffix != ".zarr":
-        if on_damaged != "raise" or overwrite or given.compression or scheduler:
-            names = "--on-damaged, --overwrite, --compression and --scheduler"
+        if on_damaged != "raise" or overwrite or verify_stimuli or given.compression or scheduler:
+            names = "--on-damaged, --overwrite, --verify-stimuli, --compression and --scheduler"
             raise InvalidParameterError(f"{names} are for --out NAME.zarr.")
         if (n_subjects := len(subjects(given.subject))) > 1:
             raise InvalidParameterError(f"{out} can hold one subject. Give --out NAME.zarr for {n_subjects} of them.")
         if (n_models := len(model_ids(model_id))) > 1:
             raise InvalidParameterError(f"{out} can hold one model. Give --out NAME.zarr for {n_models} of them.")
         check_ending(out)
-    how = {"on_damaged": on_damaged, "overwrite": overwrite, "compression": given.compression}
+    how: dict[str, Any] = {"on_damaged": on_damaged, "overwrite": overwrite, "compression": given.compression}
+    how["verify_stimuli"] = verify_stimuli
     written = [out]
     if scheduler:
         n_stimuli, files = _on_cluster(model_id, out, given, scheduler, how)
@@ -94,11 +100,22 @@ def _to_store(
 
     which = models[0] if len(models) == 1 else models
     options: dict[str, Any] = {"batch_size": given.batch_size, "sampling_rate": given.sampling_rate}
-    begun = read_identity(out) if out.exists() and not how["overwrite"] else {}
-    n_left = count_missing(out) if begun else len(stimuli)
+    begun, n_left = ({}, len(stimuli)) if how["overwrite"] else _begun(out, len(stimuli))
     if n_left >= LONG_RUN:
         _tell(which, stimuli, out, n_left, begun, compression=how["compression"], **options)
     encode_to_store(which, stimuli, out, stimulus_names=names, **options, **how)
+
+
+def _begun(out: Path, n_stimuli: int) -> tuple[dict[str, Any], int]:
+    """What an earlier run has begun, and how many stimuli are left; 0 for a store that needs to be put right first."""
+    from berg.models.stream import check_folder
+
+    check_folder(out)
+    if not out.exists():
+        return {}, n_stimuli
+    with suppress(CorruptedFileError):
+        return read_identity(out), count_missing(out)
+    return {}, 0
 
 
 def _tell(

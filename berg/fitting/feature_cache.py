@@ -4,17 +4,22 @@ A file is found by a hash of everything that the features depend on (`FeatureKey
 computed anew. It is one array of shape (n_stimuli, n_features), nodes side by side, in float32: what networks compute
 in, and what holds bfloat16 and float16 exactly; half of the bytes would cost half of the digits.
 
-    FOLDER/<hash>/features.npy    mapped, never read whole
-    FOLDER/<hash>/features.json   what it is of, in words, and how many features each node has
+    FOLDER/<hash>/features.npy    mapped, never in memory whole
+    FOLDER/<hash>/features.json   what it is of, in words, how many features each node has, and a checksum per batch
 
 While it is being written it is called ``features.part``, with a ledger of the stimuli that are on the disk. An
 interrupted call goes on there, in the same batches, to the same bits. Two processes that want the same features take
 turns: the second finds them.
+
+Whoever opens it reads it once from end to end and compares it with the checksums (crc32c, of each batch). What is
+damaged, incomplete, of something else, or has no checksums, is computed anew. A folder that can only be read will do
+for features that are whole.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -29,6 +34,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+import google_crc32c
 import numpy as np
 import PIL
 import torch
@@ -37,8 +43,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from berg.core.exceptions import InvalidParameterError, StorageError
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, StorageError
 from berg.core.progress import Advance, progress_bar
+from berg.features.stimuli import release_pages
 from berg.fitting.components import slices
 from berg.models.room import size_words
 from berg.weights.durable_file import replacing, storage_errors
@@ -47,6 +54,8 @@ BATCH = 32
 """Stimuli that are computed together; fixed, because it may change the last bits."""
 _ALWAYS = ("berg.core.stimulus", "berg.features.images", "berg.features.stimuli", "berg.kernels.linear")
 _SECONDS_BETWEEN_RECORDS = 10.0  # waiting for the disk costs; so much is computed again at most
+# What a file raises that is not what it was, as text, as JSON or as an array; RecursionError is a RuntimeError.
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, SyntaxError)
 _N_BATCHES_HELD = 3  # one is read or computed, one waits, one is written
 
 
@@ -163,15 +172,33 @@ def cached_features(
         Where the network gives numbers that are not finite.
     """
     own = folder / key.digest
+    found = _read(own, key, n_stimuli)  # without the lock: it may be in a place that cannot be written to
+    if found is not None:
+        return found
     with storage_errors(own):
         own.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{key.digest}.lock"):
-        found = _read(own)
+    with _alone(folder / f"{key.digest}.lock"):
+        found = _read(own, key, n_stimuli)
         if found is None:
             _compute(features, key, read, n_stimuli, own, device, show_progress)
-            found = _read(own)
-    assert found is not None
+            found = _read(own, key, n_stimuli)
+    if found is None:
+        raise CorruptedFileError(
+            f"{own} is not what was written to it just now. Look at that disk, or keep the features elsewhere "
+            "(cache=..., --cache)."
+        )
     return found
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    with storage_errors(path):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def peak_bytes(features: nn.Module, stimulus: NDArray[Any], n_features: int, device: torch.device) -> int:
@@ -201,16 +228,40 @@ def peak_bytes(features: nn.Module, stimulus: NDArray[Any], n_features: int, dev
     return int(weights + BATCH * per_stimulus)
 
 
-def _read(own: Path) -> CachedFeatures | None:
-    """What is in a folder; nothing where the file is not there, or not whole."""
+def _read(own: Path, key: FeatureKey, n_stimuli: int) -> CachedFeatures | None:
+    """What is in a folder; None if it is not there, not whole, or of something else."""
     try:
-        array: NDArray[np.float32] = np.load(own / "features.npy", mmap_mode="r")
-    except (FileNotFoundError, ValueError, EOFError):
+        said = json.loads((own / "features.json").read_text("utf-8"))
+        array: NDArray[np.float32] = np.load(own / "features.npy", mmap_mode="r", allow_pickle=False)
+        if any(said[name] != value for name, value in json.loads(json.dumps(asdict(key))).items()):
+            return None
+        ends = list(accumulate(said["sizes"]))
+        columns = [slice(end - size, end) for end, size in zip(ends, said["sizes"], strict=True)]
+        named = dict(zip(said["nodes"], columns, strict=True))
+        fits = array.shape == (n_stimuli, ends[-1]) and array.dtype == np.float32 and array.flags.c_contiguous
+    except FileNotFoundError:
         return None
-    said = json.loads((own / "features.json").read_text("utf-8"))
-    ends = list(accumulate(said["sizes"]))
-    columns = [slice(end - size, end) for end, size in zip(ends, said["sizes"], strict=True)]
-    return CachedFeatures(array, dict(zip(said["nodes"], columns, strict=True)), own.name)
+    except OSError as error:
+        raise StorageError(
+            f"{own} cannot be read: {error.strerror or error}. Look at its owner and rights with:  ls -ld {own}"
+        ) from error
+    except _UNREADABLE:
+        return None
+    if not fits or not _is_whole(array, said.get("checksums")):
+        return None
+    return CachedFeatures(array, named, own.name)
+
+
+def _is_whole(array: NDArray[np.float32], checksums: Any) -> bool:
+    """Whether each batch has the checksum that it had when it was written."""
+    batches = list(slices(len(array), BATCH))
+    if not isinstance(checksums, list) or len(checksums) != len(batches):
+        return False
+    for places, expected in zip(batches, checksums, strict=True):
+        if google_crc32c.value(np.ascontiguousarray(array[places]).view(np.uint8).reshape(-1)) != expected:
+            return False
+        release_pages(array)
+    return True
 
 
 def _compute(
@@ -228,7 +279,8 @@ def _compute(
         with progress_bar(f"features of {key.extractor}", n_stimuli, "stimuli", show_progress, done) as advance:
             _fill(growing, features, read, device, advance)
     with replacing(own / "features.json") as described:
-        described.write(json.dumps({**asdict(key), "sizes": growing.sizes}, indent=1).encode())
+        said = {**asdict(key), "sizes": growing.sizes, "checksums": growing.checksums}
+        described.write(json.dumps(said, indent=1).encode())
     part.replace(own / "features.npy")
     growing.ledger.unlink()
 
@@ -273,17 +325,19 @@ class _Growing:
     n_done: int
     sizes: list[int]
     first_byte: int
+    checksums: list[int]
     recorded_at: float = -math.inf
 
     @classmethod
     @contextmanager
     def open(cls, path: Path, n_stimuli: int) -> Iterator[_Growing]:
-        """From where the ledger says that an interrupted call came to."""
+        """From where the ledger says that an interrupted call came to, if all before is what was written."""
         ledger = path.with_name("ledger.json")
-        known = ledger.is_file() and path.is_file()
-        said = json.loads(ledger.read_text("utf-8")) if known else {"n_done": 0, "sizes": [], "first_byte": 0}
-        with path.open("r+b" if known else "wb") as file:
-            growing = cls(file, ledger, n_stimuli, **said)
+        said = _read_ledger(ledger, path, n_stimuli)
+        with path.open("r+b" if said else "wb") as file:
+            growing = cls(
+                file, ledger, n_stimuli, **(said or {"n_done": 0, "sizes": [], "first_byte": 0, "checksums": []})
+            )
             file.seek(growing.first_byte + growing.n_done * 4 * sum(growing.sizes))
             file.truncate()
             try:
@@ -295,9 +349,12 @@ class _Growing:
         """Write a batch; every few seconds the ledger says how much is on the disk."""
         if not self.sizes:
             self._begin([layer.shape[1] for layer in layers])
+        value = 0
         for rows in zip(*(np.ascontiguousarray(layer.numpy()) for layer in layers), strict=True):
             for row in rows:  # laid side by side in the file, not in memory first
                 self.file.write(row.data)
+                value = google_crc32c.extend(value, row.view(np.uint8))
+        self.checksums.append(value)
         self.n_done += len(layers[0])
         if time.monotonic() - self.recorded_at > _SECONDS_BETWEEN_RECORDS:
             self.record()
@@ -310,8 +367,8 @@ class _Growing:
         os.fsync(self.file.fileno())
         self.recorded_at = time.monotonic()
         with replacing(self.ledger) as file:
-            said = {"n_done": self.n_done, "sizes": self.sizes, "first_byte": self.first_byte}
-            file.write(json.dumps(said).encode())
+            names = ("n_done", "sizes", "first_byte", "checksums")
+            file.write(json.dumps({name: getattr(self, name) for name in names}).encode())
 
     def _begin(self, sizes: list[int]) -> None:
         shape = (self.n_stimuli, sum(sizes))
@@ -322,5 +379,32 @@ class _Growing:
                 f"{self.ledger.parent.parent} has {size_words(free)} free. Make room, or keep them elsewhere "
                 "(cache=..., --cache)."
             )
-        np.lib.format.write_array_header_1_0(self.file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        self.file.write(_header(shape))
         self.sizes, self.first_byte = sizes, self.file.tell()
+
+
+def _read_ledger(ledger: Path, part: Path, n_stimuli: int) -> dict[str, Any] | None:
+    """How far an interrupted call came; None if nothing is known of it, or what is there is not what was written."""
+    try:
+        said = json.loads(ledger.read_text("utf-8"))
+        n_done, sizes, first_byte, checksums = (said[name] for name in ("n_done", "sizes", "first_byte", "checksums"))
+        row_bytes = 4 * sum(sizes)
+        batches = list(slices(n_done, BATCH))
+        is_end_of_batch = 0 < n_done <= n_stimuli and (n_done == n_stimuli or n_done % BATCH == 0)
+        if not is_end_of_batch or len(said) != 4 or len(batches) != len(checksums):
+            return None
+        with part.open("rb") as file:
+            header = file.read(first_byte)
+            whole = header == _header((n_stimuli, sum(sizes))) and all(
+                google_crc32c.value(file.read((places.stop - places.start) * row_bytes)) == expected
+                for places, expected in zip(batches, checksums, strict=True)
+            )
+    except (FileNotFoundError, *_UNREADABLE):
+        return None
+    return said if whole else None
+
+
+def _header(shape: tuple[int, int]) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()

@@ -26,8 +26,18 @@ from berg.core.berg import BERG
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, WorkerLostError, listing
 from berg.core.progress import Advance, progress_bar
 from berg.features.arrays import HDF5, open_array
+from berg.models.identity import sampled_content
 from berg.models.scheduler import connected
-from berg.models.stream import OnDamaged, Task, check_options, fill, open_or_create, prepare, warn_of_damaged
+from berg.models.stream import (
+    OnDamaged,
+    Task,
+    check_folder,
+    check_options,
+    fill,
+    open_or_create,
+    prepare,
+    warn_of_damaged,
+)
 from berg.responses.labelled import Labelled
 from berg.responses.lock import locked
 from berg.responses.store import (
@@ -102,6 +112,7 @@ class _Begun:
     identity: dict[str, Any]
     n_stimuli: int
     missing: list[int]
+    content: str  # of some of the stimuli, which each worker must find the same
 
     def size_of(self, block: int) -> int:
         """Stimuli in a block."""
@@ -125,31 +136,41 @@ class _Encoder(WorkerPlugin):  # type: ignore[misc]
     def teardown(self, worker: Any) -> None:
         self.task = None
 
-    def begin(self, batch_size: int | None, compression: Compression | None, overwrite: bool) -> _Begun:
+    def begin(
+        self, batch_size: int | None, compression: Compression | None, overwrite: bool, verify_stimuli: bool, held: bool
+    ) -> _Begun:
         """Make the store, or look what an earlier run has left to do."""
         path = self.job.path
-        found = read_identity(path) if path.exists() else {}
-        kept = {} if overwrite else found
+        is_there = path.exists()
+        kept = read_identity(path) if is_there and not overwrite else {}
         with self.alone, _computing_with(self.threads):
             self.task = self.job.prepare(batch_size or kept.get("batch_size"))
-            if overwrite and found:
+            if overwrite and is_there:
                 remove_store(path)
-            store = open_or_create(path, self.task, compression or kept.get("compression") or "none")
-        return _Begun(store.identity, store.n_stimuli, store.missing_blocks())
+            codec = compression or kept.get("compression") or "none"
+            store = open_or_create(path, self.task, codec, verify_stimuli, held)
+            missing = store.missing_blocks()
+            content = sampled_content(self.task.stimuli) if missing else ""
+        return _Begun(store.identity, store.n_stimuli, missing, content)
 
-    def encode(self, identity: dict[str, Any], blocks: list[int]) -> dict[int, StimulusError]:
+    def encode(self, identity: dict[str, Any], content: str, blocks: list[int]) -> dict[int, StimulusError]:
         """Encode and write blocks; gives those with stimuli that cannot be read, and the errors."""
         with self.alone, _computing_with(self.threads):
-            task = self.task = self.task or self._same_task(identity)
+            task = self.task = self.task or self._same_task(identity, content)
             store = ResponseStore(self.job.path, alone=False)
             # A worker that goes on after its driver died could meet a store that was begun anew.
             check_same(self.job.path, store.identity, identity)
             return _fill(store, task, blocks)
 
-    def _same_task(self, identity: dict[str, Any]) -> Task:
+    def _same_task(self, identity: dict[str, Any], content: str) -> Task:
         """Refuse another device, other weights or other stimuli under the same name, on this node alone."""
         task = self.job.prepare(identity["batch_size"])
-        check_same(self.job.path, identity, task.identity(identity["compression"]))
+        check_same(self.job.path, identity, task.identity(identity["compression"], identity))
+        seen = (
+            {"stimuli on the node that began": content},
+            {"stimuli on the node that began": sampled_content(task.stimuli)},
+        )
+        check_same(self.job.path, *seen)
         return task
 
 
@@ -166,6 +187,7 @@ def encode_on_cluster(
     show_progress: bool | None = None,
     compression: Compression | None = None,
     stimulus_names: Sequence[str] | None = None,
+    verify_stimuli: bool = False,
     threads: int | None = None,
 ) -> Labelled:
     """The in silico responses to the stimuli, computed by the workers of a cluster and written to one zarr store.
@@ -187,7 +209,7 @@ def encode_on_cluster(
         The store, in a folder that every worker and this process see.
     scheduler
         ``local:2``, ``slurm:8``, ``tcp://10.0.0.1:8786`` or a `distributed.Client`; see `connected`.
-    sampling_rate, batch_size, overwrite, on_damaged, show_progress, compression, stimulus_names
+    sampling_rate, batch_size, overwrite, on_damaged, show_progress, compression, stimulus_names, verify_stimuli
         As in `encode_to_store`.
     threads
         Of each worker, for computing. None: those that dask gave it (of local workers, its share of the cores).
@@ -216,13 +238,12 @@ def encode_on_cluster(
     if threads is not None and threads < 1:
         raise InvalidParameterError(f"threads must be a whole number from 1, got {threads!r}.")
     store_path = Path(path).expanduser().absolute()
-    if not store_path.parent.is_dir():
-        raise InvalidParameterError(f"The folder {store_path.parent} does not exist. Make it first.")
+    check_folder(store_path)
     how = {"sampling_rate": sampling_rate, "on_damaged": on_damaged, "stimulus_names": stimulus_names}
     job = _Job(models, _absolute(stimulus), store_path, how, threads)
-    with locked(store_path):
+    with locked(store_path) as held:
         with connected(scheduler) as client, _registered(client, job) as encoder:
-            begun = _begin(client, encoder, batch_size, compression, overwrite)
+            begun = _begin(client, encoder, batch_size, compression, overwrite, verify_stimuli, held)
             lost, unreadable = _encode_missing(client, encoder, begun, show_progress)
         store = ResponseStore(store_path)
     if lost or unreadable:
@@ -268,7 +289,7 @@ def _encode_missing(
     unreadable: dict[int, StimulusError] = {}
 
     def encode(runs: Iterable[list[int]], advance: Advance) -> None:
-        for blocks, outcome in _outcomes(client, encoder, begun.identity, runs):
+        for blocks, outcome in _outcomes(client, encoder, begun, runs):
             if isinstance(outcome, KilledWorker):
                 lost.extend(blocks)
             elif isinstance(outcome, Exception):
@@ -295,14 +316,14 @@ def _runs(blocks: list[int], n_workers: int) -> Iterator[list[int]]:
 
 
 def _outcomes(
-    client: Client, encoder: str, identity: dict[str, Any], runs: Iterable[list[int]]
+    client: Client, encoder: str, begun: _Begun, runs: Iterable[list[int]]
 ) -> Iterator[tuple[list[int], Any]]:
     """Each run of blocks with what `_Encoder.encode` gave or raised, as they come.
 
     Only a few are with the workers at a time, so that a worker that dies takes few with it.
     """
     left, running, done = iter(runs), dict[Future, list[int]](), as_completed(loop=client.loop)
-    submit = partial(client.submit, _call, encoder, "encode", identity, pure=False)
+    submit = partial(client.submit, _call, encoder, "encode", begun.identity, begun.content, pure=False)
 
     def hand_out() -> None:
         room = _AT_ONCE * max(1, len(client.nthreads())) - len(running)

@@ -79,24 +79,30 @@ def _hashed(path: Path, size: int, changed: int) -> str:
 
 
 def stimuli_identity(
-    stimuli: Stimuli, files: Sequence[Path] | None, names: Sequence[Any], read_as: str | None = None
+    stimuli: Stimuli,
+    files: Sequence[Path] | None,
+    names: Sequence[Any],
+    read_as: str | None = None,
+    *,
+    with_content: bool = False,
 ) -> dict[str, Any]:
-    """Number, shape, names and content.
-
-    Files count by size and time of change, everything else by 64 stimuli evenly spread over it; a change
-    between those is not noticed.
+    """Number, shape and names.
 
     Parameters
     ----------
     read_as
         What is done to the files, where anything is.
+    with_content
+        As stores without checksums have it: files by size and time of change, everything else by 64 stimuli evenly
+        spread over it, a change between which is not noticed. Others keep a fingerprint of each stimulus.
     """
+    content = {"content": sampled_content(stimuli) if files is None else _file_states(files)} if with_content else {}
     return {
         **({} if read_as is None else {"read_as": read_as}),
         "number": len(stimuli),
         "shape": str(tuple(stimuli.shape)),
         "names": _digest("\n".join(map(str, names)).encode()),
-        "content": _content(stimuli) if files is None else _file_states(files),
+        **content,
     }
 
 
@@ -127,7 +133,8 @@ def _units(model: EncodingModel) -> str:
     return _digest(b"".join(indices.tobytes() for _, indices in sorted(model.indices.items())))
 
 
-def _content(stimuli: Stimuli) -> str:
+def sampled_content(stimuli: Stimuli) -> str:
+    """A hash of 64 stimuli evenly spread over all."""
     digest = hashlib.sha256()
     for place in np.unique(np.linspace(0, len(stimuli) - 1, _N_PIECES).astype(int)):
         try:

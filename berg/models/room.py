@@ -20,6 +20,7 @@ N_BLOCKS_HELD = 3  # one is filled, one waits, one is written
 _N_READ_AHEAD = 2  # batches more than there are threads
 _KEPT_BYTES = 2**25 - 2**16  # a little less than 32 MiB, above which glibc learns nothing
 _COMPRESSED = {"none": 1.0, "zstd": 0.5, "lz4": 0.5}  # of responses, at best; measured 0.54 to 0.94
+_CHECKSUM_BYTES = 4  # after each chunk
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -104,8 +105,10 @@ def _group_limits() -> Iterator[int]:
 
 
 def disk_bytes(task: Task, n_blocks: int, ratio: float) -> int:
-    """Bytes of so many blocks on the disk: responses, and one for the status in each array."""
-    return int(n_blocks * task.block_size * (task.row_bytes * ratio + task.n_arrays))
+    """Bytes of so many blocks on the disk: responses, the status in each array, and what the ledger says of them."""
+    responses = task.block_size * (task.row_bytes * ratio + task.n_arrays) + 2 * _CHECKSUM_BYTES * task.n_arrays
+    record = 8 * (task.n_arrays + 2 * task.block_size) + _CHECKSUM_BYTES
+    return int(n_blocks * (responses + record))
 
 
 def _buffer_bytes(task: Task, workers: int | None) -> int:

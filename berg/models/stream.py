@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.exceptions import InvalidParameterError, StimulusError, listing
+from berg.core.exceptions import InvalidParameterError, StimulusError, StorageError, listing
 from berg.core.progress import Advance, progress_bar
 from berg.core.selection import resolve_times
 from berg.features.stimuli import Stimuli, open_stimuli
 from berg.features.stimulus_files import check_links
 from berg.models.batches import batch_slices, common_input, encode_batch
+from berg.models.encoded_stimuli import check_stimuli, file_states, fingerprints, readable_now
 from berg.models.encoding_model import EncodingModel
 from berg.models.identity import (
     labelling_metadata,
@@ -37,17 +38,17 @@ from berg.models.identity import (
     stimulus_labels,
 )
 from berg.models.room import N_BLOCKS_HELD, check_fits
+from berg.responses.blocks import CHECKSUMS, DAMAGED, ENCODED, damaged_labels
 from berg.responses.labelled import Labelled, label_responses
 from berg.responses.lock import locked
 from berg.responses.store import (
-    DAMAGED,
-    ENCODED,
     Compression,
     ResponseStore,
     check_same,
     open_responses,
     read_identity,
     remove_store,
+    restore_labels,
 )
 
 Models = EncodingModel | Sequence[EncodingModel] | Mapping[str, EncodingModel]
@@ -62,6 +63,10 @@ MAX_BLOCK_STIMULI = 256  # so many are lost at most, and one more block that wai
 
 class DamagedStimulusWarning(UserWarning):
     """Stimuli that could not be read were left out."""
+
+
+class DamagedStoreWarning(UserWarning):
+    """Some of a store was not as it was written, and is computed again."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,19 @@ class Task:
         """How many threads read ahead."""
         return workers or (min(4, os.cpu_count() or 1) if len(self.files or ()) > 1 else 1)
 
-    def identity(self, compression: Compression) -> dict[str, Any]:
-        """All that must be the same when the store is gone on with."""
+    def identity(self, compression: Compression, begun: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All that must be the same when the store is gone on with.
+
+        Parameters
+        ----------
+        begun
+            The identity of the store, if there is one; in one without checksums it says more of the stimuli.
+        """
+        with_content = begun is not None and CHECKSUMS not in begun
+        stimuli = (self.stimuli, self.files, self.names, self.read_as)
         return {
             "models": {name or "model": model_identity(model) for name, model in self.models.items()},
-            "stimuli": stimuli_identity(self.stimuli, self.files, self.names, self.read_as),
+            "stimuli": stimuli_identity(*stimuli, with_content=with_content),
             "batch_size": self.batch_size,
             "dtype": "float32",
             "compression": compression,
@@ -133,6 +146,7 @@ def encode_to_store(
     workers: int | None = None,
     compression: Compression | None = None,
     stimulus_names: Sequence[str] | None = None,
+    verify_stimuli: bool = False,
 ) -> Labelled:
     """The in silico responses to the stimuli, written to a zarr store while they are computed.
 
@@ -140,6 +154,9 @@ def encode_to_store(
     where it was, and ends with the same bits as without one (on the same machine, with the same number of
     threads). How many stimuli are computed together can change the last bits, so the store keeps that number;
     only where the device has too little memory for so many are there fewer, with a SmallerBatchWarning.
+
+    What is in the store already is read and compared with its checksums; what is damaged is computed again, and nothing
+    else. A complete store can be in a place that cannot be written to.
 
     Parameters
     ----------
@@ -168,6 +185,9 @@ def encode_to_store(
         store, or ``none``.
     stimulus_names
         One per stimulus. None: the names of the files, or numbers.
+    verify_stimuli
+        Compare all stimuli that are encoded already with what was encoded, not only some of them (those whose files
+        have another size or time, and others chosen by chance: as many as hold 64 MB, at least 64).
 
     Returns
     -------
@@ -178,6 +198,8 @@ def encode_to_store(
     ------
     StoreMismatchError
         Where the store is of something else; it names each difference.
+    CorruptedFileError
+        Where the store is too damaged to be gone on with.
     StoreBusyError
         Where another process writes to the store.
     StorageError, DeviceMemoryError
@@ -188,25 +210,27 @@ def encode_to_store(
     -----
     DamagedStimulusWarning
         With the names of the stimuli that were left out.
+    DamagedStoreWarning
+        With what is computed again.
     """
     check_options(on_damaged, workers, compression)
     store_path = Path(path).expanduser()
-    if not store_path.parent.is_dir():
-        raise InvalidParameterError(f"The folder {store_path.parent} does not exist. Make it first.")
-    with locked(store_path):
-        begun = read_identity(store_path) if store_path.exists() else {}
-        size, codec = (begun.get("batch_size"), begun.get("compression")) if not overwrite else (None, None)
+    check_folder(store_path)
+    with locked(store_path) as held:
+        is_there = store_path.exists()
+        begun = read_identity(store_path) if is_there and not overwrite else {}
         task = prepare(
             models,
             stimulus,
             sampling_rate=sampling_rate,
-            batch_size=size if batch_size is None else batch_size,
+            batch_size=begun.get("batch_size") if batch_size is None else batch_size,
             on_damaged=on_damaged,
             stimulus_names=stimulus_names,
         )
-        if overwrite and begun:
+        if overwrite and is_there:
             remove_store(store_path)
-        store = open_or_create(store_path, task, compression or codec or "none")
+        codec = compression or begun.get("compression") or "none"
+        store = open_or_create(store_path, task, codec, verify_stimuli, held)
         fill(store, task, show_progress, workers)
     warn_of_damaged(store, task.names)
     return open_responses(store_path)
@@ -280,12 +304,14 @@ def _encode_blocks(
         n_stimuli = places.stop - places.start
         arrays = [[array[:n_stimuli] for array in own] for own in buffers[number % N_BLOCKS_HELD]]
         status = np.full(n_stimuli, ENCODED, np.uint8)
+        encoded_from = np.zeros((n_stimuli, 2), np.uint64)
         for batch in _batches_of(slice(0, n_stimuli), task.batch_size):
-            values, damaged = next(read)
+            values, damaged, encoded_from[batch] = next(read)
             at_once = encode_batch(task.in_order, torch.from_numpy(values), batch, arrays, at_once)
             _mark(arrays, status, [batch.start + place for place in damaged])
             advance(len(values))
-        writes.append(writer.submit(store.write, block, [array for own in arrays for array in own], status))
+        responses = [array for own in arrays for array in own]
+        writes.append(writer.submit(store.write, block, responses, status, encoded_from))
     for write in writes:
         write.result()
 
@@ -297,8 +323,16 @@ def _mark(arrays: list[list[NDArray[np.float32]]], status: NDArray[np.uint8], da
             array[damaged] = np.nan
 
 
-def _read(task: Task, places: slice) -> tuple[NDArray[Any], list[int]]:
-    """A batch, and the places in it that could not be read, which hold zeros."""
+def _read(task: Task, places: slice) -> tuple[NDArray[Any], list[int], NDArray[np.uint64]]:
+    """A batch; the places in it that could not be read, which hold zeros; and the fingerprints of `ResponseStore`."""
+    states = file_states(task.files, places, len(task.names))  # before: a file that changes meanwhile is looked at
+    values, damaged = _read_values(task, places)
+    hashes = fingerprints(values)
+    hashes[damaged] = 0
+    return values, damaged, np.stack([hashes, states], axis=1)
+
+
+def _read_values(task: Task, places: slice) -> tuple[NDArray[Any], list[int]]:
     try:
         return task.stimuli.read(places), []
     except StimulusError:
@@ -391,26 +425,88 @@ def _open(stimulus: Any, on_damaged: OnDamaged, opened: Callable[[Any], Stimuli]
         raise
 
 
-def open_or_create(path: Path, task: Task, compression: Compression) -> ResponseStore:
-    """The store of a task: the one that is there, where it is of the same, or a new one; checked for room."""
-    identity = task.identity(compression)
-    if path.exists():
-        check_same(path, read_identity(path), identity)
-        store = ResponseStore(path)
-        check_fits(task, path, compression, len(store.missing_blocks()))
-        return store
-    check_fits(task, path, compression, -(-len(task.names) // task.block_size))
-    return create(path, task, identity, compression)
+def open_or_create(
+    path: Path, task: Task, compression: Compression, verify_stimuli: bool = False, held: bool = True
+) -> ResponseStore:
+    """Open the store of a task, or create it. Raise if it belongs to another task or does not fit on the disk.
+
+    What is damaged in a store is made missing, or written anew where it is labels.
+
+    Parameters
+    ----------
+    verify_stimuli
+        See `encode_to_store`.
+    held
+        Whether the store may be written to; if not, it must be complete and whole.
+    """
+    if not path.exists():
+        check_fits(task, path, compression, -(-len(task.names) // task.block_size))
+        return create(path, task, task.identity(compression), compression)
+    found = read_identity(path)
+    identity = task.identity(compression, found)
+    check_same(path, found, identity)
+    if labels := damaged_labels(path, found):
+        check_may_write(path, held, f"has {len(labels)} damaged files with labels")
+        _warn_of_damage(path, f"{len(labels)} files with labels ({listing(labels, most=3)})")
+        restore_labels(path, _labelled(task, identity), identity, found["block_size"], compression)
+    store = ResponseStore(path)
+    if damaged := store.damaged_blocks():
+        check_may_write(path, held, f"has {len(damaged):,} damaged blocks")
+        _warn_of_damage(path, f"{len(damaged):,} of {len(store.blocks):,} blocks")
+        store.forget(damaged)
+    check_stimuli(store, task, verify_stimuli)
+    if held:
+        store.forget(readable_now(store, task))
+    if missing := store.missing_blocks():
+        check_may_write(path, held, f"lacks {len(missing):,} of {len(store.blocks):,} blocks")
+        check_fits(task, path, compression, len(missing))
+    return store
+
+
+def check_folder(path: Path) -> None:
+    """Raise InvalidParameterError if there is no folder for a store, or StorageError if nobody may look into it."""
+    try:
+        is_there = path.parent.is_dir()
+        path.exists()
+    except OSError as error:  # a folder that may not be looked into
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror}. Look at its owner and rights with:  ls -ld {path.parent}"
+        ) from error
+    if not is_there:
+        raise InvalidParameterError(f"The folder {path.parent} does not exist. Make it first.")
+
+
+def check_may_write(path: Path, held: bool, what: str) -> None:
+    """Raise StorageError if a store that is not complete and whole is in a place that cannot be written to."""
+    if not (held and os.access(path, os.W_OK)):
+        raise StorageError(
+            f"{path} {what}, and cannot be written to. Copy it to a folder of yours and give that path; its owner and "
+            f"rights:  ls -ld {path}"
+        )
+
+
+def _warn_of_damage(path: Path, what: str) -> None:
+    warnings.warn(
+        f"{path}: {what} are not as they were written, and are made again. All else is kept. If it happens again, look "
+        "at the disk.",
+        DamagedStoreWarning,
+        stacklevel=4,
+    )
 
 
 def create(path: Path, task: Task, identity: Mapping[str, Any], compression: Compression) -> ResponseStore:
     """A new store for a task, empty."""
+    return ResponseStore.create(path, _labelled(task, identity), identity, task.block_size, compression)
+
+
+def _labelled(task: Task, identity: Mapping[str, Any]) -> dict[str, Labelled]:
+    """The labels of each model, as a store has them."""
     labelled = {}
     for name, model in task.models.items():
         own = identity["models"][name or "model"]
         told = {"weights_fingerprint": own["weights"], "device": own["device"], "torch_version": torch.__version__}
         labelled[name] = label_nothing(model, task, told)
-    return ResponseStore.create(path, labelled, identity, task.block_size, compression)
+    return labelled
 
 
 def label_nothing(model: EncodingModel, task: Task, told: Mapping[str, Any] | None = None) -> Labelled:

@@ -4,20 +4,20 @@ A store is a folder in zarr format 3 that xarray opens. Each array of responses 
 `label_responses` makes them, and ``status``, one number per stimulus: 0 missing, 1 encoded, 2 damaged (a
 stimulus that could not be read; its row is NaN).
 
-A block of stimuli is one chunk of each array. ``status`` is also the ledger: its chunk of a block is written
-when the responses of the block are on the disk. Chunks appear whole under their name or not at all, so
-a block is done exactly when its status says so.
+A block of stimuli is one chunk of each array. Its status is written when its responses are on the disk, and their
+seal is in the ledger (`berg.responses.blocks`). Chunks appear whole under their name or not at all, so a block is done
+exactly when its status says so, and whole exactly when its chunks fit its seals. A store that was written before there
+were seals has no ledger; it is read and gone on with as it is.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,7 +26,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from berg.core.exceptions import (
@@ -37,14 +37,31 @@ from berg.core.exceptions import (
     StorageError,
     StoreIncompleteError,
     StoreMismatchError,
+    listing,
+)
+from berg.responses.blocks import (
+    CHECKSUMS,
+    DAMAGED,
+    ENCODED,
+    LEDGER,
+    MISSING,
+    STATUS,
+    Blocks,
+    Record,
+    Seen,
+    create_ledger,
+    damaged_labels,
+    read_attributes,
+    read_description,
+    read_tail,
+    reading,
 )
 from berg.responses.labelled import Labelled, with_texts
 from berg.responses.regions import index_regions
+from berg.responses.stored_responses import lazy_responses
 
 Compression = Literal["none", "zstd", "lz4"]
 Identity = Mapping[str, Any]
-STATUS = "status"
-MISSING, ENCODED, DAMAGED = 0, 1, 2
 _IDENTITY = "berg_store"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PARTIAL = "*.partial"  # what zarr calls a chunk that it has not renamed yet
@@ -55,12 +72,26 @@ class IncompleteStoreWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class _Array:
-    """One array of responses in a store."""
+class StoreReport:
+    """What `verify_store` found.
 
-    responses: zarr.Array[Any]
-    status: zarr.Array[Any]
-    folder: Path
+    Attributes
+    ----------
+    has_checksums
+        False for a store that was written before there were any: then only lengths of files are known.
+    n_missing
+        Stimuli that are not encoded yet.
+    damaged
+        The first and last stimulus of each damaged block.
+    damaged_labels
+        Files of labels and descriptions.
+    """
+
+    n_stimuli: int
+    has_checksums: bool
+    n_missing: int
+    damaged: list[tuple[int, int]]
+    damaged_labels: list[str]
 
 
 class ResponseStore:
@@ -84,9 +115,9 @@ class ResponseStore:
         self.path, self.alone = path, alone
         self.identity = read_identity(path)
         self.block_size: int = self.identity["block_size"]
-        with _typed_errors(path):
-            root = zarr.open_group(path, mode="r+", use_consolidated=False)
-            self._arrays = [_open_array(root, path, place) for place in self.identity["arrays"]]
+        self.blocks = Blocks(path, self.identity, "r+")
+        self._arrays = self.blocks.arrays
+        with suppress(OSError):  # a place that can only be read
             for left_over in path.rglob(_PARTIAL) if alone else ():
                 left_over.unlink()
 
@@ -109,20 +140,8 @@ class ResponseStore:
         identity
             Texts and numbers, nested as one likes.
         """
-        new = path.with_name(f".{path.name}.new")
-        shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
-        places = {}
         with _typed_errors(path):
-            zarr.open_group(new, mode="w")
-            for name, dataset in _datasets(labelled):
-                places[name] = _write_labels(new, name, dataset, block_size, compression)
-            stored = {
-                **identity,
-                "block_size": block_size,
-                "arrays": [f"{name}/{array}" for name, array in places.items()],
-            }
-            zarr.open_group(new, mode="r+").update_attributes({_IDENTITY: stored})
-            _consolidate(new)
+            new = _write_frame(path, labelled, identity, block_size, compression)
             new.rename(path)
             _flush(path.parent)
         return cls(path)
@@ -130,33 +149,70 @@ class ResponseStore:
     @property
     def n_stimuli(self) -> int:
         """How many stimuli the store is for."""
-        return int(self._arrays[0].responses.shape[0])
+        return self.blocks.n_stimuli
 
     @property
     def n_bytes(self) -> int:
         """What all responses take on the disk without compression."""
-        return sum(array.responses.cdata_shape[0] * _chunk_bytes(array.responses) for array in self._arrays)
+        ending = 4 if self.blocks.ledger else 0
+        return sum(array.responses.cdata_shape[0] * (array.chunk_bytes + ending) for array in self._arrays)
 
     def stored_bytes(self) -> int:
         """What the responses that are there take on the disk."""
-        folders = (array.folder / array.responses.name.split("/")[-1] / "c" for array in self._arrays)
+        folders = (array.folder / array.name / "c" for array in self._arrays)
         return sum(chunk.stat().st_size for folder in folders for chunk in folder.rglob("*") if chunk.is_file())
 
     def block(self, index: int) -> slice:
         """The stimuli of a block."""
-        return slice(index * self.block_size, min((index + 1) * self.block_size, self.n_stimuli))
+        return self.blocks.stimuli(index)
 
     def status(self) -> NDArray[np.uint8]:
         """Shape (n_stimuli,): what is known of each stimulus, in all arrays."""
-        found = np.array([np.asarray(array.status[:]) for array in self._arrays], np.uint8)
-        return np.where((found == MISSING).any(axis=0), MISSING, found.max(axis=0)).astype(np.uint8)
+        return np.concatenate([seen.status for seen in self.blocks.look_at_all()])
 
     def missing_blocks(self) -> list[int]:
         """The blocks to be done, in order."""
         return [int(block) for block in np.unique(np.flatnonzero(self.status() == MISSING) // self.block_size)]
 
-    def write(self, index: int, responses: Sequence[NDArray[np.float32]], status: NDArray[np.uint8]) -> None:
-        """Write a block: first all responses, and when they are on the disk, that it is done.
+    def damaged_blocks(self) -> list[int]:
+        """The blocks that are done and not what was written, in order; everything is read for it."""
+        seen = self.blocks.look_at_all(thoroughly=True)
+        return [index for index, block in enumerate(seen) if block.state == "damaged"]
+
+    def forget(self, indices: Iterable[int]) -> None:
+        """Make blocks missing, so that they are done once more."""
+        with _typed_errors(self.path):
+            for index in indices:
+                for array in self._arrays:
+                    _remove(array.status_chunk(index))
+                    _flush(next(parent for parent in array.status_chunk(index).parents if parent.exists()))
+                self._remove_folders(index)
+
+    def _remove_folders(self, index: int) -> None:
+        """Remove what lies where chunks of a block will be written, and is no file, which would be replaced."""
+        chunks = [array.chunk(index) for array in self._arrays]
+        for chunk in [*chunks, *([self.blocks.ledger.chunk(index)] if self.blocks.ledger else [])]:
+            if chunk.is_dir():
+                _remove(chunk)
+
+    def encoded_from(self) -> NDArray[np.uint64]:
+        """Shape (n_stimuli, 2): the fingerprints that `write` was given; 0 where nothing is known."""
+        known = np.zeros((len(self.blocks) * self.block_size, 2), np.uint64)
+        with reading(self.path):
+            for index in range(len(self.blocks)) if self.blocks.ledger else ():
+                record = self.blocks.ledger.read(index)  # type: ignore[union-attr]
+                if record is not None:
+                    known[index * self.block_size : (index + 1) * self.block_size] = record.stimuli
+        return known[: self.n_stimuli]
+
+    def write(
+        self,
+        index: int,
+        responses: Sequence[NDArray[np.float32]],
+        status: NDArray[np.uint8],
+        encoded_from: NDArray[np.uint64] | None = None,
+    ) -> None:
+        """Write a block: first all responses, and when they are on the disk, their seals, and that it is done.
 
         Parameters
         ----------
@@ -164,16 +220,31 @@ class ResponseStore:
             One array per array of the store, shape (stimuli of the block, ...).
         status
             Shape (stimuli of the block,).
+        encoded_from
+            Shape (stimuli of the block, 2): fingerprints of the stimuli and of the state of their files, or 0.
         """
         if not self.alone:
             check_same(self.path, read_identity(self.path), self.identity)
         with _typed_errors(self.path):
             for array, values in zip(self._arrays, responses, strict=True):
                 array.responses[self.block(index)] = values
-                _flush_chunk(array.folder / array.responses.name.split("/")[-1], array.responses, index)
+                _flush_chunk(array.chunk(index), array.folder / array.name)
+            self._write_record(index, status, encoded_from)
             for array in self._arrays:
                 array.status[self.block(index)] = status
-                _flush_chunk(array.folder / STATUS, array.status, index)
+                _flush_chunk(array.status_chunk(index), array.folder / STATUS)
+
+    def _write_record(self, index: int, status: NDArray[np.uint8], encoded_from: NDArray[np.uint64] | None) -> None:
+        ledger = self.blocks.ledger
+        if ledger is None:
+            return
+        stimuli = np.zeros((self.block_size, 2), np.uint64)
+        if encoded_from is not None:
+            stimuli[: len(encoded_from)] = encoded_from
+        tails = [read_tail(array.chunk(index)) for array in self._arrays]
+        seals = [ledger.seal(index, place, tail, status, stimuli) for place, tail in enumerate(tails)]
+        ledger.write(index, Record(np.array(seals, np.uint64), stimuli))
+        _flush_chunk(ledger.chunk(index), ledger.folder / "c")
 
 
 def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "raise") -> Labelled:
@@ -194,16 +265,24 @@ def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "rai
     ------
     StoreIncompleteError
         It says how many stimuli are missing.
-    MissingFileError, StoreMismatchError
-        Where there is nothing, or something else.
+    CorruptedFileError
+        Where something is not as it was written; also when responses are looked at.
+    MissingFileError, StoreMismatchError, StorageError
+        Where there is nothing, or something else, or it may not be read.
     """
     store = Path(path)
     identity = read_identity(store)
-    labelled = _open_labelled(store, [place.rpartition("/")[0] for place in identity["arrays"]])
-    n_missing = _n_missing(labelled)
+    _check_labels(store, identity)
+    blocks = Blocks(store, identity)
+    seen = blocks.look_at_all()
+    if blocks.ledger:
+        _check_blocks(blocks, seen)
+    with reading(store):
+        labelled = _open_labelled(blocks, identity, seen)
+    n_missing = sum(int((block.status == MISSING).sum()) for block in seen)
     if n_missing:
         words = (
-            f"{store} lacks {n_missing:,} of {_first(labelled).sizes['stimulus']:,} stimuli. "
+            f"{store} lacks {n_missing:,} of {blocks.n_stimuli:,} stimuli. "
             "To go on where it was, make the call that began it once more (the same models, stimuli and options)."
         )
         if incomplete == "raise":
@@ -212,40 +291,128 @@ def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "rai
     return labelled
 
 
-def _open_labelled(store: Path, groups: list[str]) -> Labelled:
+def _check_labels(store: Path, identity: Identity) -> None:
+    if damaged := damaged_labels(store, identity):
+        raise CorruptedFileError(
+            f"{store}: {len(damaged)} files with labels are not as they were written ({listing(damaged, most=3)}). "
+            f"Make the call that began it once more: it writes them anew, and keeps what is whole."
+        )
+
+
+def _check_blocks(blocks: Blocks, seen: Sequence[Seen]) -> None:
+    damaged = [index for index, block in enumerate(seen) if block.state == "damaged"]
+    if damaged:
+        first = blocks.stimuli(damaged[0])
+        raise CorruptedFileError(
+            f"{blocks.path}: {len(damaged):,} of {len(blocks):,} blocks are not as they were written, the first with "
+            f"the stimuli {first.start:,} to {first.stop - 1:,}. Make the call that began it once more: it computes "
+            f"these again, and nothing else. All that is damaged:  berg verify {blocks.path}"
+        )
+
+
+def _open_labelled(blocks: Blocks, identity: Identity, seen: Sequence[Seen]) -> Labelled:
+    status = np.concatenate([block.status for block in seen])
+    groups = [place.rpartition("/")[0] for place in identity["arrays"]]
+    datasets = {}
+    for place, group in enumerate(groups):
+        dataset = xr.open_zarr(blocks.path, group=group or None, chunks=None)
+        dataset = dataset.assign_coords({STATUS: ("stimulus", status, dataset[STATUS].attrs)})
+        name = blocks.arrays[place].name
+        lazy = xr.Variable(dataset[name].dims, lazy_responses(blocks, place, seen), dataset[name].attrs)
+        lazy.encoding = dataset[name].encoding
+        datasets[group] = index_regions(dataset.assign({name: lazy}))
     if groups == [""]:
-        dataset: xr.Dataset = xr.open_zarr(store, chunks=None)
-        dataset.attrs.pop(_IDENTITY)
-        return index_regions(dataset)
+        datasets[""].attrs.pop(_IDENTITY)
+        return datasets[""]
     # In their order: xarray's open_datatree sorts by name, from_dict by depth.
     first_level = {group.split("/")[0]: xr.Dataset() for group in groups}
-    datasets = {group: index_regions(xr.open_zarr(store, group=group, chunks=None)) for group in groups}
     return xr.DataTree.from_dict(first_level | datasets)
 
 
 def count_missing(path: Path) -> int:
-    """How many stimuli of a store are not encoded yet."""
-    identity = read_identity(path)
-    return _n_missing(_open_labelled(path, [place.rpartition("/")[0] for place in identity["arrays"]]))
+    """How many stimuli of a store are not encoded yet, or are lost or damaged as far as the ledger shows."""
+    blocks = Blocks(path, read_identity(path))
+    todo = [blocks.stimuli(index) for index, seen in enumerate(blocks.look_at_all()) if seen.state != "whole"]
+    return sum(places.stop - places.start for places in todo)
+
+
+def verify_store(path: str | Path) -> StoreReport:
+    """Read all of a store, and compare it with its checksums.
+
+    Raises
+    ------
+    CorruptedFileError
+        Where the labels are so damaged that the responses cannot be found.
+    MissingFileError, StoreMismatchError, StorageError
+        As in `open_responses`.
+    """
+    store = Path(path)
+    identity = read_identity(store)
+    labels = damaged_labels(store, identity)
+    blocks = Blocks(store, identity)
+    states = [seen.state for seen in blocks.look_at_all(thoroughly=True)]
+    places = {index: blocks.stimuli(index) for index in range(len(blocks))}
+    return StoreReport(
+        n_stimuli=blocks.n_stimuli,
+        has_checksums=blocks.ledger is not None,
+        n_missing=sum(places[i].stop - places[i].start for i, state in enumerate(states) if state == "missing"),
+        damaged=[(places[i].start, places[i].stop - 1) for i, state in enumerate(states) if state == "damaged"],
+        damaged_labels=labels,
+    )
+
+
+def restore_labels(
+    path: Path,
+    labelled: Mapping[str, Labelled],
+    identity: Identity,
+    block_size: int,
+    compression: Compression = "none",
+) -> None:
+    """Write labels and descriptions of a store anew, as `ResponseStore.create` does; the responses stay."""
+    with _typed_errors(path):
+        new = _write_frame(path, labelled, identity, block_size, compression)
+        last = new / LEDGER / "zarr.json"  # when all that it has the checksums of is there
+        files = sorted(file for file in new.rglob("*") if file.is_file() and file != last)
+        for file in [*files, last]:
+            target = path / file.relative_to(new)
+            _remove(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+            _flush(target.parent)
+        shutil.rmtree(new)
 
 
 def read_names(path: Path) -> list[Any]:
     """The names of the stimuli of a store."""
     place = read_identity(path)["arrays"][0].rpartition("/")[0]
-    with xr.open_zarr(path, group=place or None, chunks=None) as dataset:
+    with reading(path), xr.open_zarr(path, group=place or None, chunks=None) as dataset:
         names: list[Any] = dataset["stimulus"].values.tolist()
     return names
 
 
 def read_identity(path: Path) -> dict[str, Any]:
     """What a store is of, and how it is laid out."""
-    if not path.exists():
-        raise MissingFileError(f"There is no store {path}.")
-    attributes = _root_attributes(path)
-    if _IDENTITY not in attributes:
+    with reading(path):
+        if not path.exists():
+            raise MissingFileError(f"There is no store {path}.")
+        described = read_description(path)
+        found: Any = described["identity"] if described else read_attributes(path).get(_IDENTITY)
+        has_ledger = (path / LEDGER).exists()
+    if found is None and not has_ledger:
         raise StoreMismatchError(f"{path} is something else than a store of responses. Give another path.")
-    identity: dict[str, Any] = attributes[_IDENTITY]
+    if not _is_identity(found):
+        raise CorruptedFileError(
+            f"What {path} holds is no longer readable: its descriptions (zarr.json) are damaged. Give another path, or "
+            "overwrite=True (--overwrite) to begin anew."
+        )
+    identity: dict[str, Any] = found
     return identity
+
+
+def _is_identity(found: Any) -> bool:
+    size, arrays = (found.get("block_size"), found.get("arrays")) if isinstance(found, dict) else (None, None)
+    is_size = isinstance(size, int) and not isinstance(size, bool) and size > 0
+    return is_size and isinstance(arrays, list) and bool(arrays) and all(isinstance(place, str) for place in arrays)
 
 
 def check_same(path: Path, found: Identity, wanted: Identity) -> None:
@@ -268,12 +435,30 @@ def check_same(path: Path, found: Identity, wanted: Identity) -> None:
 
 
 def remove_store(path: Path) -> None:
-    """Remove a store; anything else is refused."""
-    read_identity(path)
+    """Remove a store, also a damaged one; anything else is refused."""
+    with suppress(CorruptedFileError):
+        read_identity(path)
     gone = path.with_name(f".{path.name}.new")
-    shutil.rmtree(gone, ignore_errors=True)
-    path.rename(gone)  # at once: half a store under the name would be taken for a whole one
-    shutil.rmtree(gone)
+    with _typed_errors(path):
+        shutil.rmtree(gone, ignore_errors=True)
+        path.rename(gone)  # at once: half a store under the name would be taken for a whole one
+        shutil.rmtree(gone)
+
+
+def _write_frame(
+    path: Path, labelled: Mapping[str, Labelled], identity: Identity, block_size: int, compression: Compression
+) -> Path:
+    """Write a store without responses beside the path; gives where."""
+    new = path.with_name(f".{path.name}.new")
+    shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
+    zarr.open_group(new, mode="w")
+    datasets = list(_datasets(labelled))
+    places = [f"{name}/{_write_labels(new, name, dataset, block_size, compression)}" for name, dataset in datasets]
+    stored = {**identity, "block_size": block_size, "arrays": places, CHECKSUMS: "crc32c"}
+    zarr.open_group(new, mode="r+").update_attributes({_IDENTITY: stored})
+    _consolidate(new)
+    create_ledger(new, stored, datasets[0][1].sizes["stimulus"])
+    return new
 
 
 def _datasets(labelled: Mapping[str, Labelled]) -> Iterator[tuple[str, xr.Dataset]]:
@@ -292,7 +477,10 @@ def _write_labels(root: Path, place: str, dataset: xr.Dataset, block_size: int, 
     n_stimuli = array.sizes["stimulus"]
     flags = {"flag_values": [MISSING, ENCODED, DAMAGED], "flag_meanings": "missing encoded damaged"}
     labels.coords[STATUS] = ("stimulus", np.zeros(n_stimuli, np.uint8), flags)
-    encoding = {STATUS: {"chunks": (block_size,), "compressors": None, "write_empty_chunks": False}}
+    encoding: dict[Any, dict[str, Any]] = {
+        label: {"compressors": (ZstdCodec(), Crc32cCodec())} for label in labels.variables
+    }
+    encoding[STATUS] = {"chunks": (block_size,), "compressors": _checked(), "write_empty_chunks": False}
     labels.to_zarr(root, group=place or None, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
     zarr.open_group(root, path=place, mode="r+").create_array(
         str(name),
@@ -312,14 +500,19 @@ def _plain(value: Any) -> Any:
 
 
 def _codec(compression: Compression) -> Any:
-    codecs: dict[str, Any] = {
-        "none": None,
-        "zstd": ZstdCodec(level=3),
-        "lz4": BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+    codecs: dict[str, tuple[Any, ...]] = {
+        "none": _checked(),
+        "zstd": _checked(ZstdCodec(level=3)),
+        "lz4": _checked(BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")),
     }
     if compression not in codecs:
         raise InvalidParameterError(f"compression is '{compression}'. Allowed: {', '.join(get_args(Compression))}.")
     return codecs[compression]
+
+
+def _checked(*codecs: Any) -> tuple[Any, ...]:
+    """How chunks are written: so, and with a checksum at the end."""
+    return (*codecs, Crc32cCodec())
 
 
 def _consolidate(root: Path) -> None:
@@ -328,30 +521,16 @@ def _consolidate(root: Path) -> None:
         zarr.consolidate_metadata(str(root), zarr_format=3)
 
 
-def _open_array(root: zarr.Group, path: Path, place: str) -> _Array:
-    group, _, name = place.rpartition("/")
-    responses, status = root[f"{group}/{name}".strip("/")], root[f"{group}/{STATUS}".strip("/")]
-    if not isinstance(responses, zarr.Array) or not isinstance(status, zarr.Array):
-        raise CorruptedFileError(f"{path} has no responses at '{place}'. Begin anew with overwrite=True (--overwrite).")
-    return _Array(responses, status, path / group.strip("/"))
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder that lies where a file should."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _root_attributes(path: Path) -> dict[str, Any]:
-    """Those in ``zarr.json``, or none."""
-    try:
-        found = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _chunk_bytes(array: zarr.Array[Any]) -> int:
-    return int(np.prod(array.chunks)) * array.dtype.itemsize
-
-
-def _flush_chunk(folder: Path, array: zarr.Array[Any], index: int) -> None:
-    """Bring the chunk of a block to the disk, and its name; one of fill values alone is not written."""
-    chunk = folder / array.metadata.encode_chunk_key((index,) + (0,) * (array.ndim - 1))
+def _flush_chunk(chunk: Path, folder: Path) -> None:
+    """Bring a chunk to the disk, and its name; one of fill values alone is not written."""
     if chunk.exists():
         _flush(chunk)
     for parent in chunk.parents:
@@ -385,17 +564,6 @@ def _typed_errors(path: Path) -> Iterator[None]:
         else:
             what = f"Look at its owner and rights with:  ls -ld {path.parent}"
         raise StorageError(f"{path} cannot be written: {error.strerror or error}. {what}") from error
-
-
-def _first(labelled: Labelled) -> xr.Dataset:
-    return labelled if isinstance(labelled, xr.Dataset) else labelled.leaves[0].to_dataset()
-
-
-def _n_missing(labelled: Labelled) -> int:
-    datasets: Iterable[xr.Dataset] = (
-        [labelled] if isinstance(labelled, xr.Dataset) else (node.to_dataset() for node in labelled.leaves)
-    )
-    return int(np.any([dataset[STATUS].values == MISSING for dataset in datasets], axis=0).sum())
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -112,6 +112,52 @@ def test_another_run_into_the_same_store_is_told_the_flag(folder, tmp_path, caps
     encode("--images", folder, "--size", "20", "--fit", "squash", "--overwrite", out=tmp_path / "r.zarr")
 
 
+def test_a_store_is_verified_and_put_right_by_the_command_that_began_it(brick, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("berg.models.stream.MAX_BLOCK_STIMULI", 2)
+    monkeypatch.setattr("berg.cli.encode.LONG_RUN", 1)
+    out = tmp_path / "r.zarr"
+    encode("--array", brick, "--batch-size", "1", out=out)
+    main(["verify", str(out)])
+    assert capsys.readouterr().out.splitlines()[-1] == "7 stimuli: 7 whole"
+    chunk, label = out / "responses/c/1/0", out / "voxel/c/0"
+    chunk.write_bytes(bytes(chunk.stat().st_size))
+    label.write_bytes(b"")
+    (out / "status/c/3").unlink()
+    with pytest.raises(SystemExit):
+        main(["verify", str(out)])
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [
+        "damaged: voxel/c/0",
+        "damaged: stimuli 2 to 3",
+        "7 stimuli: 4 whole, 2 damaged, 1 not encoded yet",
+    ]
+    assert "Give the command that began it once more" in told.err
+    with pytest.warns(UserWarning, match="not as they were written"):
+        encode("--array", brick, out=out)
+    np.testing.assert_allclose(open_responses(out).responses, expected(), rtol=1e-5)
+    main(["verify", str(out)])
+
+
+def test_all_stimuli_are_verified_when_asked_for(brick, tmp_path, capsys, monkeypatch):
+    for name in ("AT_LEAST", "_AT_LEAST_BYTES"):
+        monkeypatch.setattr(f"berg.models.encoded_stimuli.{name}", 0)
+    encode("--array", brick, out=tmp_path / "r.zarr")
+    with h5py.File(brick, "r+") as file:
+        file["imgBrick"][3, 5, 5, 1] ^= 1
+    encode("--array", brick, out=tmp_path / "r.zarr")
+    with pytest.raises(SystemExit):
+        encode("--array", brick, "--verify-stimuli", out=tmp_path / "r.zarr")
+    assert "1 of the 7 stimuli that were looked at are not those that were encoded (3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "words"), [("gone.zarr", "There is no store"), ("pictures.zarr", "something else")])
+def test_what_is_no_store_is_not_verified(name, words, tmp_path, capsys):
+    (tmp_path / "pictures.zarr").mkdir()
+    with pytest.raises(SystemExit):
+        main(["verify", str(tmp_path / name)])
+    assert words in capsys.readouterr().err
+
+
 def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(brick, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("berg.cli.encode.LONG_RUN", 5)
     monkeypatch.setattr("berg.models.stream.MAX_BLOCK_STIMULI", 2)

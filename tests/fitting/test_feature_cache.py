@@ -1,7 +1,9 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -244,6 +246,114 @@ def test_a_file_that_was_cut_is_computed_anew(pictures, tmp_path):
     found, places = computed(tiny_network(), pictures, tmp_path)
     assert places == list(range(N))
     np.testing.assert_array_equal(found.array, values)
+
+
+# Damage
+
+
+def entry(folder):
+    return folder / KEY.digest
+
+
+def flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def of_another_key(folder, pictures, *names):
+    """Put the files of other features, computed from other pictures, in the place of these."""
+    other = replace(KEY, stimuli="others")
+    computed(tiny_network(), pictures[::-1].copy(), folder, other)
+    for name in names:
+        (entry(folder) / name).write_bytes((folder / other.digest / name).read_bytes())
+
+
+DAMAGE = {
+    "the first value": lambda folder, _: flip(entry(folder) / "features.npy", 128),
+    "a value in the middle": lambda folder, _: flip(entry(folder) / "features.npy", 128 + 40 * 4 * 176 + 2),
+    "the last value": lambda folder, _: flip(entry(folder) / "features.npy", -1),
+    "the shape": lambda folder, _: flip(entry(folder) / "features.npy", 61),
+    "another's array": lambda folder, pictures: of_another_key(folder, pictures, "features.npy"),
+    "another's words": lambda folder, pictures: of_another_key(folder, pictures, "features.json"),
+    "another's files": lambda folder, pictures: of_another_key(folder, pictures, "features.json", "features.npy"),
+    "no words": lambda folder, _: (entry(folder) / "features.json").unlink(),
+    "no array": lambda folder, _: (entry(folder) / "features.npy").unlink(),
+    "an empty array": lambda folder, _: (entry(folder) / "features.npy").write_bytes(b""),
+    "zeros": lambda folder, _: (entry(folder) / "features.npy").write_bytes(bytes(1000)),
+}
+WORDS = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"sizes": [], "nodes": []}']
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_damaged_is_computed_anew(damage, pictures, tmp_path):
+    computed(tiny_network(), pictures, tmp_path)
+    DAMAGE[damage](tmp_path, pictures)
+    found, places = computed(tiny_network(), pictures, tmp_path)
+    assert places == list(range(N))
+    np.testing.assert_allclose(found.array, expected(tiny_network(), pictures), atol=1e-6)
+    assert computed(tiny_network(), pictures, tmp_path)[1] == []
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("name", ["features.json", "ledger.json"])
+def test_words_that_are_none_are_no_entry(name, words, pictures, tmp_path):
+    if name == "ledger.json":
+        with pytest.raises(Broken):
+            cached_features(tiny_network(), KEY, breaking_at(pictures, 64), N, tmp_path, device=CPU)
+    else:
+        computed(tiny_network(), pictures, tmp_path)
+    (entry(tmp_path) / name).write_bytes(words)
+    found, places = computed(tiny_network(), pictures, tmp_path)
+    assert places == list(range(N))
+    np.testing.assert_allclose(found.array, expected(tiny_network(), pictures), atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["a flipped bit", "a cut", "more said than there is", "another number of stimuli"])
+def test_a_part_that_is_not_what_the_ledger_says_is_computed_anew(change, pictures, tmp_path):
+    with pytest.raises(Broken):
+        cached_features(tiny_network(), KEY, breaking_at(pictures, 64), N, tmp_path, device=CPU)
+    part, ledger = entry(tmp_path) / "features.part", entry(tmp_path) / "ledger.json"
+    if change == "a flipped bit":
+        flip(part, 500)
+    elif change == "a cut":
+        part.write_bytes(part.read_bytes()[:1000])
+    else:
+        said = json.loads(ledger.read_text())
+        said["n_done"] = 64 if change == "more said than there is" and said["n_done"] == 32 else N
+        ledger.write_text(json.dumps(said))
+    found, places = computed(tiny_network(), pictures, tmp_path)
+    assert places == list(range(N))
+    np.testing.assert_allclose(found.array, expected(tiny_network(), pictures), atol=1e-6)
+
+
+def test_an_entry_without_checksums_is_computed_anew(pictures, tmp_path):
+    computed(tiny_network(), pictures, tmp_path)
+    said = json.loads((entry(tmp_path) / "features.json").read_text())
+    del said["checksums"]
+    (entry(tmp_path) / "features.json").write_text(json.dumps(said))
+    assert computed(tiny_network(), pictures, tmp_path)[1] == list(range(N))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user")
+def test_a_folder_that_can_only_be_read_will_do_for_features_that_are_whole(pictures):
+    place = Path(tempfile.mkdtemp())  # others may not look into pytest's own
+    try:
+        whole, _ = computed(tiny_network(), pictures, place)
+        for path in (place, *place.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (place / f"{KEY.digest}.lock").unlink(missing_ok=True)
+        os.seteuid(54321)
+        try:
+            found, places = computed(tiny_network(), pictures, place)
+            assert places == []
+            with pytest.raises(StorageError, match=r"cannot be written: Permission denied.*ls -ld"):
+                computed(tiny_network(), pictures, place, replace(KEY, stimuli="others"))
+        finally:
+            os.seteuid(0)
+        np.testing.assert_array_equal(found.array, whole.array)
+    finally:
+        shutil.rmtree(place)
 
 
 # Errors

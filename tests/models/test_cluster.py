@@ -229,6 +229,34 @@ def test_one_machine_and_a_cluster_go_on_with_each_other(client: Any, on_one_mac
     assert content(store) == whole
 
 
+def test_damaged_chunks_and_labels_are_made_again_by_the_workers(
+    client: Any, on_one_machine: Any, tmp_path: Path
+) -> None:
+    pictures, store = pictures_in(tmp_path, 40), tmp_path / "cluster.zarr"
+    whole = on_one_machine(pictures, store)
+    chunk = store / "responses/c/3/0"
+    chunk.write_bytes(bytes(chunk.stat().st_size))
+    (store / "zarr.json").write_text("{")
+    encode(pictures, store, client, batch_size=None)
+    assert content(store) == whole
+
+
+def test_other_stimuli_under_the_same_name_are_refused(client: Any, tmp_path: Path) -> None:
+    pictures, store = pictures_in(tmp_path, 24), tmp_path / "r.zarr"
+    encode(pictures, store, client)
+    np.save(pictures, np.load(pictures)[::-1])
+    with pytest.raises(StoreMismatchError, match="24 of the 24 stimuli that were looked at"):
+        encode(pictures, store, client)
+
+
+def test_a_worker_that_sees_other_stimuli_is_refused(client: Any, tmp_path: Path) -> None:
+    pictures = pictures_in(tmp_path, 80)
+    with pytest.raises(StoreMismatchError, match="stimuli on the node that began: "):
+        encode_on_cluster(
+            watched.few, partial(watched.other_in_each_worker, pictures), tmp_path / "r.zarr", client, batch_size=4
+        )
+
+
 def test_stimuli_that_cannot_be_read_are_named_when_all_others_are_done(client: Any, tmp_path: Path) -> None:
     folder, store = tmp_path / "pictures", tmp_path / "r.zarr"
     folder.mkdir()

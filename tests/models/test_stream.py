@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,10 @@ from PIL import Image
 from published import layouts
 
 from berg import BERG, load_video
+from berg.cli.app import main
 from berg.core.exceptions import (
+    BERGError,
+    CorruptedFileError,
     DeviceMemoryError,
     InvalidParameterError,
     StimulusError,
@@ -32,12 +37,14 @@ from berg.core.exceptions import (
     StoreMismatchError,
 )
 from berg.features.images import ResizedPictures
-from berg.models import room, stream
+from berg.features.stimuli import open_stimuli
+from berg.models import encoded_stimuli, room, stream
 from berg.models.estimate import estimate
+from berg.models.identity import sampled_content
 from berg.models.stream import DamagedStimulusWarning, encode_to_store
 from berg.responses.labelled import label_responses
 from berg.responses.lock import locked
-from berg.responses.store import IncompleteStoreWarning, open_responses
+from berg.responses.store import IncompleteStoreWarning, open_responses, verify_store
 from berg.weights import manifest
 
 MODEL_ID = "fmri-szinte2024-prf_css"
@@ -260,7 +267,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "selection": (lambda: {"models": loaded({"min_held_out_r2": 0.75})}, "selection: .*0.7}.* there, .*0.75}.* here"),
     "parameter": (lambda: {"models": loaded(stimulus_width_deg=8.0)}, "stimulus_width_deg: 10.0 there, 8.0 here"),
     "more models": (lambda: {"models": [loaded(), loaded()]}, "models.model.model: .* there, nothing here"),
-    "stimuli": (lambda: {"stimulus": pictures(20, seed=1)}, "stimuli.content: "),
+    "stimuli": (lambda: {"stimulus": pictures(20, seed=1)}, "20 of the 20 stimuli that were looked at"),
     "number": (lambda: {"stimulus": pictures(21)}, "stimuli.number: 20 there, 21 here"),
     "size": (lambda: {"stimulus": pictures(20, 34)}, r"stimuli.shape: \(3, 32, 32\) there, \(3, 34, 34\) here"),
     "names": (lambda: {"stimulus_names": [f"{n}" for n in range(1, 21)]}, "stimuli.names: "),
@@ -305,12 +312,63 @@ def test_another_precision_is_refused(berg_dir, tmp_path):
         encode_to_store(half, pictures(2), tmp_path / "r.zarr")
 
 
-def test_a_picture_that_was_replaced_is_noticed(model, tmp_path):
+def test_a_touched_picture_changes_nothing_and_a_replaced_one_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoded_stimuli, "AT_LEAST", 0)
+    monkeypatch.setattr(encoded_stimuli, "_AT_LEAST_BYTES", 0)  # by chance none is looked at
     files = files_of(tmp_path / "pictures", pictures(5))
     encode_to_store(model, files, tmp_path / "r.zarr")
-    os.utime(files[3], (1, 1))
-    with pytest.raises(StoreMismatchError, match=r"stimuli.content"):
+    for file in files:
+        os.utime(file, (1, 1))
+    encode_to_store(model, files, tmp_path / "r.zarr")
+    Image.fromarray(pictures(1, seed=9)[0].transpose(1, 2, 0)).save(files[3])
+    with pytest.raises(StoreMismatchError, match=r"1 of the 5 stimuli .* are not those that .*\(picture 3.png\)"):
         encode_to_store(model, files, tmp_path / "r.zarr")
+
+
+def same_state(file: Path, image: Any) -> None:
+    """Replace a picture by another in a file of the same size and time."""
+    before = file.stat()
+    Image.fromarray(image.transpose(1, 2, 0)).save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def test_all_stimuli_are_compared_when_asked_for(model, tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    files = [tmp_path / "pictures" / f"{number:02d}.bmp" for number in range(6)]
+    for file, image in zip(files, pictures(6), strict=True):
+        Image.fromarray(image.transpose(1, 2, 0)).save(file)
+    encode_to_store(model, files, tmp_path / "r.zarr")
+    same_state(files[4], pictures(1, seed=9)[0])
+    with pytest.raises(StoreMismatchError, match=r"04\.bmp"):  # so few are looked at anyway
+        encode_to_store(model, files, tmp_path / "r.zarr")
+    monkeypatch.setattr(encoded_stimuli, "AT_LEAST", 0)
+    monkeypatch.setattr(encoded_stimuli, "_AT_LEAST_BYTES", 0)
+    encode_to_store(model, files, tmp_path / "r.zarr")
+    with pytest.raises(StoreMismatchError, match=r"1 of the 6 stimuli.*04\.bmp"):
+        encode_to_store(model, files, tmp_path / "r.zarr", verify_stimuli=True)
+
+
+def test_an_array_that_was_changed_between_64_evenly_spread_stimuli_is_noticed(model, tmp_path, small_blocks):
+    images = pictures(300, 8)
+    encode_to_store(model, images, tmp_path / "r.zarr", batch_size=16)
+    (tmp_path / "r.zarr" / "status" / "c" / "5").unlink()
+    spread = np.unique(np.linspace(0, 299, 64).astype(int))
+    changed = pictures(300, 8, seed=1)
+    changed[spread] = images[spread]
+    with pytest.raises(StoreMismatchError, match=r"of the 2\d\d stimuli that were looked at are not those"):
+        encode_to_store(model, changed, tmp_path / "r.zarr")
+
+
+def test_a_picture_that_was_damaged_and_is_not_any_more_is_encoded(model, tmp_path, small_blocks):
+    files = files_of(tmp_path / "pictures", pictures(40))
+    whole = files[21].read_bytes()
+    files[21].write_bytes(b"no picture")
+    with pytest.warns(DamagedStimulusWarning):
+        encode_to_store(model, files, tmp_path / "r.zarr", on_damaged="skip")
+    files[21].write_bytes(whole)
+    found = encode_to_store(model, files, tmp_path / "r.zarr", on_damaged="skip")
+    np.testing.assert_array_equal(found["responses"], BERG().encode(model, files))
 
 
 def test_two_masks_that_print_alike_are_told_apart(tmp_path):
@@ -441,11 +499,11 @@ def test_pictures_cut_in_another_way_are_other_stimuli(model, tmp_path):
         encode_to_store(model, ResizedPictures(files, 24, "squash"), tmp_path / "r.zarr")
 
 
-def write_clip(path: Path, n_frames: int = 30) -> Path:
+def write_clip(path: Path, n_frames: int = 30, seed: int = 0) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
         stream.height, stream.width, stream.pix_fmt = 32, 32, "bgr0"
-        for image in pictures(n_frames).transpose(0, 2, 3, 1):
+        for image in pictures(n_frames, seed=seed).transpose(0, 2, 3, 1):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         container.mux(stream.encode())
     return path
@@ -473,8 +531,10 @@ def test_a_video_goes_on_where_it_was_and_another_one_is_refused(model, tmp_path
     assert content(tmp_path / "r.zarr") == content(tmp_path / "whole.zarr")
     with pytest.raises(StoreMismatchError, match=r"stimuli.read_as: frames 0 to 29.* there, frames 0 to 19.* here"):
         encode_to_store(model, load_video(clip, places=slice(0, 20)), tmp_path / "r.zarr")
-    write_clip(clip)
-    with pytest.raises(StoreMismatchError, match=r"stimuli.content"):
+    write_clip(clip)  # the same frames, of another time
+    encode_to_store(model, load_video(clip), tmp_path / "r.zarr")
+    write_clip(clip, seed=1)
+    with pytest.raises(StoreMismatchError, match="30 of the 30 stimuli"):
         encode_to_store(model, load_video(clip), tmp_path / "r.zarr")
 
 
@@ -573,6 +633,51 @@ def kill_and_go_on(tmp_path: Path, n_trials: int, seed: int) -> int:
     return n_partly
 
 
+@pytest.mark.slow
+def test_runs_killed_and_damaged_at_sixteen_moments_end_with_the_same_bytes(tmp_path):
+    """A run is killed, a file of what it left is damaged, the next one is killed too, the third goes to its end."""
+    rng = np.random.default_rng(2)
+    images, whole = tmp_path / "images.npy", tmp_path / "whole.zarr"
+    np.save(images, pictures(96))
+    assert not finish(start(images, whole))
+    expected, n_damaged = content(whole), 0
+    for trial in range(8):
+        store = tmp_path / f"{trial}.zarr"
+        for _ in range(2):
+            process = start(images, store)
+            n_awaited = len(list(store.glob("status/c/*"))) + rng.integers(0, 5)
+            while process.poll() is None and len(list(store.glob("status/c/*"))) < n_awaited:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            n_damaged += damage_one(store, rng)
+        process = start(images, store)
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert content(store) == expected, f"trial {trial}"
+        shutil.rmtree(store)
+    assert n_damaged >= 8
+
+
+def damage_one(store: Path, rng: np.random.Generator) -> bool:
+    """Flip, cut, empty, remove or replace a file of a store by another; gives whether there was one."""
+    files = sorted(file for file in store.rglob("*") if file.is_file() and file.stat().st_size)
+    if not files:
+        return False
+    file, other, cut = files[rng.integers(len(files))], files[rng.integers(len(files))], rng.random()
+    whole = file.read_bytes()
+    how: list[Any] = [
+        lambda: flip(file, int(cut * len(whole))),
+        lambda: file.write_bytes(whole[: int(cut * len(whole))]),
+        lambda: file.write_bytes(b""),
+        file.unlink,
+        lambda: file.write_bytes(other.read_bytes()),
+    ]
+    how[rng.integers(len(how))]()
+    return True
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     kill_and_go_on(tmp_path, n_trials=3, seed=0)
 
@@ -593,6 +698,291 @@ def test_a_chunk_that_was_not_renamed_and_a_half_made_store_are_swept_up(model, 
     encode_to_store(model, pictures(40), tmp_path / "r.zarr")
     encode_to_store(model, pictures(40), tmp_path / "whole.zarr")
     assert content(tmp_path / "r.zarr") == content(tmp_path / "whole.zarr")
+
+
+def flip(file: Path, place: int = -20) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 4
+    file.write_bytes(content)
+
+
+def swap(file: Path, other: Path) -> None:
+    file.write_bytes(other.read_bytes())
+
+
+BLOCK_DAMAGE: dict[str, Any] = {
+    "a flipped bit": lambda store: flip(store / "responses/c/1/0"),
+    "a flipped checksum": lambda store: flip(store / "responses/c/1/0", -1),
+    "a lost chunk": lambda store: (store / "responses/c/1/0").unlink(),
+    "a cut chunk": lambda store: (store / "responses/c/1/0").write_bytes((store / "responses/c/1/0").read_bytes()[:99]),
+    "an empty chunk": lambda store: (store / "responses/c/1/0").write_bytes(b""),
+    "the chunk of another block": lambda store: swap(store / "responses/c/1/0", store / "responses/c/0/0"),
+    "a block of another block": lambda store: [
+        swap(store / one, store / other)
+        for one, other in (
+            ("responses/c/1/0", "responses/c/0/0"),
+            ("berg_ledger/blocks/c/1", "berg_ledger/blocks/c/0"),
+        )
+    ],
+    "a folder for a chunk": lambda store: [(store / "responses/c/1/0").unlink(), (store / "responses/c/1/0").mkdir()],
+    "a flipped status": lambda store: flip(store / "status/c/1", 3),
+    "a cut status": lambda store: (store / "status/c/1").write_bytes(b"1"),
+    "a flipped record": lambda store: flip(store / "berg_ledger/blocks/c/1"),
+    "a lost record": lambda store: (store / "berg_ledger/blocks/c/1").unlink(),
+}
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("damage", BLOCK_DAMAGE)
+def test_a_damaged_block_is_refused_told_and_computed_again_alone(
+    damage, compression, whole_stores, model, tmp_path, small_blocks, monkeypatch
+):
+    store = shutil.copytree(whole_stores[compression], tmp_path / "r.zarr")
+    times = {file: file.stat().st_mtime_ns for file in store.rglob("*") if file.is_file()}
+    BLOCK_DAMAGE[damage](store)
+    with pytest.raises(CorruptedFileError, match=r"stimuli 16 to 31.*the call that began .*(again|anew)"):
+        open_responses(store)["responses"].load()
+    report = verify_store(store)
+    assert (report.damaged, report.n_missing, report.damaged_labels) == ([(16, 31)], 0, [])
+    encoded: list[int] = []
+    real = stream.ResponseStore.write
+    monkeypatch.setattr(
+        stream.ResponseStore, "write", lambda own, index, *rest: (encoded.append(index), real(own, index, *rest))
+    )
+    with pytest.warns(stream.DamagedStoreWarning, match="1 of 3 blocks are not as they were written"):
+        encode_to_store(model, pictures(40), store)
+    assert encoded == [1]
+    assert content(store) == content(whole_stores[compression])
+    kept = [file for file in times if file.parts[-2:] in (("0", "0"), ("2", "0"), ("c", "0"), ("c", "2"))]
+    assert len(kept) >= 6
+    assert all(file.stat().st_mtime_ns == times[file] for file in kept)
+
+
+@pytest.fixture(scope="module")
+def whole_stores(model, tmp_path_factory) -> dict[str, Path]:
+    """Stores of 40 pictures in three blocks, by compression."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "MAX_BLOCK_STIMULI", 16)
+        for compression in ("none", "zstd"):
+            encode_to_store(model, pictures(40), folder / compression, compression=compression)  # type: ignore[arg-type]
+    return {compression: folder / compression for compression in ("none", "zstd")}
+
+
+@pytest.mark.slow
+def test_every_file_of_a_store_that_is_changed_is_noticed_and_put_right(whole_stores, model, tmp_path, small_blocks):
+    whole, store = whole_stores["none"], tmp_path / "r.zarr"
+    names = sorted(content(whole))
+    assert len(names) > 20
+    for number, name in enumerate(names):
+        shutil.copytree(whole, store)
+        flip(store / name, len((store / name).read_bytes()) * (number % 5) // 5)
+        with pytest.raises(CorruptedFileError, match=r"r\.zarr"):
+            open_responses(store)["responses"].load()
+        report = verify_store_or_none(store)
+        assert report is None or report.damaged or report.damaged_labels, name
+        with pytest.warns(stream.DamagedStoreWarning):
+            encode_to_store(model, pictures(40), store)
+        assert content(store) == content(whole), name
+        shutil.rmtree(store)
+
+
+def verify_store_or_none(store: Path) -> Any:
+    try:
+        return verify_store(store)
+    except CorruptedFileError:  # the place of the responses is not known any more
+        return None
+
+
+@pytest.mark.parametrize("lost", ["zarr.json", "berg_ledger", "berg_ledger/zarr.json", "voxel", "responses/zarr.json"])
+def test_a_lost_file_or_folder_is_noticed_and_put_right(lost, whole_stores, model, tmp_path, small_blocks):
+    store = shutil.copytree(whole_stores["none"], tmp_path / "r.zarr")
+    (shutil.rmtree if (store / lost).is_dir() else os.unlink)(store / lost)
+    with pytest.raises(CorruptedFileError, match=r"the call that began it once more"):
+        open_responses(store)
+    with pytest.warns(stream.DamagedStoreWarning):
+        encode_to_store(model, pictures(40), store)
+    assert content(store) == content(whole_stores["none"])
+
+
+@pytest.mark.parametrize("text", [b"", b"[" * 100_000, b"null", b'{"attributes": {"berg_store": 5}}', b"\xff\xfe{}"])
+def test_a_store_whose_descriptions_are_all_damaged_can_only_be_begun_anew(text, whole_stores, model, tmp_path):
+    store = shutil.copytree(whole_stores["none"], tmp_path / "r.zarr")
+    for name in ("zarr.json", "berg_ledger/zarr.json"):
+        (store / name).write_bytes(text)
+    for read in (open_responses, verify_store, lambda path: encode_to_store(model, pictures(40), path)):
+        with pytest.raises(CorruptedFileError, match=r"zarr.json\) are damaged.*overwrite=True"):
+            read(store)
+    assert encode_to_store(model, pictures(3), store, overwrite=True).sizes["stimulus"] == 3
+
+
+def test_damage_after_opening_is_refused_too(whole_stores, tmp_path):
+    damages = [damage for name, damage in BLOCK_DAMAGE.items() if "chunk" in name or "bit" in name]
+    assert len(damages) >= 6
+    for number, damage in enumerate(damages):
+        store = shutil.copytree(whole_stores["none"], tmp_path / f"{number}.zarr")
+        opened = open_responses(store)
+        damage(store)
+        with pytest.raises(CorruptedFileError, match="stimuli 16 to 31"):
+            opened["responses"].load()
+        assert np.isfinite(opened["responses"][:16]).all()
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_xarray_alone_refuses_a_flipped_bit(compression, whole_stores, tmp_path):
+    store = shutil.copytree(whole_stores[compression], tmp_path / "r.zarr")
+    flip(store / "responses/c/1/0")
+    with pytest.raises(ValueError, match="checksum"):
+        xr.open_zarr(store)["responses"].load()
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_any_part_of_the_responses_can_be_read(compression, whole_stores, tmp_path):
+    whole = xr.open_zarr(whole_stores[compression])["responses"].load()
+    order = np.random.default_rng(0).permutation(40)
+    missing = shutil.copytree(whole_stores[compression], tmp_path / "r.zarr")
+    (missing / "status/c/2").unlink()
+    with pytest.warns(IncompleteStoreWarning):
+        partly = open_responses(missing, incomplete="warn")["responses"].load()
+    assert partly.isnull().all("voxel").values.tolist() == 32 * [False] + 8 * [True]
+    parts: list[dict[str, Any]] = [
+        {}, {"stimulus": 17}, {"stimulus": slice(3, 35)}, {"stimulus": slice(None, None, -3)}, {"stimulus": order},
+        {"voxel": 2}, {"voxel": slice(1, 9, 3)}, {"voxel": [5, 0, 5]}, {"stimulus": order, "voxel": [4, 1]},
+        {"stimulus": 39, "voxel": 0}, {"stimulus": slice(0, 0)}, {"stimulus": [33, 2, 33], "voxel": slice(None, 2)},
+    ]  # fmt: skip
+    for part in parts:
+        found = open_responses(whole_stores[compression])["responses"].isel(part)
+        xr.testing.assert_equal(found.drop_vars("status"), whole.isel(part).drop_vars("status"))
+
+
+# Old stores, and places that can only be read
+
+
+def without_checksums(store: Path, model: Any, files: Any = None) -> Path:
+    """Make of a store what was written before there were checksums."""
+    shutil.rmtree(store / "berg_ledger")
+    for chunk in [*store.glob("responses/c/*/*"), *store.glob("status/c/*")]:
+        chunk.write_bytes(chunk.read_bytes()[:-4])
+    described = json.loads((store / "zarr.json").read_text())
+    identity = described["attributes"]["berg_store"]
+    del identity["checksums"]
+    images = pictures(40)
+    identity["stimuli"]["content"] = sampled_content(open_stimuli(images, model.expected_input))
+    own = described["consolidated_metadata"]["metadata"]
+    for name in ("responses", "status"):
+        array = json.loads((store / name / "zarr.json").read_text())
+        array["codecs"] = [codec for codec in array["codecs"] if codec["name"] != "crc32c"]
+        own[name] = array
+        (store / name / "zarr.json").write_text(json.dumps(array))
+    (store / "zarr.json").write_text(json.dumps(described))
+    return store
+
+
+def test_a_store_without_checksums_opens_and_is_gone_on_with(whole_stores, model, tmp_path, small_blocks, capsys):
+    store = without_checksums(shutil.copytree(whole_stores["none"], tmp_path / "r.zarr"), model)
+    expected = open_responses(whole_stores["none"]).load()
+    before = content(store)
+    xr.testing.assert_equal(open_responses(store)["responses"], expected["responses"])
+    main(["verify", str(store)])
+    assert "before there were checksums: only the lengths" in capsys.readouterr().out
+    (store / "status/c/1").unlink()
+    (store / "responses/c/0/0").write_bytes(b"cut")
+    with pytest.warns(stream.DamagedStoreWarning):
+        encode_to_store(model, pictures(40), store)
+    assert content(store) == before
+    with pytest.raises(StoreMismatchError, match=r"stimuli.content"):
+        encode_to_store(model, pictures(40, seed=1), store)
+
+
+DAMAGED_OLD = ["zarr.json", "responses/zarr.json", "status/zarr.json", "responses/c/1/0", "voxel/c/0"]
+
+
+@pytest.mark.parametrize("name", DAMAGED_OLD)
+@pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"[]", b'{"zarr_format": 3, "node_type": "array"}'])
+def test_a_damaged_store_without_checksums_ends_in_our_errors(name, text, whole_stores, model, tmp_path):
+    store = without_checksums(shutil.copytree(whole_stores["none"], tmp_path / "r.zarr"), model)
+    (store / name).write_bytes(text)
+    with pytest.raises(BERGError, match=r"r\.zarr"):
+        open_responses(store).load()
+
+
+def check_read_only_places(folder: Path, model: Any, images: Any) -> None:
+    """A complete store opens in a folder that cannot be written to; all else is a StorageError."""
+    assert encode_to_store(model, images, folder / "whole.zarr").sizes["stimulus"] == 40
+    assert verify_store(folder / "whole.zarr").damaged == []
+    for name, options, words in (
+        ("part.zarr", {}, r"part.zarr lacks 1 of 3 blocks, and cannot be written to. Copy it"),
+        ("hurt.zarr", {}, r"hurt.zarr has 1 damaged blocks, and cannot be written to"),
+        ("new.zarr", {}, r"new.zarr cannot be written: .*ls -ld"),
+        ("whole.zarr", {"overwrite": True}, r"whole.zarr cannot be written: .*ls -ld"),
+    ):
+        with pytest.raises(StorageError, match=words):
+            encode_to_store(model, images, folder / name, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def their_folder(whole_stores: dict[str, Path], small_blocks: None) -> Iterator[Path]:
+    """Stores that everybody may read and that only root may write to."""
+    place = Path(tempfile.mkdtemp())  # others may not look into pytest's own
+    folder = place / "theirs"
+    for name in ("whole.zarr", "part.zarr", "hurt.zarr"):
+        shutil.copytree(whole_stores["none"], folder / name)
+    (folder / "part.zarr/status/c/1").unlink()
+    flip(folder / "hurt.zarr/responses/c/2/0")
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    yield folder
+    shutil.rmtree(place)
+
+
+ROOT_ALONE = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="becomes another user, or mounts")
+
+
+@ROOT_ALONE
+def test_a_complete_store_in_the_folder_of_somebody_else_opens(their_folder, model):
+    with open_responses(their_folder / "whole.zarr") as opened:  # all that is imported is so before
+        opened.load()
+    os.seteuid(54321)
+    try:
+        check_read_only_places(their_folder, model, pictures(40))
+    finally:
+        os.seteuid(0)
+    (their_folder.parent / "theirs").chmod(0o700)
+    os.seteuid(54321)
+    try:
+        for read in (open_responses, verify_store, lambda path: encode_to_store(model, pictures(2), path)):
+            with pytest.raises(StorageError, match=r"whole.zarr cannot be read: Permission denied.*ls -ld"):
+                read(their_folder / "whole.zarr")
+    finally:
+        os.seteuid(0)
+
+
+MOUNTED = """
+import ctypes, sys
+from pathlib import Path
+from berg import BERG
+from models.test_stream import check_read_only_places, pictures
+
+folder, libc = sys.argv[1].encode(), ctypes.CDLL(None)
+own_mounts, private, bind, read_only, again = 0x20000, (1 << 18) | 16384, 4096, 1, 32
+failed = libc.unshare(own_mounts) or libc.mount(b"none", b"/", None, private, None)
+failed = failed or libc.mount(folder, folder, None, bind, None)
+if failed or libc.mount(b"none", folder, None, bind | again | read_only, None):
+    sys.exit(77)
+model = BERG().get_encoding_model("fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": 0.7})
+check_read_only_places(Path(sys.argv[1]), model, pictures(40))
+"""
+
+
+@pytest.mark.slow
+@ROOT_ALONE
+def test_a_complete_store_on_a_read_only_mount_opens(their_folder):
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", MOUNTED, str(their_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    if done.returncode == 77:
+        pytest.skip("may not mount here")
+    assert done.returncode == 0, done.stderr
 
 
 def test_responses_without_their_ledger_are_encoded_again(model, tmp_path, small_blocks):
@@ -680,8 +1070,9 @@ def test_the_estimate_says_what_then_happens(model, tmp_path):
     began = time.perf_counter()
     encode_to_store(model, images, tmp_path / "r.zarr")
     took = time.perf_counter() - began
-    chunks = [p for p in (tmp_path / "r.zarr").glob("*/c/**/*") if p.is_file() and p.parts[-3 - (p.name == "0")] != ""]
-    there = sum(p.stat().st_size for p in chunks if "responses" in p.parts or "status" in p.parts)
+    chunks = [p for p in (tmp_path / "r.zarr").glob("**/c/**/*") if p.is_file()]
+    written = {"responses", "status", "berg_ledger"}
+    there = sum(p.stat().st_size for p in chunks if written & set(p.parts))
     assert said.disk_bytes == there
     assert 0.4 < said.seconds / took < 2.5  # others use this machine too; benchmarks/stream.py measures
     assert str(said).endswith("free)")

@@ -30,6 +30,12 @@ def another_in_each_worker() -> Any:
     return few(0.7 if get_worker().name == 0 else 0.6)
 
 
+def other_in_each_worker(path: Path) -> Pictures:
+    pictures = Pictures(path)
+    pictures.array = pictures.array[:: 1 if get_worker().name == 0 else -1]
+    return pictures
+
+
 def few_with_three_threads() -> Any:
     assert torch.get_num_threads() == 3
     return few()

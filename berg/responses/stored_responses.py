@@ -1,0 +1,169 @@
+"""Responses in a store, read from the disk when they are looked at, and refused if they are not what was written."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numcodecs.registry import get_codec
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from berg.core.exceptions import CorruptedFileError
+from berg.responses.blocks import Blocks, Seen, checksum, reading
+
+_PIECE = 2**19  # bytes
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_N_READERS = min(8, os.cpu_count() or 1)
+
+
+def lazy_responses(blocks: Blocks, place: int, seen: Sequence[Seen]) -> Any:
+    """An array of a store as xarray takes it: nothing is read before it is looked at.
+
+    Parameters
+    ----------
+    place
+        The number of the array in the store.
+    seen
+        Each block, when the store was opened; what has changed since is refused.
+    """
+    lazy: Any = indexing.LazilyIndexedArray(_StoredResponses(blocks, place, seen))
+    cached: Any = indexing.MemoryCachedArray  # xarray has no types for it
+    return cached(indexing.CopyOnWriteArray(lazy))  # as xarray.open_zarr has it
+
+
+class _StoredResponses(BackendArray):
+    """Shape (n_stimuli, ...); rows of stimuli that are not encoded are NaN."""
+
+    def __init__(self, blocks: Blocks, place: int, seen: Sequence[Seen]) -> None:
+        self.blocks, self.place, self.array, self.seen = blocks, place, blocks.arrays[place], seen
+        self.shape = self.array.responses.shape
+        self.dtype = self.array.responses.dtype
+        self.compressor = _compressor(self.array.responses)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """The rows and columns of an index with one entry, a number, slice or array, per axis."""
+        rows = np.arange(self.shape[0])[key[0]]
+        wanted = np.atleast_1d(rows)
+        found = np.empty((len(wanted), *self._rest(key)), self.dtype)
+        indices = np.unique(wanted // self.blocks.block_size).tolist()
+
+        def read(some: list[int]) -> None:
+            for index in some:
+                self._read_block(index, wanted, key[1:], found)
+
+        with reading(self.blocks.path):
+            if len(indices) < 2:
+                read(indices)
+            else:
+                with ThreadPoolExecutor(_N_READERS) as readers:
+                    list(readers.map(read, [indices[first::_N_READERS] for first in range(_N_READERS)]))
+        return found if rows.ndim else found[0]
+
+    def _rest(self, key: tuple[Any, ...]) -> tuple[int, ...]:
+        chosen = (np.arange(length)[part] for length, part in zip(self.shape[1:], key[1:], strict=True))
+        return tuple(len(indices) for indices in chosen if indices.ndim)
+
+    def _read_block(self, index: int, wanted: NDArray[np.intp], rest: tuple[Any, ...], found: NDArray[Any]) -> None:
+        """Put the rows of a block that are wanted to where they belong."""
+        stimuli = self.blocks.stimuli(index)
+        (places,) = np.nonzero((wanted >= stimuli.start) & (wanted < stimuli.stop))
+        whole = slice(int(places[0]), int(places[-1]) + 1)
+        if np.array_equal(wanted[places], np.arange(stimuli.start, stimuli.stop)) and _are_all(rest, self.shape[1:]):
+            self._read_into(index, found[whole])  # all of the block, side by side
+            return
+        rows = np.empty((stimuli.stop - stimuli.start, *self.shape[1:]), self.dtype)
+        self._read_into(index, rows)
+        found[places] = _outer(rows[wanted[places] - stimuli.start], rest)
+
+    def _read_into(self, index: int, rows: NDArray[Any]) -> None:
+        seen, file = self.seen[index], self.array.chunk(index)
+        tail = seen.tails[self.place] if seen.tails else None
+        # Where there are no checksums, nobody knows whether a chunk is lost or was of nothing but NaN.
+        if seen.state == "missing" or tail == b"" or (tail is None and not file.exists()):
+            rows[...] = np.nan
+        elif self.compressor is None:
+            self._read_plain(index, file, rows, tail or b"")
+        else:
+            self._read_compressed(index, file, rows, tail)
+
+    # Both read to where values belong: what that saves of zarr's way is more than the checksum costs.
+
+    def _read_plain(self, index: int, file: Path, rows: NDArray[Any], tail: bytes) -> None:
+        n_after = self.array.chunk_bytes - rows.nbytes  # of the rows after the last stimulus
+        try:
+            with file.open("rb", buffering=0) as opened:
+                n_read, value = _read_checking(opened, rows.reshape(-1).view(np.uint8), bool(tail))
+                after = opened.read(n_after + len(tail) + 1) or b""
+        except _NO_FILE as error:
+            raise self._damaged(index) from error
+        if n_read != rows.nbytes or len(after) != n_after + len(tail) or after[n_after:] != tail:
+            raise self._damaged(index)
+        if tail and google_crc32c.extend(value, after[:n_after]).to_bytes(4, "little") != tail:
+            raise self._damaged(index)
+
+    def _read_compressed(self, index: int, file: Path, rows: NDArray[Any], tail: bytes | None) -> None:
+        try:
+            content = file.read_bytes()
+            if tail is not None:
+                if content[-4:] != tail or checksum(np.frombuffer(content, np.uint8)[:-4]) != tail:
+                    raise self._damaged(index)
+                content = content[:-4]
+            whole = np.empty(self.array.responses.chunks, self.dtype) if len(rows) < self.blocks.block_size else rows
+            get_codec({"id": self.compressor}).decode(content, out=whole)
+        except (*_NO_FILE, ValueError, RuntimeError) as error:
+            raise self._damaged(index) from error
+        if whole is not rows:
+            rows[...] = whole[: len(rows)]
+
+    def _damaged(self, index: int) -> CorruptedFileError:
+        stimuli = self.blocks.stimuli(index)
+        return CorruptedFileError(
+            f"{self.array.chunk(index)}, with the responses to the stimuli {stimuli.start:,} to {stimuli.stop - 1:,}, "
+            "is not as it was written. Make the call that began the store once more: it computes these again, and "
+            f"nothing else. All that is damaged:  berg verify {self.blocks.path}"
+        )
+
+
+def _read_checking(opened: io.FileIO, values: NDArray[np.uint8], is_checked: bool) -> tuple[int, int]:
+    """Fill an array from a file; gives how many bytes there were, and their crc32c, piece by piece.
+
+    A piece is still in the cache of the processor when its checksum is computed.
+    """
+    n_read, value = 0, 0
+    while n_read < len(values) and (n_more := opened.readinto(values[n_read : n_read + _PIECE].data)):
+        if is_checked:
+            value = google_crc32c.extend(value, values[n_read : n_read + n_more])
+        n_read += n_more
+    return n_read, value
+
+
+def _are_all(key: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
+    return all(isinstance(part, slice) and part.indices(n) == (0, n, 1) for part, n in zip(key, shape, strict=True))
+
+
+def _compressor(responses: zarr.Array[Any]) -> str | None:
+    """What numcodecs calls the compression of an array."""
+    codecs = [codec for codec in responses.compressors if not isinstance(codec, Crc32cCodec)]
+    if not codecs:
+        return None
+    return "blosc" if isinstance(codecs[0], BloscCodec) else "zstd"
+
+
+def _outer(rows: NDArray[Any], key: tuple[Any, ...]) -> NDArray[Any]:
+    """Apply an index to each axis after the first by itself; from the last, for numbers take axes away."""
+    for axis in range(len(key), 0, -1):
+        rows = rows[(slice(None),) * axis + (key[axis - 1],)]
+    return rows
