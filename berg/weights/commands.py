@@ -47,14 +47,15 @@ def given_berg_dir(berg_dir: str | Path | None) -> list[str]:
 
 
 def how_to_get_again(path: Path) -> str:
-    """What to do about a damaged file, by where it lies."""
+    """What to do about a damaged or missing file, by where it lies."""
+    again = "Delete it and get it again" if path.exists() else "Get it"
     found = _model_and_directory(path)
     if found is None:
-        return "Delete it and get it again from where it came."
+        return f"{again} from where it came; files of models with:  berg download MODEL_ID"
     card, berg_dir = found
     if card.files is None or card.files.store != "berg_dir":
         return "Install the package that it came with anew."
-    return f"Delete it and get it again with:  {_command('download', card, berg_dir, _values_in(card, path))}"
+    return f"{again} with:  {_command('download', card, berg_dir, _values_in(card, path))}"
 
 
 def how_to_forget(path: Path) -> str | None:
