@@ -410,10 +410,10 @@ def _units_bytes(job: FitJob, plan: _Plan, recipe: Recipe, n_stimuli: int, n_com
     working = 8 * 4 * n_components * n_stimuli
     if isinstance(recipe.regression, BandedStep):
         n_alphas = len(recipe.regression.alphas or RELATIVE_ALPHAS)
-        working += 4 * n_alphas * (n_stimuli * (n_stimuli // n_folds + batch))
+        working += 8 * n_alphas * (n_stimuli * (n_stimuli // n_folds + batch))
         working += 4 * recipe.regression.iterations * plan.units
         if n_components > n_stimuli:  # a kernel per band, and himalaya's copies
-            working += 12 * n_bands * n_stimuli**2
+            working += 24 * n_bands * n_stimuli**2
     return responses + solutions + prepared + working
 
 
