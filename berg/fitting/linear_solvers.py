@@ -170,7 +170,7 @@ def ridge_cv_solver(
         How many targets are computed together; does not change the result.
     """
     X = _checked_features(X)
-    chosen = default_alphas(X) if alphas is None else _checked_alphas(alphas)
+    chosen = default_alphas(X) if alphas is None else checked_alphas(alphas)
     splits = _checked_folds(folds, len(X))
     where = torch.device("cpu") if device.type == "mps" else device  # which has no float64
     prepare = partial(_prepared_ridge, alphas=chosen, folds=splits, device=where, batch=n_targets_batch)
@@ -224,7 +224,7 @@ def banded_ridge_cv_solver(
         Of the shares.
     """
     X = _checked_features(X)
-    chosen = default_alphas(X) if alphas is None else _checked_alphas(alphas)
+    chosen = default_alphas(X) if alphas is None else checked_alphas(alphas)
     splits = _checked_folds(folds, len(X))
     settings = {"alphas": chosen, "n_iter": n_iterations, "random_state": seed, "n_targets_batch": n_targets_batch}
     prepare = partial(_prepared_banded_ridge, bands=bands, folds=splits, device=device, settings=settings)
@@ -235,7 +235,7 @@ def default_alphas(X: Floats) -> NDArray[np.float64]:
     """`RELATIVE_ALPHAS` times the mean eigenvalue of the products of X; times 1 if no feature varies."""
     centred, _ = _centred(_checked_features(X))
     mean = float(np.vdot(centred, centred)) / min(X.shape)
-    return _checked_alphas(RELATIVE_ALPHAS * (mean or 1.0))
+    return checked_alphas(RELATIVE_ALPHAS * (mean or 1.0))
 
 
 def warn_of_edges(chosen: Floats, alphas: Sequence[float] | Floats, of: str = "targets") -> tuple[float, float]:
@@ -297,7 +297,8 @@ def split_folds(n_samples: int, n_folds: int, seed: int | None = 0) -> Folds:
     return [np.sort(part) for part in np.array_split(order, n_folds)]
 
 
-def _checked_alphas(alphas: Sequence[float] | Floats) -> NDArray[np.float64]:
+def checked_alphas(alphas: Sequence[float] | Floats) -> NDArray[np.float64]:
+    """The penalties in ascending order. Raise InvalidParameterError if there is none, or one that cannot be."""
     checked = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
     if not len(checked) or not np.isfinite(checked).all() or checked[0] <= 0:
         raise InvalidParameterError(
@@ -676,12 +677,19 @@ def _by_kernels(parts: list[Floats], Y: Floats, options: dict[str, Any]) -> Solv
     return weights, np.exp(-deltas), -scores.max(0)
 
 
-@contextmanager
-def _himalaya_backend(device: torch.device) -> Iterator[None]:
+def check_himalaya() -> None:
+    """Raise MissingExtraError if banded ridge cannot be solved."""
     try:
-        from himalaya.backend import get_backend, set_backend
+        import himalaya.backend  # noqa: F401
     except ImportError as error:
         raise MissingExtraError('Banded ridge needs himalaya:  pip install "berg[fit]"') from error
+
+
+@contextmanager
+def _himalaya_backend(device: torch.device) -> Iterator[None]:
+    check_himalaya()
+    from himalaya.backend import get_backend, set_backend
+
     before = get_backend()
     set_backend("torch_cuda" if device.type == "cuda" else "torch")
     try:
