@@ -55,7 +55,11 @@ class DeviceError(ModelLoadError, InvalidParameterError):
     """The device asked for does not exist on this machine."""
 
 
-class DeviceMemoryError(ModelLoadError, MemoryError):
+class ResourceError(BERGError):
+    """Memory or room on a disk does not suffice; the parent of the errors that say which."""
+
+
+class DeviceMemoryError(ModelLoadError, ResourceError, MemoryError):
     """The device has too little memory for this batch or model."""
 
 
@@ -83,7 +87,7 @@ class OfflineError(DownloadError):
     """A file would have to come over the network, and BERG_OFFLINE forbids it."""
 
 
-class StorageError(BERGError, OSError):
+class StorageError(ResourceError, OSError):
     """A file cannot be written: the disk is full, or one may not write there."""
 
 

@@ -93,8 +93,9 @@ def validate_binary_array(values: ArrayLike, length: int, name: str = "mask") ->
 def places_in(values: ArrayLike, length: int, name: str = "mask") -> NDArray[np.intp]:
     """The places that a 0/1 vector or a list of places names, in the order given.
 
-    A vector of the full length that holds only 0 and 1, and every vector of booleans, is a 0/1 vector. All else must
-    be places: whole numbers from 0, each once.
+    A vector that holds nothing but 0 and 1, and every vector of booleans, is a 0/1 vector and must have the full
+    length: one of another length would select other places than were meant. All else must be places: whole numbers
+    from 0, each once.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def places_in(values: ArrayLike, length: int, name: str = "mask") -> NDArray[np.
     array = _array(values, name)
     if not array.size and array.ndim == 1:
         return np.empty(0, np.intp)
-    is_indices = array.ndim == 1 and array.dtype.kind in "iu" and not (len(array) == length and array.max() <= 1)
+    is_indices = array.ndim == 1 and array.dtype.kind in "iu" and not np.isin(array, (0, 1)).all()
     if not is_indices:
         return np.flatnonzero(validate_binary_array(array, length, name))
     if array.min() < 0 or array.max() >= length:
@@ -260,5 +261,10 @@ def _hint_of_type(value: Any, allowed: Collection[Any]) -> str:
 def _hint_of_indices(array: NDArray[Any], length: int, name: str) -> str:
     integers = array.ndim == 1 and array.dtype.kind in "iu" and array.size
     if not integers or array.min() < 0 or array.max() >= length:
+        return ""
+    if array.max() <= 1 and len(np.unique(array)) == len(array):
+        numbers_meant = listing(array.tolist())
+        return f" If the numbers {numbers_meant} are meant: {name} = np.isin(np.arange({length}), [{numbers_meant}])."
+    if array.max() <= 1:
         return ""
     return f" These look like indices; try {name} = np.isin(np.arange({length}), indices)."

@@ -193,16 +193,24 @@ def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, 
         labels = _column(selector.metadata, output, length, metadata).astype(str)
         places = {str(label): labels == label for label in np.unique(labels)}
     given = _names(validate_roi(value, list(places)))
-    indices = np.concatenate([_as_indices(places[name]) for name in given])
+    indices = np.concatenate([_as_indices(places[name], length, name) for name in given])
     if indices.size and not (indices.min() >= 0 and indices.max() < length):
         raise CorruptedFileError(f"The metadata place ROI {listing(given)} outside the {length:,} units.")
     _, first = np.unique(indices, return_index=True)
     return indices[np.sort(first)]
 
 
-def _as_indices(places: Any) -> Indices:
-    array = np.asarray(places)
-    return np.flatnonzero(array) if array.dtype == bool else array.astype(np.intp).ravel()
+def _as_indices(places: Any, length: int, name: str) -> Indices:
+    """The units of a region, given as indices or as a mask, of booleans or of 0 and 1."""
+    array = np.asarray(places).ravel()
+    is_twice = len(array) > 2 and bool(np.isin(array, (0, 1)).all())  # a list of indices names none twice
+    if not (array.dtype == bool or is_twice):
+        return array.astype(np.intp)
+    if len(array) != length:
+        raise CorruptedFileError(
+            f"The mask of ROI {name} in the metadata has {len(array):,} values for {length:,} units."
+        )
+    return np.flatnonzero(array)
 
 
 def _by_minimum(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
@@ -345,7 +353,7 @@ def region_labels(regions: Mapping[str, Any], n_units: int) -> NDArray[np.str_]:
     for name, places in regions.items():
         if np.asarray(places).dtype.kind not in "biu" and np.size(places):
             raise CorruptedFileError(f"The units of region '{name}' are not given as whole numbers.")
-        units = _as_indices(places)
+        units = _as_indices(places, n_units, str(name))
         if units.size and not (units.min() >= 0 and units.max() < n_units):
             raise CorruptedFileError(f"The metadata place ROI {name} outside the {n_units:,} units.")
         labels[units] = [f"{label};{name}" if label else str(name) for label in labels[units]]

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.linalg import blas
 from torch import Tensor
 
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
 from berg.kernels.linear import linear
 from berg.weights.durable_file import replacing
 from berg.weights.safetensors_files import read_metadata, read_safetensors, write_safetensors
@@ -163,7 +163,7 @@ def principal_components(
     Raises
     ------
     InvalidParameterError
-        Where there are not so many components.
+        If there are not so many components, no feature varies, or some are NaN or infinite.
 
     Examples
     --------
@@ -283,6 +283,7 @@ def _sum_over_columns(source: _Source, sums: _Sums, block: int, count: Advance) 
         if columns.stop > sums.n_done:
             values = source.read(columns)
             sums.mean[columns], sums.scale[columns] = _standardize(values)
+            _check_finite(sums.mean, columns)
             _add_products(sums.products, values, of_rows=True)
             sums.done(columns.stop)
         count(columns.stop - columns.start)
@@ -293,6 +294,7 @@ def _sum_over_rows(source: _Source, sums: _Sums, block: int, count: Advance) -> 
     if not sums.n_done:
         for columns in slices(source.n_features, block):
             sums.mean[columns], sums.scale[columns] = _standardize(source.read(columns))
+            _check_finite(sums.mean, columns)
     for rows in slices(len(source.features), block):
         if rows.stop > sums.n_done:
             _add_products(sums.products, source.standardized_rows(sums, rows), of_rows=False)
@@ -312,6 +314,17 @@ def _standardize(values: Tensor) -> tuple[Doubles, Doubles]:
     scale = _scale(variance, mean, len(values))
     values.div_(scale)
     return mean.cpu().numpy(), scale.cpu().numpy()
+
+
+def _check_finite(mean: Doubles, columns: slice) -> None:
+    """Raise if features are NaN or infinite, which their means tell."""
+    wrong = columns.start + np.flatnonzero(~np.isfinite(mean[columns]))
+    if len(wrong):
+        raise InvalidParameterError(
+            f"{len(wrong):,} of the features {columns.start:,} to {columns.stop - 1:,} are NaN or infinite for some "
+            f"stimuli ({listing(wrong, 5)}): the network gives no numbers there. Compute it with precision float32, or "
+            "leave that layer out of features.nodes."
+        )
 
 
 def _scale(variance: Tensor, mean: Tensor, n: int) -> Tensor:
@@ -349,6 +362,11 @@ def _largest_eigenvectors(products: Tensor, n_components: int | None, n_stimuli:
     else:
         values, vectors = (each[..., -n_wanted:].cpu().numpy() for each in torch.linalg.eigh(products))
     values, vectors = values[::-1], np.ascontiguousarray(vectors[:, ::-1])
+    if values[0] <= 0:
+        raise InvalidParameterError(
+            f"No feature varies over the {n_stimuli:,} training stimuli: are the stimuli all the same, or is the layer "
+            "dead? Look at the stimuli, or leave that layer out of features.nodes."
+        )
     is_there = values > values[0] * m * float(np.finfo(np.float64).eps)
     n_there = min(n_stimuli - 1, int(is_there.sum()))
     if n_components is not None and n_there < n_components:

@@ -38,6 +38,7 @@ from berg.fitting.agreement import check_agreement
 from berg.fitting.dataset import DatasetWarning, EncodingDataset
 from berg.fitting.dataset_check import check_dataset
 from berg.fitting.evaluate import evaluate_model, evaluate_responses
+from berg.fitting.fit_checks import check_card, check_resampling, check_responses_vary, check_room, check_test_split
 from berg.fitting.job import FitJob, Fitted
 from berg.models.device import resolve_device
 from berg.models.encoding_model import EncodingModel
@@ -132,6 +133,7 @@ def fit_model(
     DeviceMemoryError
         Where the fit cannot be done in so much memory; before anything is computed.
     """
+    check_resampling(permutations, bootstrap)
     recipe = _stored(read_recipe(card))
     module = fit_module(recipe)
     job = _job(recipe, data, device, memory, cache, show_progress, parameters, berg_dir)
@@ -161,6 +163,7 @@ def fit_subjects(
     data
         By subject.
     """
+    check_resampling(permutations, bootstrap)
     recipe = _stored(read_recipe(card))
     module = fit_module(recipe)
     jobs = []
@@ -263,11 +266,16 @@ def _check(module: ModuleType, job: FitJob) -> None:
     A family may look at card and data in its own way; it returns the places (``splits``, an output) where it finds
     nothing odd in what others would be warned of.
     """
+    check_card(job.card)
     usual: Collection[str] = ()
     if own := getattr(module, "check", None):
         usual = own(job) or ()
     else:
         check_agreement(job.card, job.dataset, getattr(module, "METADATA", ()))
+    if not getattr(module, "HOLDS_OUT", False):
+        check_test_split(job.card, job.dataset)
+    for split in ("train", "test"):
+        check_responses_vary(job.dataset, split)
     faults = check_dataset(job.dataset, job.show_progress).faults
     errors = [f"{fault.place}: {fault.text}" for fault in faults if fault.severity == "error"]
     if errors:
@@ -309,7 +317,7 @@ def _refuse_what_is_there(job: FitJob, overwrite: bool) -> None:
 
 
 def _announce(module: ModuleType, job: FitJob, say: Callable[[str], None]) -> int:
-    """State the size of the work and the memory that it takes; refuse what cannot be done in it."""
+    """State the size of the work and the memory that it takes; refuse what cannot be done in it, or on the disk."""
     needed = int(module.peak_bytes(job))
     units = ", ".join(f"{output.n_units:,} ({name})" for name, output in job.dataset.outputs.items())
     n_train = len(job.dataset.splits["train"])
@@ -322,6 +330,9 @@ def _announce(module: ModuleType, job: FitJob, say: Callable[[str], None]) -> in
             f"This fit needs {size_words(needed)} of memory, and may use {size_words(job.memory)}. Allow more "
             "(memory=..., --memory), fit fewer units, or use a larger machine."
         )
+    if hasattr(module, "disk_bytes"):
+        held = sum(path.stat().st_size for path in job.work.glob("*"))
+        check_room(job.work, int(module.disk_bytes(job)), held)
     return needed
 
 

@@ -19,7 +19,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.card_yaml import parse_card_yaml
-from berg.core.exceptions import InvalidParameterError
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.evaluation.accuracy_summary import fill_performance
@@ -246,8 +245,6 @@ def _sample_stimuli(job: FitJob) -> NDArray[Any]:
 
 def _write_card(path: Path, card: ModelCard) -> None:
     """The card beside the weights, saying that they lie in the BERG directory."""
-    if not card.path.is_file():
-        raise InvalidParameterError(f"The card of {card.model_id} is in no file. Write it to one, and give its path.")
     if path.is_file() and path.resolve() == card.path.resolve():
         return
     text = _STORE.sub(r"\1berg_dir", card.path.read_text(encoding="utf-8"))

@@ -31,6 +31,7 @@ BUILTIN = {
     "StoreBusyError": RuntimeError,
     "StoreIncompleteError": RuntimeError,
     "WorkerLostError": RuntimeError,
+    "ResourceError": BERGError,
     "DatasetError": ValueError,
     "MissingExtraError": ImportError,
 }
@@ -51,6 +52,12 @@ def test_each_error_is_ours_and_the_builtin_one(name):
     with pytest.raises(BUILTIN[name], match="There is no"):
         raise ERRORS[name](SENTENCE)
     assert issubclass(ERRORS[name], BERGError)
+
+
+@pytest.mark.parametrize("name", ["DeviceMemoryError", "StorageError"])
+def test_memory_and_room_on_a_disk_are_resources(name):
+    with pytest.raises(exceptions.ResourceError, match="There is no"):
+        raise ERRORS[name](SENTENCE)
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -128,7 +128,7 @@ def test_a_vector_of_0_and_1_comes_back_as_booleans(values):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([0, 1], r"'mask' must be a 0/1 vector of length 3, got shape \(2,\)"),
+        ([0, 1], r"'mask' must be a 0/1 vector of length 3, got shape \(2,\). If the numbers 0, 1 are meant"),
         ([0, 2], r"got shape \(2,\). These look like indices; try mask = np.isin\(np.arange\(3\), indices\)"),
         ([0, 1, 2], r"'mask' must hold only 0 and 1 \(3 of them\), got int64 values. These look like indices"),
         ([0, 1, 7], r"must hold only 0 and 1 \(3 of them\), got int64 values\.$"),

@@ -110,8 +110,6 @@ def test_without_a_selection_every_axis_is_whole(card):
         ({"timepoints": np.array([0.0, 1.0, 1.0, 0.0, 0.0])}, TIME, [1, 2]),
         ({"timepoints": [4, 1]}, TIME, [4, 1]),
         ({"timepoints": np.array([1, 4], np.uint8)}, TIME, [1, 4]),
-        ({"timepoints": [0, 1]}, TIME, [0, 1]),
-        ({"timepoints": [1]}, TIME, [1]),
         ({"timepoints": [4, 3, 2, 1, 0]}, TIME, [4, 3, 2, 1, 0]),
         ({"after": [np.float32(0.1), 0.2]}, TIME, [2, 3]),
         ({"lobe": "parietal"}, CHANNEL, [3]),
@@ -227,7 +225,11 @@ def test_a_selection_of_nothing_warns_and_gives_no_column(card, selection):
         ({"label": np.array(["V1", "V4"])}, "selection 'label' is 'V4'"),
         ({"timepoints": [0, 5]}, "'timepoints' names 5; its places are the whole numbers from 0 to 4. Or give a 0/1"),
         ({"timepoints": [-1, 0]}, "'timepoints' names -1; its places are"),
-        ({"timepoints": [0, 1, 1]}, "'timepoints' has 3 whole numbers, some of them twice.* 0/1 vector of length 5"),
+        ({"timepoints": [0, 1, 1]}, r"'timepoints' must be a 0/1 vector of length 5, got shape \(3,\)\.$"),
+        ({"timepoints": [1, 0]}, r"of length 5, got shape \(2,\). If the numbers 1, 0 are meant: timepoints = np"),
+        ({"timepoints": (0,)}, r"shape \(1,\). If the numbers 0 are meant: timepoints = np.isin\(np.arange\(5\), "),
+        ({"timepoints": np.ones(6, np.uint8)}, r"'timepoints' must be a 0/1 vector of length 5, got shape \(6,\)\.$"),
+        ({"timepoints": [0] * 4}, r"'timepoints' must be a 0/1 vector of length 5, got shape \(4,\)\.$"),
         ({"timepoints": [0, 1, 2, 0, 0]}, "'timepoints' has 5 whole numbers, some of them twice"),
         ({"timepoints": [True, False]}, r"'timepoints' must be a 0/1 vector of length 5, got shape \(2,\)"),
         ({"timepoints": [1.0]}, r"'timepoints' must be a 0/1 vector of length 5, got shape \(1,\)"),
@@ -280,6 +282,8 @@ def with_metadata(place, value):
     [
         ("source.rois", {"V1": [6]}, {"roi": "V1"}, "The metadata place ROI V1 outside the 6 units"),
         ("source.rois", {"V1": [-1]}, {"roi": "V1"}, "outside the 6 units"),
+        ("source.rois", {"V1": [0, 1, 1, 0]}, {"roi": "V1"}, "mask of ROI V1 in the metadata has 4 values for 6 units"),
+        ("source.rois", {"V1": np.ones(5, bool)}, {"roi": "V1"}, "has 5 values for 6 units"),
         ("source.r", [0.1, 0.2], {"min_r": 0}, r"metadata at 'source.r' have shape \(2,\), for 6 units"),
         ("source.r", ["x"] * 6, {"min_r": 0}, "metadata at 'source.r' are not one value per unit: could not convert"),
         ("source.r", [[1], [1, 2]], {"min_r": 0}, "metadata at 'source.r' are not one value per unit"),
@@ -291,6 +295,11 @@ def with_metadata(place, value):
 def test_metadata_that_do_not_fit_the_card_are_called_corrupted(card, place, value, selection, words):
     with pytest.raises(CorruptedFileError, match=words):
         resolved(card, with_metadata(place, value), **selection)
+
+
+def test_a_region_may_be_a_mask_of_0_and_1(card):
+    indices = resolved(card, with_metadata("source.rois", {"V1": [0, 1, 0, 0, 1, 0]}), roi="V1")
+    assert [1, 4] in indices.values()
 
 
 def test_a_coordinate_of_another_length_is_called_corrupted(card):

@@ -1,5 +1,6 @@
 import logging
 
+import mpmath
 import numpy as np
 import pytest
 from himalaya.backend import get_backend
@@ -9,15 +10,21 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import KFold, PredefinedSplit, cross_val_score
 
 from berg.core.exceptions import InvalidParameterError
+from berg.fitting.graded_svd import GradedQR
 from berg.fitting.linear_solvers import (
+    PenaltyGridWarning,
     banded_ridge_cv,
+    banded_ridge_cv_solver,
     default_alphas,
     least_squares,
     least_squares_solver,
     ridge_cv,
     ridge_cv_solver,
     split_folds,
+    warn_of_edges,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore::berg.fitting.linear_solvers.PenaltyGridWarning")
 
 ALPHAS = [0.1, 1, 10, 100, 1000]
 SHAPES = {"more samples than features": (120, 20), "more features than samples": (60, 100)}
@@ -100,14 +107,17 @@ def test_a_prediction_is_the_affine_map():
 # Ridge
 
 
-def chosen_by_scikit_learn(X, Y, folds):
+def chosen_by_scikit_learn(X, Y, folds, **options):
     """Per target: the penalty with the smallest mean squared error over left-out samples."""
     number = np.empty(len(X), int)
     for index, fold in enumerate(folds):
         number[fold] = index
     splitter = PredefinedSplit(number)
     errors = [
-        [cross_val_score(Ridge(alpha), X, y, cv=splitter, scoring="neg_mean_squared_error").mean() for alpha in ALPHAS]
+        [
+            cross_val_score(Ridge(alpha, **options), X, y, cv=splitter, scoring="neg_mean_squared_error").mean()
+            for alpha in ALPHAS
+        ]
         for y in Y.T
     ]
     return np.array(ALPHAS)[np.argmax(errors, axis=1)]
@@ -213,6 +223,213 @@ def test_folds_hold_every_sample_once():
 def test_penalties_and_folds_that_cannot_be_are_refused(options, words):
     with pytest.raises(InvalidParameterError, match=words):
         ridge_cv(*simulated(40, 5), **options)
+
+
+# Features and targets of any size
+
+
+SIZES = {
+    "one in larger units": [1e6, *[1.0] * 9],
+    "all in different units": np.logspace(-8, 8, 10),
+    "tiny": [1e-10] * 10,
+    "huge": [1e12] * 10,
+}
+
+
+def solved_exactly(X, y, alpha, digits=80):
+    """Ridge predictions by the normal equations, in so many digits."""
+    with mpmath.workdps(digits):
+        centred = mpmath.matrix((X - X.mean(0)).tolist())
+        products = centred.T * centred + float(alpha) * mpmath.eye(X.shape[1])
+        weights = mpmath.lu_solve(products, centred.T * mpmath.matrix((y - y.mean()).tolist()))
+        return np.array([float(value) for value in centred * weights]) + y.mean()
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("relative", [1e-20, 1e-8, 1e-2])
+def test_features_in_very_different_units_are_fitted_as_with_eighty_digits(sizes, relative):
+    rng = np.random.default_rng(0)
+    plain = rng.standard_normal((40, 10))
+    X = plain * SIZES[sizes]
+    y = plain @ rng.standard_normal(10) + 0.1 * rng.standard_normal(40)
+    alpha = relative * np.square(X - X.mean(0)).sum()
+    found = ridge_cv(X, y[:, None], [alpha])
+    np.testing.assert_allclose(found.predict(X)[:, 0], solved_exactly(X, y, alpha), atol=1e-5)
+    assert found.alphas[0, 0] == pytest.approx(alpha)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("factor", [1e7])
+def test_penalties_found_with_one_large_feature_are_those_of_scikit_learn(shape, factor):
+    X, Y = simulated(*SHAPES[shape])
+    X[:, 0] *= factor
+    Y = (Y - Y.mean(0))[:, ::4]
+    folds = split_folds(len(X), 5, seed=3)
+    found = ridge_cv(X, Y, ALPHAS, folds)
+    expected = chosen_by_scikit_learn(X, Y, folds, solver="svd")
+    np.testing.assert_allclose(found.alphas[:, 0], expected, rtol=1e-6)
+    fitted = [Ridge(a, solver="svd").fit(X, y).predict(X) for a, y in zip(expected, Y.T.astype(float), strict=True)]
+    np.testing.assert_allclose(found.predict(X), np.transpose(fitted), atol=1e-4 * np.abs(fitted).max())
+
+
+@pytest.mark.parametrize("shape", [(40, 10), (40, 60)])
+def test_least_squares_does_not_depend_on_the_units_of_the_features(shape):
+    rng = np.random.default_rng(0)
+    plain = rng.standard_normal(shape)
+    plain[:, 3] = plain[:, 7]
+    Y = rng.standard_normal((len(plain), 3))
+    expected = LinearRegression().fit(plain, Y).predict(plain)
+    scaled = plain * np.where(np.arange(shape[1]) % 2, 1e8, 1e-8)
+    np.testing.assert_allclose(least_squares(scaled, Y).predict(scaled), expected, atol=1e-5)
+
+
+def test_a_decomposition_is_right_to_the_rounding_of_each_column():
+    rng = np.random.default_rng(0)
+    plain = rng.standard_normal((30, 12))
+    plain[:, 5] = plain[:, 6] - plain[:, 7]
+    sizes = 10.0 ** rng.permutation(np.linspace(-8, 8, 12))
+    sizes[[5, 6, 7]] = 1e8, 1e8, 1e8
+    found = GradedQR.of(plain * sizes)
+    assert found.rank == np.linalg.matrix_rank(plain) == 11
+    left, singular, right = found.svd()
+    np.testing.assert_allclose((left * singular) @ right.T / sizes, plain, atol=1e-10)
+    assert GradedQR.of(np.zeros((4, 3))).inverse().tolist() == np.zeros((3, 4)).tolist()
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-13, 1e13, 1e25])
+@pytest.mark.parametrize("banded", [False, True])
+def test_targets_in_any_unit_get_the_same_penalties(size, banded):
+    X, Y = simulated(60, 12, n_targets=6)
+    Y -= Y.mean(0)
+    solve = banded_ridge_cv_solver(X, [slice(0, 6), slice(6, 12)], ALPHAS, n_iterations=3) if banded else None
+    solve = solve or ridge_cv_solver(X, ALPHAS)
+    plain, found = solve(Y), solve((Y.astype(np.float64) * size).astype(np.float32))
+    assert len(set(plain.alphas[:, 0])) > 1
+    np.testing.assert_allclose(found.alphas, plain.alphas, rtol=1e-6)
+    np.testing.assert_allclose(found.scores, plain.scores, atol=1e-4)
+    np.testing.assert_allclose(
+        found.coefficients / np.float64(size), plain.coefficients, atol=1e-4 * np.abs(plain.coefficients).max()
+    )
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e7])
+@pytest.mark.parametrize("n_features", [20, 90])
+def test_a_large_feature_does_not_spoil_the_other_bands(n_features, factor):
+    X, Y, bands = two_bands(80, n_features)
+    X[:, 0] *= factor
+    Y -= Y.mean(0)
+    X -= X.mean(0)
+    found = banded_ridge_cv(X, Y, bands, [1.0, 10.0], n_iterations=4)
+    assert (found.scores[: Y.shape[1] // 2] < 1).all()
+    for target in range(Y.shape[1]):
+        root = np.sqrt(np.repeat(found.alphas[target].astype(float), n_features))
+        weights = Ridge(1.0, fit_intercept=False, solver="svd").fit(X / root, Y[:, target].astype(float)).coef_ / root
+        np.testing.assert_allclose(X @ found.coefficients[target], X @ weights, atol=1e-4 * np.abs(Y).max())
+
+
+def test_bands_that_double_precision_cannot_hold_together_are_refused():
+    X, Y, bands = two_bands(60, 10)
+    X[:, 0] *= 1e15
+    with pytest.raises(InvalidParameterError, match=r"penalty \(1\) is lost in the rounding.*[Ss]tandardize"):
+        banded_ridge_cv(X, Y, bands, [1.0, 10.0], n_iterations=2)
+
+
+@pytest.mark.parametrize("X", [np.ones((60, 4)), np.full((60, 4), 0.1), np.zeros((60, 80), np.float16)])
+def test_features_that_do_not_vary_give_the_mean(X):
+    Y = np.random.default_rng(0).standard_normal((60, 2))
+    for found in (ridge_cv(X, Y), ridge_cv(X, Y, [1.0, 10.0]), least_squares(X, Y)):
+        assert not found.coefficients.any()
+        np.testing.assert_allclose(found.intercepts, Y.mean(0), atol=1e-6)
+
+
+def test_a_band_that_does_not_vary_has_no_weight():
+    for n_features in (10, 90):
+        X, Y, bands = two_bands(80, n_features)
+        X[:, bands[1]] = 0.1
+        found = banded_ridge_cv(X, Y, bands, ALPHAS, n_iterations=3)
+        assert np.isfinite(found.coefficients).all()
+        assert not found.coefficients[:, bands[1]].any()
+
+
+def test_targets_that_do_not_vary_take_the_largest_penalty_and_their_mean():
+    X, Y = simulated(60, 5, n_targets=3)
+    Y[:, 1] = 0.1
+    found = ridge_cv(X, Y.astype(np.float64), ALPHAS)
+    assert not found.coefficients[1].any()
+    assert found.intercepts[1] == np.float32(0.1)
+    assert found.alphas[1, 0] == ALPHAS[-1]
+    assert np.isnan(found.scores[1])
+
+
+def test_features_of_half_precision_have_the_default_penalties_of_their_values():
+    X, Y = simulated(60, 5)
+    X = (100 * X).astype(np.float16)
+    np.testing.assert_allclose(default_alphas(X), default_alphas(X.astype(np.float64)))
+    np.testing.assert_array_equal(ridge_cv(X, Y).alphas, ridge_cv(X.astype(np.float64), Y).alphas)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("solve", [ridge_cv, least_squares, lambda X, Y: banded_ridge_cv(X, Y, [slice(0, 5)])])
+def test_features_that_are_no_numbers_are_refused(solve, value):
+    X, Y = simulated(40, 5)
+    X[3, 1] = value
+    with pytest.raises(InvalidParameterError, match=r"1 of 5 features are NaN or infinite.*features 1; samples 3\)"):
+        solve(X, Y)
+
+
+@pytest.mark.parametrize("solve", [ridge_cv, least_squares, lambda X, Y: banded_ridge_cv(X, Y, [slice(0, 5)])])
+def test_infinite_targets_are_refused(solve):
+    X, Y = simulated(40, 5)
+    Y[5, 2] = np.inf
+    with pytest.raises(
+        InvalidParameterError,
+        match=r"1 values of the targets are infinite \(targets 2\).*Write NaN for what is missing",
+    ):
+        solve(X, Y)
+
+
+@pytest.mark.parametrize(("X", "Y", "words"), [
+    (np.ones(4), np.ones((4, 1)), r"shape \(4,\).*must be a plain array"),
+    (np.ones((4, 0)), np.ones((4, 1)), "at least one of each"),
+    (np.ma.masked_less(np.ones((4, 2)), 0), np.ones((4, 1)), "MaskedArray"),
+    (np.ones((4, 2), complex), np.ones((4, 1)), "complex128"),
+    (np.ones((4, 2)), np.ones(4), r"shape \(4,\).*Y\[:, None\]"),
+    (np.ones((4, 2)), np.ones((5, 1)), r"shape \(5, 1\).*shape \(4, n_targets\)"),
+])  # fmt: skip
+def test_arrays_that_do_not_belong_together_are_refused(X, Y, words):
+    with pytest.raises(InvalidParameterError, match=words):
+        least_squares(X, Y)
+
+
+def test_masked_targets_are_missing():
+    X, Y = simulated(60, 5, n_targets=4)
+    mask = np.random.default_rng(0).random(Y.shape) < 0.1
+    found = least_squares(X, np.ma.array(Y, mask=mask))
+    np.testing.assert_allclose(found.coefficients, least_squares(X, np.where(mask, np.nan, Y)).coefficients, rtol=1e-5)
+
+
+def test_penalties_at_the_edge_of_the_grid_are_told_with_the_share_of_targets():
+    X, Y = simulated(120, 20, n_targets=8, noise=0)
+    noise = np.random.default_rng(0).standard_normal((120, 24)).astype(np.float32)
+    with pytest.warns(PenaltyGridWarning, match=r"25\.0% at the smallest \(0\.001\), 75\.0% at the largest \(1e\+07;"):
+        ridge_cv(X, np.hstack([Y, noise]), [1e-3, 1e7])
+    with pytest.warns(PenaltyGridWarning, match=r"9\d\.\d% at the largest \(0\.01;.*logspace\(-6, 1, 20\)"):
+        ridge_cv(X, noise, [0.001, 0.01])
+    chosen = np.array([[20.0, 20.0], [np.nan, np.nan], [100 / 3, 50.0]])  # 10 and 20, divided by their shares
+    with pytest.warns(PenaltyGridWarning, match="50.0% at the smallest"):
+        assert warn_of_edges(chosen, [10, 20, 30]) == (0.5, 0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_penalty_alone_has_no_edge():
+    X, Y = simulated(60, 5)
+    ridge_cv(X, Y, [1.0])
+
+
+def test_penalties_that_float32_cannot_hold_are_refused():
+    X, Y = simulated(40, 5)
+    with pytest.raises(InvalidParameterError, match="beyond what float32 holds"):
+        ridge_cv(1e25 * X, Y)
 
 
 # Banded ridge

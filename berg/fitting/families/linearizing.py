@@ -45,11 +45,15 @@ from berg.fitting.linear_solvers import (
     RELATIVE_ALPHAS,
     Solver,
     banded_ridge_cv_solver,
+    check_himalaya,
+    checked_alphas,
+    default_alphas,
     least_squares_solver,
     ridge_cv_solver,
     split_folds,
+    warn_of_edges,
 )
-from berg.fitting.linearizing_recipe import BandedStep, Recipe, card_error, read_recipe
+from berg.fitting.linearizing_recipe import BandedStep, Recipe, RidgeStep, card_error, read_recipe
 from berg.fitting.regression_files import RegressionFiles
 from berg.models.families.linearizing import Features
 from berg.weights.durable_file import replacing
@@ -73,6 +77,7 @@ def check(job: FitJob) -> None:
             f"pca: {n_train - 1}  or less, or give more stimuli."
         )
     _check_groups(job, recipe)
+    _check_regression(job, recipe, n_train)
     _bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)})
     for output in job.card.outputs:
         if REPETITION in output.axes and (found := _n_repeats(job)) != (stated := job.card.axes[REPETITION].length):
@@ -94,6 +99,22 @@ def _check_groups(job: FitJob, recipe: Recipe) -> None:
         f"The card asks for {step.folds} folds; the {len(groups):,} training stimuli are in {n_groups} groups, which "
         f"are left out whole. {advice}."
     )
+
+
+def _check_regression(job: FitJob, recipe: Recipe, n_train: int) -> None:
+    """Raise if the penalties, the folds or the bands of the card cannot be."""
+    step = recipe.regression
+    if step is None:
+        return
+    if n_train < 2 * step.folds:
+        raise InvalidParameterError(
+            f"The card asks for {step.folds} folds, of {n_train:,} training stimuli; a fold needs two. Write  "
+            f"folds: {max(2, n_train // 2)}  or less, or give more stimuli."
+        )
+    if step.alphas is not None:
+        checked_alphas(step.alphas)
+    if recipe.is_banded:
+        check_himalaya()
 
 
 def _check_transform(job: FitJob) -> None:
@@ -150,6 +171,15 @@ def fit(job: FitJob) -> Fitted:
 def peak_bytes(job: FitJob) -> int:
     """Bytes that `fit` needs at its peak, beyond what the process holds before, in blocks as large as memory allows."""
     return _peak_bytes(job, _plan(job))
+
+
+def disk_bytes(job: FitJob) -> int:
+    """Bytes that `fit` writes into ``work``, and those of the weights."""
+    recipe, n_features = read_recipe(job.card), job.card.part("features", Features).n_features
+    n_stimuli = len(job.dataset.splits["train"])
+    n_components = _n_components(job, recipe, n_stimuli, n_features)
+    decomposed = 16 * n_components * n_stimuli + 8 * min(n_stimuli, n_features) ** 2
+    return decomposed + 4 * _n_rows(job) * n_components + 2 * _model_bytes(job, n_components, n_features)
 
 
 # Features
@@ -274,7 +304,7 @@ def _solver(job: FitJob, recipe: Recipe, basis: _Basis) -> Solver:
     step = recipe.regression
     if step is None:
         return least_squares_solver(basis.scores)
-    seed = None if job.dataset.is_sequence else 0
+    seed, alphas = None if job.dataset.is_sequence else 0, _alphas(step, basis)
     groups = _train_groups(job)
     folds = split_folds(len(basis.scores), step.folds, seed, groups)
     if isinstance(step, BandedStep):
@@ -284,8 +314,13 @@ def _solver(job: FitJob, recipe: Recipe, basis: _Basis) -> Solver:
             "device": job.device,
             "groups": groups,
         }
-        return banded_ridge_cv_solver(basis.scores, basis.rows, step.alphas, folds, **search)
-    return ridge_cv_solver(basis.scores, step.alphas, folds, groups=groups, device=job.device)
+        return banded_ridge_cv_solver(basis.scores, basis.rows, alphas, folds, **search)
+    return ridge_cv_solver(basis.scores, alphas, folds, groups=groups, device=job.device)
+
+
+def _alphas(step: RidgeStep, basis: _Basis) -> Sequence[float]:
+    """The penalties that are chosen from."""
+    return step.alphas or default_alphas(basis.scores).tolist()
 
 
 def _train_groups(job: FitJob) -> NDArray[np.intp] | None:
@@ -376,6 +411,8 @@ def _facts(
         if recipe.regression is not None:
             facts[f"{name}_median_penalty"] = np.nanmedian(found.alphas, axis=0).tolist()
             facts[f"{name}_median_r2_over_folds"] = float(np.nanmedian(found.scores))
+            edges = warn_of_edges(found.alphas, _alphas(recipe.regression, basis), of=f"units of '{name}'")
+            facts[f"{name}_share_at_smallest_and_largest_penalty"] = [round(share, 4) for share in edges]
     return facts
 
 
@@ -411,8 +448,8 @@ def _peak_bytes(job: FitJob, plan: _Plan) -> int:
     recipe, stated = read_recipe(job.card), job.card.part("features", Features)
     n_stimuli, n_features = len(job.dataset.splits["train"]), stated.n_features
     n_bands = len(_bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)}))
-    n_each = min(n_stimuli - 1, n_features, recipe.n_components or n_stimuli)
-    n_components = n_bands * n_each
+    n_components = _n_components(job, recipe, n_stimuli, n_features)
+    n_each = n_components // n_bands
     held = 8 * n_bands * (2 * n_each * n_stimuli + 2 * n_features)  # of all bands: scores and basis, mean and scale
     of_components = components.peak_bytes(n_stimuli, n_features, recipe.n_components, plan.columns)
     of_matrix = 4 * n_components * (n_stimuli + 4 * plan.columns) + 24 * n_stimuli * plan.columns
@@ -422,6 +459,12 @@ def _peak_bytes(job: FitJob, plan: _Plan) -> int:
         held + max(of_components, of_units, of_matrix),
         3 * _model_bytes(job, n_components, n_features),  # mapped, as bytes to be written, and read again
     )
+
+
+def _n_components(job: FitJob, recipe: Recipe, n_stimuli: int, n_features: int) -> int:
+    """The most that there can be, of all bands."""
+    n_bands = len(_bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)}))
+    return n_bands * min(n_stimuli - 1, n_features, recipe.n_components or n_stimuli)
 
 
 def _units_bytes(job: FitJob, plan: _Plan, recipe: Recipe, n_stimuli: int, n_components: int, n_bands: int) -> int:
@@ -437,20 +480,24 @@ def _units_bytes(job: FitJob, plan: _Plan, recipe: Recipe, n_stimuli: int, n_com
     working = 8 * 4 * n_components * n_stimuli
     if isinstance(recipe.regression, BandedStep):
         n_alphas = len(recipe.regression.alphas or RELATIVE_ALPHAS)
-        working += 4 * n_alphas * (n_stimuli * (n_stimuli // n_folds + batch))
+        working += 8 * n_alphas * (n_stimuli * (n_stimuli // n_folds + batch))
         working += 4 * recipe.regression.iterations * plan.units
         if n_components > n_stimuli:  # a kernel per band, and himalaya's copies
-            working += 12 * n_bands * n_stimuli**2
+            working += 24 * n_bands * n_stimuli**2
     return responses + solutions + prepared + working
 
 
 def _model_bytes(job: FitJob, n_components: int, n_features: int) -> int:
-    n_rows = sum(
+    n_kept = min(n_components, _n_rows(job))
+    return 4 * n_kept * (n_features + _n_rows(job))
+
+
+def _n_rows(job: FitJob) -> int:
+    """How many regressions there are."""
+    return sum(
         job.dataset.outputs[output.name].n_units * (_n_repeats(job) if REPETITION in output.axes else 1)
         for output in job.card.outputs
     )
-    n_kept = min(n_components, n_rows)
-    return 4 * n_kept * (n_features + n_rows)
 
 
 def _network_bytes(job: FitJob, n_features: int) -> int:

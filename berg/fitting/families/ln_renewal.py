@@ -48,6 +48,8 @@ from berg.models.families.ln_renewal import Features
 from berg.readouts.renewal import weighted_past
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 
+HOLDS_OUT = True
+"""The fit returns what it held out: it is not evaluated on the split ``test``."""
 METADATA = ("held_out_r",)
 """Coordinates that the fit finds, at ``encoding_models``."""
 

@@ -50,6 +50,8 @@ from berg.fitting.receptive_fields import (
 from berg.readouts.prf import effective_size
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 
+HOLDS_OUT = True
+"""The fit returns what it held out: it is not evaluated on the split ``test``."""
 METADATA = (
     "x_deg", "y_deg", "size_deg", "exponent", "amplitude", "baseline", "eccentricity_deg", "polar_angle_deg",
     "effective_size_deg", "held_out_r", "held_out_r2", "in_sample_r2", "reliable",
