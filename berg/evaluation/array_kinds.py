@@ -171,6 +171,8 @@ def _opened(array: Array) -> Labelled:
 
 
 def _as_numpy(array: Array) -> NDArray[Any]:
+    if isinstance(array, np.memmap):
+        return array  # of which pages that were read can be given back
     if isinstance(array, np.ndarray):
         return np.asarray(array)
     if isinstance(array, (list, tuple)) and any(isinstance(item, np.ma.MaskedArray) for item in array):
@@ -213,7 +215,7 @@ def _check_numbers(values: Array, given: Array) -> None:
 def _refusal(array: Array, what: str = "") -> InvalidParameterError:
     name = f"{type(array).__module__}.{type(array).__name__}"
     return InvalidParameterError(
-        f"An array of {name}{what} was given. Responses are real numbers, in an array of numpy, xarray, pandas or "
+        f"An array of {name}{what} was given. Responses must be real numbers, in an array of numpy, xarray, pandas or "
         "PyTorch, or on disk (memory map, HDF5, zarr). Try numpy.asarray(array, dtype='float32')."
     )
 

@@ -153,12 +153,12 @@ def test_square_arrays_are_told_by_their_names():
         (labelled(PREDICTED).assign_attrs(_FillValue=-999), "_FillValue=-999.*decode_cf"),
         (labelled(PREDICTED).to_dataset(name="beta"), "whole xarray.Dataset was given; give one variable: beta"),
         (labelled(PREDICTED).to_pandas().set_axis(list("abcdefghijkl")), "Labels .* differ"),
-        (pd.DataFrame({"a": ["x"] * 12}), "pandas.*Responses are real numbers"),
-        (PREDICTED + 1j, "complex128.*Responses are real numbers"),
-        (np.full((12, 3), "1.0"), "Responses are real numbers"),
-        ([[1.0, 2.0], [1.0]], "Responses are real numbers"),
-        (np.array([[None] * 3] * 12), "Responses are real numbers"),
-        (torch.ones(12, 3).to_sparse(), "sparse_coo.*Responses are real numbers"),
+        (pd.DataFrame({"a": ["x"] * 12}), "pandas.*Responses must be real numbers"),
+        (PREDICTED + 1j, "complex128.*Responses must be real numbers"),
+        (np.full((12, 3), "1.0"), "Responses must be real numbers"),
+        ([[1.0, 2.0], [1.0]], "Responses must be real numbers"),
+        (np.array([[None] * 3] * 12), "Responses must be real numbers"),
+        (torch.ones(12, 3).to_sparse(), "sparse_coo.*Responses must be real numbers"),
     ],
 )
 def test_what_contradicts_is_refused(other, match):

@@ -4,7 +4,10 @@ import warnings
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -411,3 +414,106 @@ def test_some_units_of_two_gigabytes_cost_next_to_nothing(units, tmp_path):
     assert found.sum() == 2
     assert resident_bytes() - before < 100e6
     assert path.stat().st_size > 1.9e9
+
+
+# Groups, and arrays that carry more than numbers
+
+NAMES = [f"picture_{i}" for i in range(12)]
+VALUES = np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32)
+
+
+def of_responses(responses, **options):
+    return EncodingDataset.from_arrays(pictures(12), responses, names=NAMES, **options)
+
+
+def test_groups_are_kept_and_differ_where_their_labels_do():
+    dataset = of_responses(VALUES, groups=["1", 1, "1 ", "b", "b", *"cdefghi"], axes=("voxel",))
+    assert dataset.groups.tolist() == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert dataset.groups_of([3, 4, 0]).tolist() == [3, 3, 0]
+    assert dataset.groups_of([0, 1, 2, 3]) is None  # each alone
+    assert of_responses(VALUES, axes=("voxel",)).groups is None
+
+
+def test_identical_stimuli_are_a_group_where_splits_are_drawn():
+    stimuli = pictures(12)
+    stimuli[[5, 9]] = stimuli[2]
+    dataset = EncodingDataset.from_arrays(stimuli, VALUES, axes=("voxel",))
+    assert np.flatnonzero(dataset.groups == dataset.groups[2]).tolist() == [2, 5, 9]
+    assert len(np.unique(dataset.groups)) == 10
+
+
+def test_groups_in_two_splits_are_refused():
+    splits = {"train": np.arange(8), "test": np.arange(8, 12)}
+    groups = [0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4]
+    with pytest.raises(DatasetError, match=r"1 groups have stimuli in 'train' and in 'test' \(picture_6 and picture_8"):
+        of_responses(VALUES, splits=splits, groups=groups)
+    groups[8] = 4
+    assert of_responses(VALUES, splits=splits, groups=groups).groups_of(splits["test"]).tolist() == [4, 4, 4, 4]
+    with pytest.raises(DatasetError, match="1 labels of groups are missing"):
+        of_responses(VALUES, groups=[*groups[:-1], float("nan")])
+
+
+ORDER = np.random.default_rng(1).permutation(12)
+NAMED = xr.DataArray(
+    VALUES,
+    {"stimulus": NAMES, "voxel": [5, 6, 7, 8], "roi": ("voxel", ["V1", "V1", "V2", "V2"])},
+    ("stimulus", "voxel"),
+    attrs={"units": "z-scored beta"},
+)
+CARRYING = {
+    "torch": torch.tensor(VALUES, requires_grad=True),
+    "frame": pd.DataFrame(VALUES),
+    "frame in another order": NAMED.to_pandas().iloc[ORDER],
+    "xarray in another order": NAMED[ORDER].transpose("voxel", "stimulus"),
+}
+
+
+@pytest.mark.parametrize("kind", CARRYING)
+def test_responses_may_be_labelled(kind):
+    data = of_responses(CARRYING[kind]).outputs["responses"]
+    np.testing.assert_array_equal(data.mean(np.arange(12)), VALUES)
+    if kind.startswith("xarray"):
+        assert (data.axes, data.unit) == (("voxel",), "z-scored beta")
+        assert data.coordinates["roi"][1].tolist() == ["V1", "V1", "V2", "V2"]
+    if "order" in kind:
+        assert data.coordinates["voxel" if kind.startswith("xarray") else "unit"][1].tolist() == [5, 6, 7, 8]
+
+
+def test_masked_responses_are_missing_ones():
+    masked = np.ma.masked_array(np.where(VALUES > 1, np.float32(1e20), VALUES), VALUES > 1)
+    found = of_responses(masked).outputs["responses"].mean(np.arange(12))
+    np.testing.assert_array_equal(found, np.where(VALUES > 1, np.nan, VALUES))
+    whole = np.ma.masked_array((100 * VALUES).astype(int), VALUES > 1)
+    found = of_responses(whole).outputs["responses"].mean(np.arange(12))
+    np.testing.assert_array_equal(np.isnan(found), VALUES > 1)
+
+
+def test_labels_of_rows_may_repeat_as_presentations_do():
+    rows = np.r_[ORDER, ORDER[::-1]]
+    frame = pd.DataFrame(VALUES[rows], index=[NAMES[row] for row in rows])
+    data = of_responses(frame).outputs["responses"]
+    np.testing.assert_allclose(data.mean(np.arange(12)), VALUES)
+    assert data.repeats([0]).shape == (2, 1, 4)
+    of_responses(frame, presentations=rows)
+    with pytest.raises(DatasetError, match=r"are labelled picture_.* by 'presentations' they are of picture_"):
+        of_responses(frame, presentations=np.roll(rows, 1))
+
+
+@pytest.mark.parametrize(
+    ("responses", "match"),
+    [
+        (pd.DataFrame(VALUES, index=[f"other_{i}" for i in range(12)]), "labels of the rows.* 12 stimuli that are not"),
+        (NAMED.rename(stimulus="image"), "axes image, voxel; one must be 'stimulus' or 'presentation'"),
+        (NAMED.assign_attrs(_FillValue=-1), "_FillValue=-1.*decode_cf"),
+        (VALUES + 1j, "complex64.*real numbers"),
+    ],
+)
+def test_responses_that_contradict_are_refused(responses, match):
+    with pytest.raises(DatasetError, match=match):
+        of_responses(responses)
+
+
+def test_axes_of_xarray_have_the_names_that_are_given():
+    assert of_responses(NAMED.T, axes=("voxel",)).outputs["responses"].axes == ("voxel",)
+    with pytest.raises(DatasetError, match="axes stimulus, voxel; given were the axes vertex"):
+        of_responses(NAMED, axes=("vertex",))

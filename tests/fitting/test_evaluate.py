@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from own_prf import MODEL, pictures, write_own_prf
+from scipy.signal import lfilter
 from scipy.stats import pearsonr
 
 from berg import BERG
 from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import ModelCard
+from berg.evaluation import SamplesWarning, chance_ceiling
 from berg.evaluation.accuracy_table import outputs_of, read_accuracy
+from berg.fitting import evaluate
 from berg.fitting.dataset import EncodingDataset
 from berg.fitting.evaluate import evaluate_model, evaluate_responses, write_evaluation
 from berg.weights import manifest
@@ -217,6 +220,59 @@ def test_responses_that_are_there_already_are_compared_as_well(model):
     assert table.attrs["split"] == "two-fold"
     with pytest.raises(InvalidParameterError, match="Responses of responses are missing; given: rate"):
         evaluate_responses(model, {"rate": (true, true)}, split="test")
+
+
+def test_groups_of_the_dataset_are_resampled_and_the_table_says_so(model):
+    """Noise that near-copies share: the test set has 7 independent stimuli, and 20 pictures."""
+    groups = np.r_[[0, 0, 0, 0], np.arange(20) // 3 + 1]
+    shared = np.random.default_rng(5).standard_normal((3, 8, 2308))[:, groups]
+    own = {"groups": groups, "presentations": np.tile(np.arange(24), 3), "axes": ("voxel",)}
+    splits = {"train": np.arange(4), "test": np.arange(4, 24)}
+    dataset = EncodingDataset.from_arrays(pictures(24), shared.reshape(-1, 2308), splits=splits, **own)
+    with pytest.warns(SamplesWarning, match="20 stimuli are in 7 groups"):
+        table = evaluate_model(model, dataset, permutations=200, bootstrap=100)
+    assert (table.attrs["resampled"], table.attrs["n_groups"]) == ("groups of stimuli", 7)
+    assert np.mean(table["p"] <= 0.05) <= 0.07
+    passed = ((table["noise_ceiling"] > chance_ceiling(7, 3)) & table["r"].notnull()).values
+    np.testing.assert_array_equal(table["noise_normalised"].notnull(), passed)
+    assert np.mean(table["noise_ceiling"] > chance_ceiling(20, 3)) > 2 * np.mean(passed)
+    with pytest.raises(InvalidParameterError, match="block_length=4 was given, and the data have groups"):
+        evaluate_model(model, dataset, block_length=4)
+
+
+def test_one_group_has_no_interval(model):
+    dataset = EncodingDataset.from_arrays(
+        pictures(24), np.random.default_rng(0).standard_normal((24, 2308)), axes=("voxel",),
+        splits={"train": np.arange(4), "test": np.arange(4, 24)}, groups=np.repeat([0, 1], [4, 20]),
+    )  # fmt: skip
+    with pytest.warns(SamplesWarning, match="of one group: there is one independent sample"):
+        table = evaluate_model(model, dataset, permutations=9, bootstrap=9)
+    assert not {"p", "r_low"} & set(table)
+    assert table["r"].notnull().any()
+
+
+def series(n_samples, n_units, seed):
+    steps = np.random.default_rng(seed).standard_normal((n_samples + 200, n_units))
+    return lfilter([1.0], [1.0, -0.9], steps, axis=0)[200:]
+
+
+def test_responses_in_time_are_tested_by_the_effective_number(model):
+    pair = {"responses": (series(400, 2308, 0), series(400, 2308, 1))}
+    table = evaluate_responses(model, pair, split="two-fold", in_time=True, permutations=1, bootstrap=1)
+    assert np.mean(table["p"] <= 0.05) <= 0.07
+    assert np.mean((table["r_low"] <= 0) & (table["r_high"] >= 0)) >= 0.92
+    assert float(table["n_effective"].median()) == pytest.approx(400 * 0.19 / 1.81, rel=0.15)
+    assert table.attrs["resampled"].startswith("moments in time")
+
+
+def test_twenty_stimuli_with_moments_are_moved_whole():
+    how = evaluate._Resampling(9, 9, 0, False)
+    found = evaluate._independent(how, None, 20, {"rate": 60}, None)
+    assert found.what == "stimuli, each with all its moments"
+    assert found.groups["rate"].tolist() == np.repeat(np.arange(20), 3).tolist()
+    assert evaluate._independent(how, None, 19, {"rate": 57}, None).in_time
+    grouped = evaluate._independent(how, np.array([0, 0, 1]), 3, {"rate": 6}, None)
+    assert grouped.groups["rate"].tolist() == [0, 0, 0, 0, 1, 1]
 
 
 def test_the_table_beside_the_weights_is_what_accuracy_returns(tmp_path, model):

@@ -127,7 +127,7 @@ def card(folder, steps, outputs=("lh", "rh"), output_axes=("stimulus", "vertex")
 def job(folder, pictures, measured, cache, steps, **options):
     """A job with the responses {output: (n_stimuli, n_units)}."""
     axes = options.pop("axes", ("stimulus", "vertex"))
-    more = {key: options.pop(key) for key in ("presentations", "sampling_interval_s") if key in options}
+    more = {key: options.pop(key) for key in ("presentations", "sampling_interval_s", "groups") if key in options}
     own_card = options.pop("card", None) or card(folder, steps, list(measured), axes)
     dataset = EncodingDataset.from_arrays(
         pictures, measured, axes=tuple(a for a in axes[1:] if a != "repetition"), unit="z", splits=SPLITS, **more
@@ -274,6 +274,22 @@ def test_samples_in_time_are_left_out_as_neighbours(pictures, features, cache, t
     fit(job(tmp_path, pictures, measured, cache, steps))
     np.testing.assert_array_equal(given[0][0], np.arange(12))
     assert (np.diff(given[1][0]) > 1).any()
+
+
+def test_groups_are_left_out_as_a_whole(pictures, features, cache, tmp_path, monkeypatch):
+    given = []
+    real = linearizing.ridge_cv_solver
+    monkeypatch.setattr(
+        linearizing, "ridge_cv_solver", lambda *args, **options: given.append(args) or real(*args, **options)
+    )
+    measured, steps = {"lh": responses(features, 12)}, ["standardize", {"pca": 10}, "ridge"]
+    groups = np.arange(N) % 20 + 20 * (np.arange(N) >= N_TRAIN)
+    fit(job(tmp_path, pictures, measured, cache, steps, groups=groups))
+    (_, _, folds) = given[0]
+    assert np.sort(np.concatenate(folds)).tolist() == list(range(N_TRAIN))
+    assert sum(len(set(groups[fold])) for fold in folds) == 20
+    with pytest.raises(InvalidParameterError, match=r"5 folds; the 60 training stimuli are in 3 groups.*folds: 3"):
+        fit(job(tmp_path, pictures, measured, cache, steps, groups=groups % 20 % 3 + 20 * (np.arange(N) >= N_TRAIN)))
 
 
 # Interruptions

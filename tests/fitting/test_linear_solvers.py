@@ -505,3 +505,50 @@ def test_missing_samples_are_left_out_of_banded_ridge():
     own = [fold[fold >= 20] - 20 for fold in folds]
     alone = banded_ridge_cv(X[20:], Y[20:, 3:4], bands, ALPHAS, folds=own, n_iterations=5)
     np.testing.assert_allclose(found.coefficients[3], alone.coefficients[0], atol=1e-5)
+
+
+# Groups
+
+
+def near_copies(seed, n_columns, n_groups=30, size=4):
+    rng = np.random.default_rng(seed)
+    own = rng.standard_normal((n_groups, n_columns)).repeat(size, axis=0)
+    return own + 0.1 * rng.standard_normal(own.shape)
+
+
+def test_near_copies_are_in_one_fold_and_nothing_is_found_where_nothing_is():
+    X, Y, groups = near_copies(0, 20), near_copies(1, 40), np.arange(30).repeat(4)
+    by_group, by_sample = ridge_cv(X, Y, groups=groups), ridge_cv(X, Y)
+    assert np.median(by_sample.scores) > 0.3
+    assert np.median(by_group.scores) < 0
+    assert np.median(by_group.alphas) > 100 * np.median(by_sample.alphas)
+    banded = {"bands": [slice(0, 10), slice(10, 20)], "n_iterations": 5}
+    assert np.median(banded_ridge_cv(X, Y, **banded).scores) > 0.2
+    assert np.median(banded_ridge_cv(X, Y, **banded, groups=groups).scores) < 0.05
+
+
+def test_scores_over_groups_are_those_of_scikit_learn():
+    X, Y, groups = near_copies(0, 20), near_copies(1, 3) + near_copies(0, 3), np.arange(30).repeat(4)
+    found = ridge_cv(X, Y, alphas=[10.0], groups=groups)
+    errors = np.zeros(3)
+    for fold in split_folds(120, 5, groups=groups):
+        kept = np.setdiff1d(np.arange(120), fold)
+        assert not set(groups[kept]) & set(groups[fold])
+        errors += ((Ridge(10.0).fit(X[kept], Y[kept]).predict(X[fold]) - Y[fold]) ** 2).sum(0)
+    np.testing.assert_allclose(found.scores, 1 - errors / ((Y - Y.mean(0)) ** 2).sum(0), rtol=1e-4)
+
+
+def test_targets_that_were_measured_in_one_fold_are_divided_by_groups_too(caplog):
+    X, Y, groups = near_copies(0, 5), near_copies(1, 3), np.arange(30).repeat(4)
+    fold = split_folds(120, 2, groups=groups)[0]
+    Y[np.setdiff1d(np.arange(120), fold), 1] = np.nan
+    Y[groups != groups[0], 2] = np.nan
+    found = ridge_cv(X, Y, folds=2, groups=groups)
+    assert np.isfinite(found.scores[:2]).all()
+    assert np.isnan(found.scores[2])
+    assert "one group of stimuli" in caplog.text
+
+
+def test_more_folds_than_groups_are_refused():
+    with pytest.raises(InvalidParameterError, match=r"5 folds of 3 groups of stimuli.*Choose 2 to 3 folds"):
+        ridge_cv(np.ones((30, 2)), np.ones((30, 1)), groups=np.arange(3).repeat(10))
