@@ -64,9 +64,9 @@ def encode(
     else:
         n_stimuli, files, written = _here(model_id, out, given, how)
     kind = "sounds" if given.sounds else "pictures" if given.images else "frames" if given.video else "stimuli"
-    print(f"Responses of {model_id} to {n_stimuli} {kind}: {', '.join(map(str, written))}")
     if files and len(files) > 1:
-        print(f"Their order: from {files[0]} to {files[-1]}")
+        print(f"Order of the stimuli: from {files[0]} to {files[-1]}")
+    print(f"Responses of {model_id} to {n_stimuli} {kind}: {', '.join(map(str, written))}")
 
 
 def _on_cluster(

@@ -124,7 +124,7 @@ def test_the_command_skips_links_to_nothing_or_names_them(size, annexed, tmp_pat
     assert "--on-damaged skip" in said
     with pytest.warns(DamagedStimulusWarning):
         main([*tokens, "--on-damaged", "skip"])
-    assert "Their order: from 0.png to 5.png" in capsys.readouterr().out
+    assert "Order of the stimuli: from 0.png to 5.png" in capsys.readouterr().out
 
 
 def test_files_of_one_name_in_two_folders_keep_two_names(tmp_path):

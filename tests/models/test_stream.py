@@ -38,6 +38,7 @@ from berg.core.exceptions import (
 )
 from berg.features.images import ResizedPictures
 from berg.features.stimuli import open_stimuli
+from berg.features.stimulus_files import StimulusOrderWarning
 from berg.models import encoded_stimuli, room, stream
 from berg.models.estimate import estimate
 from berg.models.identity import sampled_content
@@ -478,7 +479,8 @@ def test_damaged_pictures_are_left_out_also_where_all_are_brought_to_a_size(dama
     expected = BERG().encode(model, ResizedPictures(files, 24), batch_size=4)
     for place in damaged:
         files[place].write_bytes(files[place].read_bytes()[:60])
-    resized = ResizedPictures(tmp_path / "pictures", 24)
+    with pytest.warns(StimulusOrderWarning, match=r"picture 10\.png is number 2"):
+        resized = ResizedPictures(tmp_path / "pictures", 24)
     with pytest.raises(StimulusError, match=rf"'picture {damaged[0]}.png' .*on_damaged=\"skip\""):
         encode_to_store(model, ResizedPictures(files, 24), tmp_path / "r.zarr", batch_size=4)
     with pytest.warns(DamagedStimulusWarning, match=f"{len(damaged)} of 18 stimuli.*picture {damaged[0]}.png"):
