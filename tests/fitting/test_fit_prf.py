@@ -299,3 +299,14 @@ def test_the_memory_that_is_stated_grows_with_voxels_and_volumes(bold, tmp_path)
     many = prf.peak_bytes(job(dataset(bars(), np.tile(bold, 2000)), tmp_path))
     assert few < 10**9
     assert many - few > 8 * 10_000 * N_VOLUMES
+
+
+def test_parts_of_a_recording_do_not_divide_groups(bold: np.ndarray, tmp_path: Path) -> None:
+    volumes, groups = np.arange(N_VOLUMES), np.arange(N_VOLUMES) // 40
+    own = job(dataset(bars(), bold, groups=groups, splits={"train": volumes}), tmp_path)
+    settings = prf._settings(own)
+    parts = prf._parts(own, settings.model_copy(update={"cuts": None, "folds": 2}), volumes)
+    assert [set(groups[part]) & set(groups[parts[1 - place]]) for place, part in enumerate(parts)] == [set(), set()]
+    assert np.concatenate(parts).tolist() == volumes.tolist()
+    with pytest.raises(InvalidParameterError, match=r"fit.cuts divides groups of volumes.*Cut where one group ends"):
+        prf._parts(own, settings.model_copy(update={"cuts": [41]}), volumes)
