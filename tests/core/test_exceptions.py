@@ -37,7 +37,7 @@ BUILTIN = {
 ERRORS = {
     name: kind
     for name, kind in inspect.getmembers(exceptions, inspect.isclass)
-    if issubclass(kind, Exception) and kind.__module__ == exceptions.__name__
+    if issubclass(kind, Exception) and not issubclass(kind, Warning) and kind.__module__ == exceptions.__name__
 }
 SENTENCE = "There is no 'V5'.\nDid you mean 'V3'? 100 %"
 
