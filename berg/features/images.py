@@ -51,7 +51,7 @@ _UPRIGHT = {  # by the orientation in the EXIF data
     8: Image.Transpose.ROTATE_90,
 }
 _BITS, _PHOTOMETRIC, _ORIENTATION, _PLANES, _COLOUR_MAP = 258, 262, 274, 284, 320  # tags of TIFF and EXIF
-_WHITE_IS_ZERO, _SEPARATE = 0, 2
+_SAMPLE_FORMAT, _SIGNED, _WHITE_IS_ZERO, _SEPARATE = 339, 2, 0, 2
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"}
 
 
@@ -206,11 +206,13 @@ def _check_kind(file: object, picture: Image.Image) -> None:
     """Raise StimulusError for what PIL would read by starting a program, or read wrongly."""
     if picture.format == "EPS" and getattr(picture, "tile", None):
         raise StimulusError(f"{file} is PostScript, not a picture of pixels. Save it as PNG first.")
+    tags = _tags(picture)
+    if tags.get(_BITS, (8,))[0] < 32 and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        raise StimulusError(f"{file} has signed numbers, and its black and white are not known; save it unsigned.")
     if picture.mode in ("I", "F") and not _has_16_bits(picture):
         raise StimulusError(
             f"{file} has 32 bits per channel, and its white is not known; convert it to 8 or 16 bits first."
         )
-    tags = _tags(picture)
     if tags.get(_PLANES) == _SEPARATE and max(tags.get(_BITS, (8,))) > 8:
         raise StimulusError(
             f"{file} has {max(tags[_BITS])} bits per channel with each channel by itself (planar), which PIL reads "

@@ -402,6 +402,13 @@ def test_what_pil_reads_wrongly_in_a_tiff_is_refused(tmp_path):
     np.testing.assert_array_equal(load_images(tmp_path / "a.tif")[0], planes.astype("uint8"))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_signed_numbers_in_a_tiff_are_refused(dtype, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[-100, 0, 100]], dtype))
+    with pytest.raises(StimulusError, match=r"a.tif has signed numbers.*save it unsigned"):
+        load_images(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("odd", [False, True])
 def test_a_tiff_is_turned_once(orientation, odd, tmp_path):
