@@ -18,9 +18,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.exceptions import BERGError, CorruptedFileError, InvalidParameterError, MissingFileError, StorageError
-from berg.core.file_errors import DAMAGE
-from berg.core.hdf5_files import check_all_inside
 from berg.core.layout import ACCURACY, WEIGHTS
+from berg.system.file_errors import DAMAGE
+from berg.system.hdf5_files import check_all_inside
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,7 +22,6 @@ import scipy.fft
 from scipy.special import stdtr, stdtrit
 
 from berg.core.exceptions import InvalidParameterError
-from berg.core.progress import progress_bar
 from berg.evaluation.array_kinds import REPEATS, STIMULI, Array, plain
 from berg.evaluation.groups import FEW, SamplesWarning
 from berg.evaluation.metrics import correlation, matrices, nan_mean, standardised_pair
@@ -35,6 +34,7 @@ from berg.evaluation.unit_blocks import (
     rounding,
     unit_blocks,
 )
+from berg.system.progress import progress_bar
 
 _GRID = 2048  # frequencies of the whole circle, at least
 _LEAST = 2.0  # effective samples: fewer are no series

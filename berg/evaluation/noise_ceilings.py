@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from scipy.special import fdtri
 
 from berg.core.exceptions import InvalidParameterError
-from berg.core.progress import progress_bar
 from berg.evaluation.array_kinds import REPEATS, STIMULI, Array, plain, read
 from berg.evaluation.metrics import correlation, nan_mean
 from berg.evaluation.unit_blocks import (
@@ -40,6 +39,7 @@ from berg.evaluation.unit_blocks import (
     rounding,
     unit_blocks,
 )
+from berg.system.progress import progress_bar
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 from berg.core.exceptions import InvalidParameterError
-from berg.core.progress import progress_bar
 from berg.evaluation.array_kinds import Array, plain, read
 from berg.evaluation.groups import (
     FEW,
@@ -38,6 +37,7 @@ from berg.evaluation.groups import (
 )
 from berg.evaluation.metrics import centred, matrices, standardised_pair
 from berg.evaluation.unit_blocks import CACHE_BYTES, Floats, Mask, read_units, unit_blocks
+from berg.system.progress import progress_bar
 
 T = TypeVar("T")
 Seed = int | np.random.Generator

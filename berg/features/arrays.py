@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StorageError, listing
-from berg.core.file_errors import MOST_COMPRESSED, SMALL_BYTES, check_declared_size, check_readable, reading
-from berg.core.hdf5_files import ReversedArray, array_names, has_array, hdf5_array, open_hdf5
+from berg.system.file_errors import MOST_COMPRESSED, SMALL_BYTES, check_declared_size, check_readable, reading
+from berg.system.hdf5_files import ReversedArray, array_names, has_array, hdf5_array, open_hdf5
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".mat")
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
 from berg.kernels.linear import linear
-from berg.weights.durable_file import replacing
+from berg.system.durable_file import replacing
 from berg.weights.safetensors_files import read_metadata, read_safetensors, write_safetensors
 
 Doubles = NDArray[np.float64]

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
 from berg.core.model_card import FROM_STIMULUS, OutputArray
-from berg.core.progress import progress_bar
 from berg.core.selection import axis_length, coordinates, resolve_selection
 from berg.evaluation import (
     PermutationTest,
@@ -53,6 +52,7 @@ from berg.fitting.dataset import EncodingDataset, OutputData
 from berg.fitting.known_accuracy import accuracy_file
 from berg.fitting.matching_files import check_labels_agree
 from berg.models.encoding_model import EncodingModel
+from berg.system.progress import progress_bar
 from berg.weights import manifest
 from berg.weights.download import update_manifest
 

@@ -44,11 +44,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, StorageError
-from berg.core.progress import Advance, progress_bar
 from berg.features.stimuli import release_pages
 from berg.fitting.components import slices
 from berg.models.room import size_words
-from berg.weights.durable_file import replacing, storage_errors
+from berg.system.durable_file import replacing, storage_errors
+from berg.system.progress import Advance, progress_bar
 
 BATCH = 32
 """Stimuli that are computed together; fixed, because it may change the last bits."""

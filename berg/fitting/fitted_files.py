@@ -27,9 +27,9 @@ from berg.evaluation.report import write_report
 from berg.fitting.agreement import REPETITION, Place, places
 from berg.fitting.job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
+from berg.system.durable_file import replacing
 from berg.weights import manifest, store
 from berg.weights.download import update_manifest
-from berg.weights.durable_file import replacing
 from berg.weights.safetensors_files import write_safetensors
 from berg.weights.sample import Sample, write_sample
 

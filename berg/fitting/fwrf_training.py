@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from berg.core.progress import progress_bar
 from berg.features.gnet import MAP_SIZES, GNet, n_channels
 from berg.fitting.fwrf_inputs import N_PIXELS, by_pixel, read_rows
 from berg.readouts.fwrf import weighted_sum
+from berg.system.progress import progress_bar
 from berg.weights.safetensors_files import read_metadata, read_safetensors, write_safetensors
 
 SECONDS_BETWEEN_CHECKPOINTS = 120.0

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, listing
-from berg.core.file_errors import reading
 from berg.core.units import scale_between
 from berg.fitting.response_arrays import Floats, ResponseArray, StackedRows, Units
 from berg.fitting.response_files import ResponseFile
 from berg.fitting.splits import Indices
 from berg.fitting.surface_files import open_surface, structure_of
 from berg.fitting.volume_files import VOLUMES, open_volumes
+from berg.system.file_errors import reading
 
 _VOXELS_APART = 0.05  # by which places of one voxel may differ: what rounding does to affines is far below
 _OF_A_SAMPLE = 0.01  # by which times may differ

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.core.progress import progress_bar
 from berg.features.stimuli import release_pages
 from berg.fitting.components import slices
 from berg.fitting.linear_solvers import Regression, Solver
-from berg.weights.durable_file import replacing
+from berg.system.durable_file import replacing
+from berg.system.progress import progress_bar
 
 ReadRepeats = Callable[[slice], NDArray[np.float32]]
 """Places of units -> their responses, shape (n_repeats, n_stimuli, n_units)."""

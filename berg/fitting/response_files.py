@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, listing
-from berg.core.file_errors import check_readable, reading
-from berg.core.hdf5_files import hdf5_array, open_hdf5
 from berg.features.arrays import (
     HDF5,
     array_keys,
@@ -41,6 +39,8 @@ from berg.fitting.response_arrays import (
 from berg.fitting.splits import Indices
 from berg.fitting.surface_files import open_surface, structure_of, surface_rows
 from berg.fitting.volume_files import VOLUMES, inflated, is_compressed, open_volumes
+from berg.system.file_errors import check_readable, reading
+from berg.system.hdf5_files import hdf5_array, open_hdf5
 
 _EPOCHS_AT_ONCE = 64
 

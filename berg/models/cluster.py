@@ -24,7 +24,6 @@ import torch
 
 from berg.core.berg import BERG
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, WorkerLostError, listing
-from berg.core.progress import Advance, progress_bar
 from berg.features.arrays import HDF5, open_array
 from berg.models.identity import sampled_content
 from berg.models.scheduler import connected
@@ -39,7 +38,6 @@ from berg.models.stream import (
     warn_of_damaged,
 )
 from berg.responses.labelled import Labelled
-from berg.responses.lock import locked
 from berg.responses.store import (
     Compression,
     ResponseStore,
@@ -49,6 +47,8 @@ from berg.responses.store import (
     read_names,
     remove_store,
 )
+from berg.system.progress import Advance, progress_bar
+from berg.system.store_lock import locked
 
 # After `berg.models.scheduler`, which says what to install where these are missing.
 from distributed import Client, Future, KilledWorker, WorkerPlugin, as_completed, get_worker  # isort: skip

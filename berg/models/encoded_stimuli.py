@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import StimulusError, StoreMismatchError, listing
-from berg.core.progress import progress_bar
 from berg.responses.blocks import DAMAGED, ENCODED
 from berg.responses.store import ResponseStore
+from berg.system.progress import progress_bar
 
 if TYPE_CHECKING:
     from berg.models.stream import Task

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError, listing
 from berg.core.model_card import ModelCard, OutputArray, StimulusInput
 from berg.core.parameter_validator import validate_parameters
-from berg.core.progress import progress_bar
 from berg.core.selection import (
     AxisKey,
     Indices,
@@ -35,6 +34,7 @@ from berg.interfaces.base_model import BaseModelInterface
 from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
 from berg.models.device import resolve_device
 from berg.models.room import check_array_memory, reuse_freed_memory
+from berg.system.progress import progress_bar
 from berg.weights import store
 from berg.weights.needed import NetworkFile
 from berg.weights.safetensors_files import write_safetensors

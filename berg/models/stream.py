@@ -23,7 +23,6 @@ import torch
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, StimulusError, StorageError, listing
-from berg.core.progress import Advance, progress_bar
 from berg.core.selection import resolve_times
 from berg.features.stimuli import Stimuli, open_stimuli
 from berg.features.stimulus_files import check_links
@@ -40,7 +39,6 @@ from berg.models.identity import (
 from berg.models.room import N_BLOCKS_HELD, check_fits
 from berg.responses.blocks import CHECKSUMS, DAMAGED, ENCODED, damaged_labels
 from berg.responses.labelled import Labelled, label_responses
-from berg.responses.lock import locked
 from berg.responses.store import (
     Compression,
     ResponseStore,
@@ -50,6 +48,8 @@ from berg.responses.store import (
     remove_store,
     restore_labels,
 )
+from berg.system.progress import Advance, progress_bar
+from berg.system.store_lock import locked
 
 Models = EncodingModel | Sequence[EncodingModel] | Mapping[str, EncodingModel]
 OnDamaged = Literal["raise", "skip"]

@@ -18,9 +18,9 @@ from berg.core import settings
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, listing
 from berg.core.layout import METADATA, ModelId
 from berg.core.model_card import ModelCard
+from berg.system.directory_lock import directory_lock
 from berg.weights import manifest, store
 from berg.weights.commands import how_to_forget
-from berg.weights.directory_lock import directory_lock
 from berg.weights.file_heads import HEAD_BYTES, file_fault
 from berg.weights.manifest import DATE_FORMAT, Entry
 from berg.weights.needed import NetworkFile

@@ -13,7 +13,7 @@ from threading import Event
 from typing import Literal
 
 from berg.core.layout import ModelId, split_model_path
-from berg.core.progress import Advance, progress_bar
+from berg.system.progress import Advance, progress_bar
 from berg.weights import manifest
 from berg.weights.download import update_manifest
 from berg.weights.file_heads import file_fault

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Literal
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
-from berg.core.progress import Advance
 from berg.core.regular_file import check_regular_file
-from berg.weights.durable_file import replacing
-from berg.weights.file_names import name_fault, names_clash
+from berg.system.durable_file import replacing
+from berg.system.portable_names import name_fault, names_clash
+from berg.system.progress import Advance
 
 NAME = "manifest.tsv"
 MAX_BYTES = 2**24

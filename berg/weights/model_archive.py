@@ -17,7 +17,7 @@ from typing import Self
 from berg.core.exceptions import CorruptedFileError, MissingFileError
 from berg.core.layout import PUBLISHED_NAME, split_model_path
 from berg.core.regular_file import check_regular_file
-from berg.weights.file_names import name_fault, names_clash
+from berg.system.portable_names import name_fault, names_clash
 
 # About 100,000 members; zipfile reads the whole directory at once.
 MAX_DIRECTORY_BYTES = 2**24

@@ -21,10 +21,10 @@ from typing import BinaryIO
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, listing
 from berg.core.layout import ACCURACY, METADATA, PUBLISHED_NAME, WEIGHTS, ModelId, split_model_path
 from berg.core.model_card import ModelCard
-from berg.core.progress import Advance, progress_bar
+from berg.system.durable_file import replacing
+from berg.system.portable_names import name_fault, names_clash
+from berg.system.progress import Advance, progress_bar
 from berg.weights import manifest, store
-from berg.weights.durable_file import replacing
-from berg.weights.file_names import name_fault, names_clash
 from berg.weights.manifest import CHUNK, Entry
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name

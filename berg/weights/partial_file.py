@@ -10,8 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from berg.core.progress import Advance
-from berg.weights.durable_file import flush, storage_errors
+from berg.system.durable_file import flush, storage_errors
+from berg.system.progress import Advance
 from berg.weights.manifest import hash_file
 
 PIECE = 16 * 2**20

@@ -29,7 +29,7 @@ from berg.core.exceptions import (
     did_you_mean,
     listing,
 )
-from berg.weights.durable_file import flush
+from berg.system.durable_file import flush
 from berg.weights.mapped_file import array_from_bytes, check_shape, corrupted, map_file, shown
 
 # Weights have some ten tensors; the reference implementation allows 100 MB.

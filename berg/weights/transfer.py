@@ -15,10 +15,10 @@ from typing import TypeVar
 from filelock import FileLock
 
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, StorageError
-from berg.core.transfer_bars import Advance, FileBars, transfer_bars
-from berg.weights.durable_file import storage_errors
+from berg.system.durable_file import storage_errors
+from berg.system.portable_names import name_fault
+from berg.system.transfer_bars import Advance, FileBars, transfer_bars
 from berg.weights.file_heads import file_fault
-from berg.weights.file_names import name_fault
 from berg.weights.manifest import hash_file
 from berg.weights.partial_file import KEPT, PartialFile
 from berg.weights.patience import Patience

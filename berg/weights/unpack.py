@@ -23,10 +23,10 @@ from pathlib import Path
 
 from berg.core.exceptions import CorruptedFileError, StorageError, listing
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
-from berg.core.progress import Advance, progress_bar
+from berg.system.directory_lock import directory_lock
+from berg.system.durable_file import flush, storage_errors
+from berg.system.progress import Advance, progress_bar
 from berg.weights import manifest
-from berg.weights.directory_lock import directory_lock
-from berg.weights.durable_file import flush, storage_errors
 from berg.weights.manifest import Entry
 from berg.weights.model_archive import Member, ModelArchive
 

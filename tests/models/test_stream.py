@@ -44,8 +44,8 @@ from berg.models.estimate import estimate
 from berg.models.identity import sampled_content
 from berg.models.stream import DamagedStimulusWarning, encode_to_store
 from berg.responses.labelled import label_responses
-from berg.responses.lock import locked
 from berg.responses.store import IncompleteStoreWarning, open_responses, verify_store
+from berg.system.store_lock import locked
 from berg.weights import manifest
 
 MODEL_ID = "fmri-szinte2024-prf_css"

@@ -17,8 +17,8 @@ from berg.core.exceptions import (
 )
 from berg.responses import store as store_room
 from berg.responses.labelled import label_responses
-from berg.responses.lock import locked
 from berg.responses.store import ResponseStore, check_same, open_responses, read_identity, remove_store
+from berg.system.store_lock import locked
 
 EEG = np.random.default_rng(0).normal(size=(7, 3, 4)).astype("float32")
 SOURCE = np.random.default_rng(1).normal(size=(7, 5)).astype("float32")
@@ -198,7 +198,7 @@ def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
 HOLD = """
 import sys, time
 from pathlib import Path
-from berg.responses.lock import locked
+from berg.system.store_lock import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

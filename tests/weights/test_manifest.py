@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, StorageError
-from berg.weights.file_names import name_fault, names_clash
+from berg.system.portable_names import name_fault, names_clash
 from berg.weights.manifest import (
     CHUNK,
     HEADER,

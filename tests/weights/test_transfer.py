@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from berg.core.exceptions import DownloadError, InvalidParameterError, OfflineError, RemoteFileError, StorageError
+from berg.system.durable_file import storage_errors
 from berg.weights import partial_file, transfer
-from berg.weights.durable_file import storage_errors
 from berg.weights.patience import Patience
 from berg.weights.transfer import RemoteFile, fetch
 

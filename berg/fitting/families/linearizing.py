@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
 from berg.core.model_card import ModelCard, OutputArray
-from berg.core.progress import progress_bar
 from berg.core.stimulus import as_expected, check_stimulus
 from berg.features.pretrained_network import NetworkFeatures, expand, network_features
 from berg.features.stimuli import release_pages
@@ -56,7 +55,8 @@ from berg.fitting.linear_solvers import (
 from berg.fitting.linearizing_recipe import BandedStep, Recipe, RidgeStep, card_error, read_recipe
 from berg.fitting.regression_files import RegressionFiles
 from berg.models.families.linearizing import Features
-from berg.weights.durable_file import replacing
+from berg.system.durable_file import replacing
+from berg.system.progress import progress_bar
 
 Floats = NDArray[np.floating[Any]]
 

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import CardPart
-from berg.core.progress import AdvanceAndTell, progress_bar
 from berg.evaluation import pearson_r, r2_score
 from berg.features.contrast_energy import contrast_grid, contrast_map
 from berg.fitting.agreement import check_agreement
@@ -48,6 +47,7 @@ from berg.fitting.receptive_fields import (
     refine,
 )
 from berg.readouts.prf import effective_size
+from berg.system.progress import AdvanceAndTell, progress_bar
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 
 HOLDS_OUT = True

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from berg.weights.durable_file import storage_errors
+from berg.system.durable_file import storage_errors
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import CorruptedFileError, MissingExtraError, UnsafeFileError
-from berg.core.file_errors import check_declared_size
+from berg.system.file_errors import check_declared_size
 
 MATLAB = "MATLAB_class"
 _NUMBERS = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}

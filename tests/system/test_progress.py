@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from berg.core.progress import progress_bar
+from berg.system.progress import progress_bar
 
 
 class Terminal(io.StringIO):
