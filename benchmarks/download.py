@@ -69,7 +69,7 @@ def serve(folder: Path, rate: float) -> None:
 
 
 def ours(url: str, names: list[str], folder: Path) -> None:
-    from berg.weights.transfer import RemoteFile, fetch
+    from berg.transfer.fetch import RemoteFile, fetch
 
     fetch(url, [RemoteFile(name) for name in names], folder, parallel=CONNECTIONS)
 
@@ -83,7 +83,7 @@ def ours_no_fsync(url: str, names: list[str], folder: Path) -> None:
 
 
 def ours_one_connection(url: str, names: list[str], folder: Path) -> None:
-    from berg.weights.transfer import RemoteFile, fetch
+    from berg.transfer.fetch import RemoteFile, fetch
 
     fetch(url, [RemoteFile(name) for name in names], folder, parallel=1)
 

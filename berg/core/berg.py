@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from berg.fitting.find_models import FoundModel
     from berg.interfaces.base_model import BaseModelInterface
+    from berg.transfer.fetch import Fetched
     from berg.weights.download import Item
     from berg.weights.pack import Packed
-    from berg.weights.transfer import Fetched
     from berg.weights.unpack import Unpacked
 
 Selection = Mapping[str, Any]

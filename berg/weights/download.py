@@ -19,16 +19,16 @@ from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParam
 from berg.core.layout import METADATA, ModelId
 from berg.core.model_card import ModelCard
 from berg.system.directory_lock import directory_lock
+from berg.transfer.fetch import Fetched, RemoteFile, ended_together, fetch, is_other, results
+from berg.transfer.file_heads import HEAD_BYTES, file_fault
+from berg.transfer.partial_file import aside_name
+from berg.transfer.remote import Remote, TryAgain
+from berg.transfer.retries import Patience
+from berg.transfer.source import Source, parse_source
 from berg.weights import manifest, store
 from berg.weights.commands import how_to_forget
-from berg.weights.file_heads import HEAD_BYTES, file_fault
 from berg.weights.manifest import DATE_FORMAT, Entry
 from berg.weights.needed import NetworkFile
-from berg.weights.partial_file import aside_name
-from berg.weights.patience import Patience
-from berg.weights.remote import Remote, TryAgain
-from berg.weights.source import Source, parse_source
-from berg.weights.transfer import Fetched, RemoteFile, ended_together, fetch, is_other, results
 
 
 @dataclass(frozen=True)

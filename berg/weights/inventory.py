@@ -14,9 +14,9 @@ from typing import Literal
 
 from berg.core.layout import ModelId, split_model_path
 from berg.system.progress import Advance, progress_bar
+from berg.transfer.file_heads import file_fault
 from berg.weights import manifest
 from berg.weights.download import update_manifest
-from berg.weights.file_heads import file_fault
 from berg.weights.manifest import DATE_FORMAT, Entry
 
 State = Literal["whole", "not recorded", "missing", "wrong size", "wrong hash", "wrong kind"]

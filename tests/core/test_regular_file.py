@@ -15,9 +15,9 @@ from berg.features.sounds import read_sound, sound_files
 from berg.features.videos import load_video
 from berg.fitting.label_files import read_labels
 from berg.fitting.response_files import open_responses
+from berg.transfer.fetch import RemoteFile, fetch
 from berg.weights.manifest import read_manifest
 from berg.weights.model_archive import ModelArchive
-from berg.weights.transfer import RemoteFile, fetch
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
 READERS = {

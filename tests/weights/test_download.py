@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transfer.file_servers import Bucket, bucket
 
 from berg import BERG
 from berg.core.exceptions import (
@@ -24,8 +25,6 @@ from berg.weights import manifest
 from berg.weights.download import update_manifest
 from berg.weights.inventory import held_files, remove_files, verify_files
 from berg.weights.manifest import Entry
-
-from .file_servers import Bucket, bucket
 
 pytestmark = pytest.mark.xdist_group("published")
 FWRF, EEG = "fmri-nsd-fwrf", "eeg-things_eeg_2-vit_b_32"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from berg.core.exceptions import DownloadError, InvalidParameterError, OfflineError
-from berg.weights.source import Source, parse_source
+from berg.transfer.source import Source, parse_source
 
 REGION_URL = "https://s3.us-west-2.amazonaws.com/dotted.bucket/a"
 

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from berg.core.exceptions import DownloadError
-from berg.weights.patience import Patience
-from berg.weights.transfer import RemoteFile, fetch
+from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.retries import Patience
 
 from .raw_server import drips, hangs, raw_server
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from berg.core.exceptions import BERGError, DownloadError, InvalidParameterError, MissingExtraError
-from berg.weights.connections import connection_pool
-from berg.weights.patience import Patience
-from berg.weights.remote import retry_after
-from berg.weights.source import parse_source
-from berg.weights.transfer import RemoteFile, fetch
+from berg.transfer.connections import connection_pool
+from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.remote import retry_after
+from berg.transfer.retries import Patience
+from berg.transfer.source import parse_source
 
 from .raw_server import raw_server, says
 

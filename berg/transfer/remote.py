@@ -26,11 +26,11 @@ from urllib3.util import parse_url
 from berg.core.exceptions import DownloadError, RemoteFileError
 from berg.core.regular_file import check_regular_file
 from berg.core.settings import without_query, without_secrets
-from berg.weights.bounded_calls import BoundedCalls, CallsStopped, Overdue
-from berg.weights.connections import connection_pool
-from berg.weights.file_heads import HEAD_BYTES, head_fault, is_page
-from berg.weights.patience import Patience
-from berg.weights.source import FORMS, Source
+from berg.transfer.bounded_calls import BoundedCalls, CallsStopped, Overdue
+from berg.transfer.connections import connection_pool
+from berg.transfer.file_heads import HEAD_BYTES, head_fault, is_page
+from berg.transfer.retries import Patience
+from berg.transfer.source import FORMS, Source
 
 Result = TypeVar("Result")
 

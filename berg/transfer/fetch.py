@@ -18,12 +18,12 @@ from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParam
 from berg.system.durable_file import storage_errors
 from berg.system.portable_names import name_fault
 from berg.system.transfer_bars import Advance, FileBars, transfer_bars
-from berg.weights.file_heads import file_fault
+from berg.transfer.file_heads import file_fault
+from berg.transfer.partial_file import KEPT, PartialFile
+from berg.transfer.remote import Answer, Changed, Remote, Stopped, TryAgain
+from berg.transfer.retries import Patience
+from berg.transfer.source import Source, parse_source
 from berg.weights.manifest import hash_file
-from berg.weights.partial_file import KEPT, PartialFile
-from berg.weights.patience import Patience
-from berg.weights.remote import Answer, Changed, Remote, Stopped, TryAgain
-from berg.weights.source import Source, parse_source
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -331,7 +331,7 @@ class _Transfer:
             raise DownloadError(
                 f"{answer.url}: the server does not say how large it is, so nobody can tell when it is whole. Take "
                 "another source, such as a mirror on disk, file:///folder; from Python, a size can be given: "
-                f'fetch(source, [RemoteFile("{file.path}", size=...)], folder) of berg.weights.transfer.'
+                f'fetch(source, [RemoteFile("{file.path}", size=...)], folder) of berg.transfer.fetch.'
             )
         if file.size not in (None, total):
             raise DownloadError(

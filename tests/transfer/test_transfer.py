@@ -18,9 +18,10 @@ import pytest
 
 from berg.core.exceptions import DownloadError, InvalidParameterError, OfflineError, RemoteFileError, StorageError
 from berg.system.durable_file import storage_errors
-from berg.weights import partial_file, transfer
-from berg.weights.patience import Patience
-from berg.weights.transfer import RemoteFile, fetch
+from berg.transfer import fetch as transfer
+from berg.transfer import partial_file
+from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.retries import Patience
 
 from .fault_proxy import Fault, FaultProxy
 from .file_servers import plain_server, static_server
@@ -34,7 +35,7 @@ CHILD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 from berg.core.exceptions import BERGError
-from berg.weights.transfer import RemoteFile, fetch
+from berg.transfer.fetch import RemoteFile, fetch
 print("go", flush=True)
 try:
     print(fetch(sys.argv[1], [RemoteFile(*sys.argv[3:])], sys.argv[2]))
@@ -369,14 +370,14 @@ def test_nothing_of_this_is_imported_to_look_around_or_to_encode():
     code = (
         "import sys; from berg import BERG\n"
         "BERG().get_encoding_model('fmri-szinte2024-prf_css', device='cpu')\n"
-        "print([name for name in ('berg.weights.transfer', 'berg.weights.remote', 'urllib3') if name in sys.modules])"
+        "print([name for name in ('berg.transfer.fetch', 'berg.transfer.remote', 'urllib3') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
 
 
 def test_an_answer_that_does_not_say_how_long_it_is_needs_a_size(shelf, tmp_path, monkeypatch):
-    monkeypatch.setattr("berg.weights.remote.whole_number", lambda text: None)
+    monkeypatch.setattr("berg.transfer.remote.whole_number", lambda text: None)
     with plain_server(shelf) as (host, port):
         with pytest.raises(DownloadError, match=r"does not say how large it is, .* size=\.\.\."):
             fetch(f"http://{host}:{port}", [RemoteFile("weights.npy")], tmp_path / "out")

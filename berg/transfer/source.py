@@ -71,7 +71,7 @@ class Source:
                 f"{self.base} sends us on to {parts.scheme}://{host}, which was not followed; it may send "
                 f"us by https to {listing(sorted(str(host) for host in hosts))}. If you trust that host, name it:  "
                 f'BERG().download(..., source=parse_source("{self.base}", redirect_hosts=["{host}"]))  '
-                "with  from berg.weights.source import parse_source"
+                "with  from berg.transfer.source import parse_source"
             )
 
     def check_online(self, path: str) -> None:

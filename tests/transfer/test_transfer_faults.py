@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from berg.core.exceptions import BERGError, CorruptedFileError, DownloadError, RemoteFileError
-from berg.weights import partial_file
-from berg.weights.patience import Patience
-from berg.weights.transfer import RemoteFile, fetch
+from berg.transfer import partial_file
+from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.retries import Patience
 
 from .fault_proxy import FINE, Fault, FaultProxy
 from .file_servers import Bucket, bucket

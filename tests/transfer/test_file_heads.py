@@ -13,9 +13,9 @@ import pytest
 from berg.core.exceptions import DownloadError
 from berg.core.model_card import ModelCard
 from berg.core.model_registry import get_card
+from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.file_heads import file_fault, head_fault
 from berg.weights.download import plan, receive
-from berg.weights.file_heads import file_fault, head_fault
-from berg.weights.transfer import RemoteFile, fetch
 
 from .raw_server import raw_server, says
 

@@ -18,8 +18,8 @@ from urllib3.util import make_headers, parse_url
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError
 from berg.core.settings import without_query, without_secrets
-from berg.weights.bounded_calls import THREADS, uses_socket
-from berg.weights.source import LOOPBACK
+from berg.transfer.bounded_calls import THREADS, uses_socket
+from berg.transfer.source import LOOPBACK
 
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _SOCKS = ("socks5", "socks5h", "socks4", "socks4a")
@@ -105,7 +105,7 @@ def _discreet(record: logging.LogRecord) -> bool:
 
 
 class _Watched:
-    """Beside a connection of urllib3: tells `berg.weights.bounded_calls` the socket, when it is made and when used."""
+    """Beside a connection of urllib3: tells `berg.transfer.bounded_calls` the socket, when it is made and when used."""
 
     def _new_conn(self) -> Any:
         opened = super()._new_conn()  # type: ignore[misc]
