@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from published.layouts import model_folder
 
 from berg.core import model_registry
-from berg.weights import store
+from berg.weights import model_files
 
 MODEL = "fmri-own-prf"
 BUILT_IN = "fmri-szinte2024-prf_css"
@@ -21,7 +21,7 @@ def write_own_prf(berg_dir: Path) -> Path:
     """The model's folder, with card, weights and metadata; the card says where its figures come from."""
     card = model_registry.get_card(BUILT_IN)
     folder = model_folder(berg_dir, MODEL)
-    for path in store.model_folder(card, None).rglob("*_subject-01.*"):
+    for path in model_files.model_folder(card, None).rglob("*_subject-01.*"):
         target = folder / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(path.read_bytes())

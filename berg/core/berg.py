@@ -256,7 +256,7 @@ class BERG:
         model_class: Any = model_registry.get_model_class(model_id)
         if not hasattr(model_class, "file_names"):
             raise InvalidParameterError(f"{model_id} is a class of its own, whose files its card does not name.")
-        file_values = import_module("berg.weights.needed").file_values
+        file_values = import_module("berg.weights.needed_files").file_values
         own = {name: value for name, value in parameters.items() if value is not None}
         values = file_values(model_class.card, selection, own, everything)
         return list(dict.fromkeys(name for each in values for name in model_class.file_names(each)))

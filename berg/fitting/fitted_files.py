@@ -28,7 +28,7 @@ from berg.fitting.agreement import REPETITION, Place, places
 from berg.fitting.job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
 from berg.system.durable_file import replacing
-from berg.weights import manifest, store
+from berg.weights import manifest, model_files
 from berg.weights.download import update_manifest
 from berg.weights.safetensors_files import write_safetensors
 from berg.weights.sample import Sample, write_sample
@@ -71,12 +71,12 @@ class FittedFiles:
 
 def paths_of(card: ModelCard, berg_dir: Path, values: Mapping[str, Any]) -> FittedFiles:
     """Where the files of a model lie, whether they are there or not."""
-    weights, metadata = (Path(name) for name in store.file_names(card, values))
+    weights, metadata = (Path(name) for name in model_files.file_names(card, values))
     folder = ModelId.parse(card.model_id).folder(berg_dir)
     return FittedFiles(
         berg_dir=berg_dir,
         folder=folder,
-        weights=(folder / weights).with_suffix(store.CONVERTED),
+        weights=(folder / weights).with_suffix(model_files.CONVERTED),
         metadata=(folder / metadata).with_suffix(".json"),
         suffix=weights.stem.removeprefix("weights_"),
         card=folder / f"{card.model_id}.yaml",

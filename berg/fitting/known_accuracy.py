@@ -23,7 +23,7 @@ from berg.evaluation.accuracy_table import (
     read_accuracy,
 )
 from berg.evaluation.published_accuracy import accuracy_from_metadata
-from berg.weights import store
+from berg.weights import model_files
 
 
 def known_accuracy(
@@ -51,7 +51,7 @@ def known_accuracy(
 
 def accuracy_file(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path:
     """Where the table of a model lies, or would, for these parameters and this region."""
-    return accuracy_path(store.model_folder(card, berg_dir) / store.file_names(card, values)[0])
+    return accuracy_path(model_files.model_folder(card, berg_dir) / model_files.file_names(card, values)[0])
 
 
 def _card_class(model_id: str) -> Any:
@@ -69,7 +69,7 @@ def _file_values(card: ModelCard, values: Mapping[str, Any], berg_dir: str | Non
 
     Without a selection, those values of which a table or the metadata are here.
     """
-    keys = [key for key in store.file_fields(card) if key not in card.parameters]
+    keys = [key for key in model_files.file_fields(card) if key not in card.parameters]
     if not keys:
         return [dict(values)]
     (key,) = keys
@@ -84,7 +84,7 @@ def _file_values(card: ModelCard, values: Mapping[str, Any], berg_dir: str | Non
 
 def _is_here(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> bool:
     try:
-        store.metadata_path(card, berg_dir, values)
+        model_files.metadata_path(card, berg_dir, values)
     except MissingFileError:
         return False
     return True

@@ -23,7 +23,7 @@ from berg.core.exceptions import DatasetError, InvalidParameterError, StorageErr
 from berg.fitting.dataset import EncodingDataset
 from berg.fitting.dataset_card import NAME
 from berg.fitting.label_files import read_labels
-from berg.weights.store import read_metadata
+from berg.weights.model_files import read_metadata
 
 IMAGE_NUMBERS = {"train": "train_img_num", "validation": "val_img_num", "test": "test_img_num"}
 

@@ -35,8 +35,8 @@ from berg.models.batches import batch_slices, common_input, encode_batch, typed_
 from berg.models.device import resolve_device
 from berg.models.room import check_array_memory, reuse_freed_memory
 from berg.system.progress import progress_bar
-from berg.weights import store
-from berg.weights.needed import NetworkFile
+from berg.weights import model_files
+from berg.weights.needed_files import NetworkFile
 from berg.weights.safetensors_files import write_safetensors
 
 Responses = NDArray[np.float32] | tuple[NDArray[np.float32], ...]
@@ -97,7 +97,7 @@ class EncodingModel(BaseModelInterface):
     @classmethod
     def read_metadata(cls, berg_dir: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
         """The metadata for these parameters and this selection; families with several files override it."""
-        return store.read_metadata(store.metadata_path(cls.card, berg_dir, values))
+        return model_files.read_metadata(model_files.metadata_path(cls.card, berg_dir, values))
 
     @classmethod
     def weights_paths(cls, berg_dir: str | None, values: Mapping[str, Any], published: bool = False) -> list[Path]:
@@ -108,12 +108,12 @@ class EncodingModel(BaseModelInterface):
         published
             Only files in their published form, not those that `convert` made of them.
         """
-        return [store.weights_path(cls.card, berg_dir, values, published=published)]
+        return [model_files.weights_path(cls.card, berg_dir, values, published=published)]
 
     @classmethod
     def file_names(cls, values: Mapping[str, Any]) -> list[str]:
         """The published files for these values, as paths in the model's folder; families with several override it."""
-        return store.file_names(cls.card, values)
+        return model_files.file_names(cls.card, values)
 
     @classmethod
     def network_files(cls) -> list[NetworkFile]:
@@ -146,7 +146,9 @@ class EncodingModel(BaseModelInterface):
             raise InvalidParameterError(f"The weights of {cls.card.model_id} are built in and need no conversion.")
         written = []
         for path in cls.weights_paths(berg_dir, values, published=True):
-            source = {store.SOURCE: store.fingerprint(path)}  # alone: safetensors writes several in any order
+            source = {
+                model_files.SOURCE: model_files.fingerprint(path)
+            }  # alone: safetensors writes several in any order
             target = path.with_suffix(".safetensors")
             write_safetensors(target, cls.converted_tensors(path, values), source)
             written.append(target)

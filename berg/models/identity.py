@@ -20,7 +20,7 @@ from berg.features.sounds import sound_files
 from berg.features.stimuli import Stimuli
 from berg.features.stimulus_files import file_names
 from berg.models.encoding_model import EncodingModel
-from berg.weights import manifest, store
+from berg.weights import manifest, model_files
 
 _N_PIECES = 64
 _N_VALUES = 1024
@@ -42,7 +42,7 @@ def weights_fingerprint(model: EncodingModel) -> str:
     """A hash of the weights files, and of values evenly spread over what was made of them, the network's too."""
     digest = hashlib.sha256()
     for path in model.weights_paths(model.berg_dir, model.file_values):
-        digest.update(store.fingerprint(path).encode())
+        digest.update(model_files.fingerprint(path).encode())
     for half in model.loaded_modules():
         for name, tensor in half.state_dict().items():
             flat = tensor.reshape(-1)

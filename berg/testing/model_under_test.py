@@ -20,7 +20,7 @@ from berg.core.parameter_validator import validate_parameters
 from berg.testing.check import NotApplicable, NotRunning
 from berg.testing.life import FirstRun, SecondLife, first_run, second_life
 from berg.testing.stimuli import make_stimuli
-from berg.weights import store
+from berg.weights import model_files
 
 Responses = tuple[NDArray[Any], ...]
 
@@ -215,7 +215,7 @@ class ModelUnderTest:
     def folder(self) -> Path:
         """The folder of the model, with its weights and metadata."""
         if self.card.files is not None:
-            return store.model_folder(self.card, self.berg.berg_dir)
+            return model_files.model_folder(self.card, self.berg.berg_dir)
         if self.berg.berg_dir is None:
             raise NotApplicable("no berg_dir was given, and the card names no 'files'")
         try:

@@ -25,10 +25,10 @@ from berg.transfer.partial_file import aside_name
 from berg.transfer.remote import Remote, TryAgain
 from berg.transfer.retries import Patience
 from berg.transfer.source import Source, parse_source
-from berg.weights import manifest, store
+from berg.weights import manifest, model_files
 from berg.weights.commands import how_to_forget
 from berg.weights.manifest import DATE_FORMAT, Entry
-from berg.weights.needed import NetworkFile
+from berg.weights.needed_files import NetworkFile
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _check_metadata(items: Sequence[Item]) -> None:
 
 def _keys_in(path: Path) -> set[str]:
     try:
-        return set(store.read_metadata(path))
+        return set(model_files.read_metadata(path))
     except CorruptedFileError:
         return set()
 

@@ -24,7 +24,7 @@ from berg.core.model_card import ModelCard
 from berg.system.durable_file import replacing
 from berg.system.portable_names import name_fault, names_clash
 from berg.system.progress import Advance, progress_bar
-from berg.weights import manifest, store
+from berg.weights import manifest, model_files
 from berg.weights.manifest import CHUNK, Entry
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
@@ -90,7 +90,7 @@ def pack(
     """
     out = Path(f"{card.model_id}.zip") if out is None else out
     check_out(out)
-    folder = store.model_folder(card, None if berg_dir is None else str(berg_dir))
+    folder = model_files.model_folder(card, None if berg_dir is None else str(berg_dir))
     files, left_out = _files_of(folder, card.model_id)
     there = folder / manifest.NAME
     held = manifest.read_manifest(there) if there.exists() else {}

@@ -7,7 +7,7 @@ from published import layouts
 from berg import BERG
 from berg.core.exceptions import InvalidParameterError, MissingFileError
 from berg.evaluation.accuracy_table import accuracy_table, join_outputs, outputs_of, write_accuracy
-from berg.weights.pickled import read_npy
+from berg.weights.npy_files import read_npy
 
 V1 = "fmri-szinte2024-prf_css"
 published = pytest.mark.xdist_group("published")

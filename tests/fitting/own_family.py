@@ -8,7 +8,7 @@ from torch import Tensor
 
 from berg.fitting.job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
-from berg.weights import store
+from berg.weights import model_files
 from berg.weights.safetensors_files import read_safetensors
 
 SIDE = 8
@@ -35,7 +35,7 @@ class PixelModel(EncodingModel):
     """Voxels that sum pixels."""
 
     def build(self) -> tuple[torch.nn.Module, torch.nn.Module]:
-        weights = read_safetensors(store.weights_path(self.card, self.berg_dir, self.file_values))
+        weights = read_safetensors(model_files.weights_path(self.card, self.berg_dir, self.file_values))
         voxels = self.indices_of("responses", "voxel")
         return Pixels(), Linear(*(torch.from_numpy(weights[name][voxels]) for name in ("coefficients", "intercepts")))
 

@@ -25,10 +25,10 @@ from berg.core.selection import check_selection, resolve_selection
 from berg.core.stimulus import check_stimulus
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.device import resolve_device
-from berg.weights import manifest, store
+from berg.weights import manifest, model_files
+from berg.weights.pt_files import read_pt
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 from berg.weights.sample import Sample, write_sample
-from berg.weights.torch_files import read_pt
 
 MODEL_ID = "meg-zoo-grid"
 CHANNELS, TIMES = ["A", "B", "C", "D", "E", "F"], [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -107,14 +107,14 @@ class Grid(BaseModelInterface):
 
     @classmethod
     def read_metadata(cls, berg_dir: Any, parameters: Any) -> Any:
-        return store.read_metadata(store.metadata_path(get_card(MODEL_ID), berg_dir, parameters))
+        return model_files.read_metadata(model_files.metadata_path(get_card(MODEL_ID), berg_dir, parameters))
 
     def resolved(self, selection: Any) -> Any:
         units = resolve_selection(get_card(MODEL_ID), selection, self.metadata)
         return units["meg", "channel"], units["meg", "time"]
 
     def read_weights(self) -> Any:
-        path = store.weights_path(get_card(MODEL_ID), self.berg_dir, self.parameters)
+        path = model_files.weights_path(get_card(MODEL_ID), self.berg_dir, self.parameters)
         return torch.from_numpy(read_safetensors(path)["weight"])
 
     def load_model(self) -> None:
@@ -651,7 +651,7 @@ class MetadataReadsTheWeights(Grid):
     @classmethod
     def get_metadata(cls, berg_dir=None, model_instance=None, selection=None, **given):
         if model_instance is None:
-            read_safetensors(store.weights_path(get_card(MODEL_ID), berg_dir, given))
+            read_safetensors(model_files.weights_path(get_card(MODEL_ID), berg_dir, given))
         return super().get_metadata(berg_dir, model_instance, selection, **given)
 
 
@@ -872,7 +872,7 @@ class PicklesItsWeights(Grid):
     fault_of_files = staticmethod(_pickle_weights)
 
     def read_weights(self):
-        return read_pt(store.weights_path(get_card(MODEL_ID), self.berg_dir, self.parameters))
+        return read_pt(model_files.weights_path(get_card(MODEL_ID), self.berg_dir, self.parameters))
 
 
 @found_by("missing_selections_are_refused")

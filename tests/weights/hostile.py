@@ -69,9 +69,9 @@ class Guard:
 
 
 def read(path: Path) -> object:
-    from berg.weights.pickled import read_npy
+    from berg.weights.npy_files import read_npy
+    from berg.weights.pt_files import read_pt
     from berg.weights.safetensors_files import read_safetensors
-    from berg.weights.torch_files import read_pt
 
     readers: dict[str, Callable[[Path], object]] = {
         ".npy": read_npy,

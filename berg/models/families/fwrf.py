@@ -25,9 +25,9 @@ from berg.core.selection import axis_length, look_up
 from berg.features.gnet import MAP_SIZES, WIDTH, GNet, n_channels
 from berg.models.encoding_model import EncodingModel
 from berg.readouts.fwrf import FeatureWeightedReceptiveField, compile_once, saturate
-from berg.weights import store
+from berg.weights import model_files
+from berg.weights.pt_files import read_pt
 from berg.weights.safetensors_files import read_safetensors
-from berg.weights.torch_files import read_pt
 
 RECEPTIVE_FIELDS = ("rf0", "rf1", "rf2")
 
@@ -91,7 +91,7 @@ class FWRFModel(EncodingModel):
     @classmethod
     def _split_paths(cls, berg_dir: str | None, values: Mapping[str, Any], published: bool) -> list[Path]:
         parts = cls._split_parts(values)
-        return [store.weights_path(cls.card, berg_dir, values, part, published) for part in parts]
+        return [model_files.weights_path(cls.card, berg_dir, values, part, published) for part in parts]
 
     @classmethod
     def file_names(cls, values: Mapping[str, Any]) -> list[str]:
@@ -99,7 +99,9 @@ class FWRFModel(EncodingModel):
         if not has_file_per_region(cls.card):
             return super().file_names(values)
         return [
-            name for each in values_per_roi(values) for name in store.file_names(cls.card, each, cls._split_parts(each))
+            name
+            for each in values_per_roi(values)
+            for name in model_files.file_names(cls.card, each, cls._split_parts(each))
         ]
 
     @classmethod
@@ -140,7 +142,9 @@ class FWRFModel(EncodingModel):
         if not has_file_per_region(cls.card):
             return super().read_metadata(berg_dir, values)
         each = {
-            roi_values.get("roi", ""): store.read_metadata(store.metadata_path(cls.card, berg_dir, roi_values))
+            roi_values.get("roi", ""): model_files.read_metadata(
+                model_files.metadata_path(cls.card, berg_dir, roi_values)
+            )
             for roi_values in values_per_roi(values)
         }
         return with_roi_labels(each)

@@ -25,8 +25,8 @@ from berg.core.selection import axis_length
 from berg.features.pretrained_network import expand, network_features, network_file
 from berg.models.encoding_model import EncodingModel
 from berg.readouts.linear import LinearReadout, Projection
-from berg.weights.needed import NetworkFile
-from berg.weights.pickled import read_npy
+from berg.weights.needed_files import NetworkFile
+from berg.weights.npy_files import read_npy
 from berg.weights.safetensors_files import read_rows, read_safetensors
 
 REPETITION = "repetition"

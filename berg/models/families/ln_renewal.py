@@ -22,7 +22,7 @@ from berg.core.model_card import CardPart
 from berg.features.sound_level import hann_window, sound_level_above_floor
 from berg.models.encoding_model import EncodingModel
 from berg.readouts.renewal import exponential_traces, renewal_rate, softplus_drive, weighted_past
-from berg.weights import store
+from berg.weights import model_files
 from berg.weights.safetensors_files import read_safetensors
 
 WEIGHTS = {  # axes by a letter each: (u)nits, (i)nputs of the drive, (h)idden units, (l)ags, (t)races, (a)ges
@@ -63,10 +63,10 @@ class LNRenewalModel(EncodingModel):
         self.card.part("readout", Readout)
         output = self.card.outputs[0]
         rate, bins_per_s = self.expected_input.sampling_rate or 1, self.card.axes[output.axes[-1]].sampling_rate or 1
-        path = str(store.weights_path(self.card, self.berg_dir, self.file_values))
+        path = str(model_files.weights_path(self.card, self.berg_dir, self.file_values))
         units = self.indices_of(output.name, "unit")
         weights = _selected(
-            read_safetensors(store.weights_path(self.card, self.berg_dir, self.file_values)), units, path
+            read_safetensors(model_files.weights_path(self.card, self.berg_dir, self.file_values)), units, path
         )
         window = hann_window(round(described.window_ms / 1000 * rate))
         n_lags = weights["filters"].shape[-1]

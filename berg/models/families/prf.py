@@ -20,7 +20,7 @@ from berg.core.model_card import CardPart
 from berg.features.contrast_energy import contrast_grid, contrast_map
 from berg.models.encoding_model import EncodingModel
 from berg.readouts.prf import gaussian_cell_weights, predict_responses
-from berg.weights import store
+from berg.weights import model_files
 from berg.weights.safetensors_files import read_safetensors
 
 PARAMETERS = ("x_deg", "y_deg", "size_deg", "exponent", "amplitude")
@@ -49,7 +49,7 @@ class PRFModel(EncodingModel):
         """Local contrast, and the receptive fields of the selected voxels."""
         self.card.part("features", Features)
         self.card.part("readout", Readout)
-        path = store.weights_path(self.card, self.berg_dir, self.file_values)
+        path = model_files.weights_path(self.card, self.berg_dir, self.file_values)
         weights = read_safetensors(path)
         voxels = self.indices_of(self.card.outputs[0].name, "voxel")
         n_voxels = len(self.metadata["fmri"]["x_deg"])

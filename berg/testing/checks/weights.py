@@ -12,7 +12,7 @@ from berg.core.layout import WEIGHTS
 from berg.testing.agreement import disagreements, in_sd
 from berg.testing.check import Faults, NotApplicable, check
 from berg.testing.model_under_test import ModelUnderTest
-from berg.weights import manifest, store
+from berg.weights import manifest, model_files
 from berg.weights.sample import Sample, read_samples
 
 PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin")
@@ -84,7 +84,7 @@ def _weights_files(model: ModelUnderTest) -> list[Path]:
     if hasattr(model.model_class, "weights_paths"):
         return list(model.model_class.weights_paths(berg_dir, model.file_values))
     if card.files is not None:
-        return [store.weights_path(card, berg_dir, model.file_values)]
+        return [model_files.weights_path(card, berg_dir, model.file_values)]
     folder = model.folder / WEIGHTS
     return sorted(path for path in folder.glob("*") if path.is_file())
 

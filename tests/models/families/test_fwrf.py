@@ -20,8 +20,8 @@ from torch import Tensor
 
 from berg import BERG
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
+from berg.weights.model_files import StaleConversionWarning
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
-from berg.weights.store import StaleConversionWarning
 
 pytestmark = pytest.mark.xdist_group("published")
 

@@ -23,8 +23,8 @@ from berg import BERG
 from berg.core.exceptions import CorruptedFileError
 from berg.core.selection import EmptySelectionWarning, IgnoredSelectionWarning
 from berg.features.pretrained_network import as_trained_transform, preset_transform
+from berg.weights.model_files import StaleConversionWarning
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
-from berg.weights.store import StaleConversionWarning
 
 pytestmark = pytest.mark.xdist_group("published")
 

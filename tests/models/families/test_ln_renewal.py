@@ -233,7 +233,7 @@ def test_damaged_weights_are_named(
 ) -> None:
     weights = load_file(next(FOLDER.rglob("*.safetensors")))
     save_file({**weights, name: np.ascontiguousarray(change(weights[name]))}, tmp_path / "w.safetensors")
-    monkeypatch.setattr("berg.weights.store.weights_path", lambda *_: tmp_path / "w.safetensors")
+    monkeypatch.setattr("berg.weights.model_files.weights_path", lambda *_: tmp_path / "w.safetensors")
     with pytest.raises(CorruptedFileError, match=words):
         load()
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from berg.core.model_card import CardPart
 from berg.models.encoding_model import EncodingModel
-from berg.weights import store
+from berg.weights import model_files
 from berg.weights.safetensors_files import read_safetensors
 
 
@@ -20,7 +20,7 @@ class GridModel(EncodingModel):
 
     def build(self):
         cells = self.card.part("features", Features).cells
-        weights = read_safetensors(store.weights_path(self.card, self.berg_dir, self.file_values))["weights"]
+        weights = read_safetensors(model_files.weights_path(self.card, self.berg_dir, self.file_values))["weights"]
         selected = weights[self.indices_of("eeg", "channel")]  # (n_selected, cells * cells)
         return Luminance(cells), Readout(torch.from_numpy(selected))
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from berg.core.exceptions import BERGError, CorruptedFileError, MissingFileError, UnsafeFileError
-from berg.weights.pickled import MAPPED_FROM_BYTES, read_npy
+from berg.weights.npy_files import MAPPED_FROM_BYTES, read_npy
 
 from . import hostile
 from .hostile_pickles import honest_npy

@@ -11,7 +11,7 @@ from berg.core.exceptions import InvalidParameterError
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_value
 from berg.core.selection import check_selection
-from berg.weights import store
+from berg.weights import model_files
 from berg.weights.commands import listed_values
 
 
@@ -52,7 +52,9 @@ def file_values(
         Where a value is needed, or is none that the model takes.
     """
     chosen = check_selection(card, selection) if selection else {}
-    choices = {field: _choices(card, field, {**parameters, **chosen}, everything) for field in store.file_fields(card)}
+    choices = {
+        field: _choices(card, field, {**parameters, **chosen}, everything) for field in model_files.file_fields(card)
+    }
     unknown = set(parameters) - set(card.parameters)
     if unknown:
         raise InvalidParameterError(f"{card.model_id} has no parameter {', '.join(map(repr, sorted(unknown)))}.")

@@ -22,7 +22,7 @@ import torch
 
 from berg.weights.inert_pickle import Call, Name, PersistentId, read_records
 from berg.weights.mapped_file import check_shape, corrupted, map_file, shown
-from berg.weights.pickled import ALLOWED, MAKERS, Builder
+from berg.weights.npy_files import ALLOWED, MAKERS, Builder
 
 # About 50,000 members; zipfile keeps half a kilobyte for each before we can look at it.
 MAX_DIRECTORY_BYTES = 2**22

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from berg.core.exceptions import BERGError, CorruptedFileError, MissingFileError
-from berg.weights.torch_files import read_pt
+from berg.weights.pt_files import read_pt
 
 from . import hostile
 from .hostile_archives import archive

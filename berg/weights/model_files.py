@@ -19,7 +19,7 @@ from berg.core.model_card import ModelCard
 from berg.weights import manifest
 from berg.weights.commands import download_command, name_fields
 from berg.weights.mapped_file import map_file
-from berg.weights.pickled import read_npy
+from berg.weights.npy_files import read_npy
 from berg.weights.safetensors_files import read_metadata as safetensors_metadata
 
 CONVERTED = ".safetensors"
