@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from berg.core.berg import BERG as BERG
-    from berg.features.images import load_images as load_images
-    from berg.features.videos import load_video as load_video
+    from berg.stimuli.images import load_images as load_images
+    from berg.stimuli.videos import load_video as load_video
 
 __all__ = ["BERG", "__version__", "load_images", "load_video"]
 
@@ -22,11 +22,11 @@ def __getattr__(name: str) -> Any:
 
         return BERG
     if name == "load_images":
-        from berg.features.images import load_images
+        from berg.stimuli.images import load_images
 
         return load_images
     if name == "load_video":
-        from berg.features.videos import load_video
+        from berg.stimuli.videos import load_video
 
         return load_video
     if name == "__version__":

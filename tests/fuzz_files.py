@@ -374,13 +374,13 @@ def readers(kind: str) -> list[Callable[[Path], object]]:
 
 
 def _read_picture(path: Path) -> object:
-    from berg.features.images import load_images
+    from berg.stimuli.images import load_images
 
     return load_images(path)
 
 
 def _read_sound(path: Path) -> object:
-    from berg.features.sounds import read_sound
+    from berg.stimuli.sounds import read_sound
 
     return read_sound(path)
 
@@ -412,7 +412,7 @@ def _read_responses(path: Path) -> object:
 
 
 def _read_stimuli(path: Path) -> object:
-    from berg.features.arrays import open_array
+    from berg.stimuli.arrays import open_array
 
     return open_array(path)[0:10]
 

@@ -17,11 +17,11 @@ from berg.core.berg import BERG
 from berg.core.card_yaml import is_misleading
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_registry import get_card
-from berg.features.arrays import open_array, places_of
-from berg.features.images import FIT, ResizedPictures, image_files
-from berg.features.sounds import sound_files
-from berg.features.stimulus_files import file_names
-from berg.features.videos import load_video
+from berg.stimuli.arrays import open_array, places_of
+from berg.stimuli.images import FIT, ResizedPictures, image_files
+from berg.stimuli.sounds import sound_files
+from berg.stimuli.stimulus_files import file_names
+from berg.stimuli.videos import load_video
 
 _RANGE = re.compile("([0-9]+)-([0-9]+)")
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from berg.core.exceptions import DatasetError, listing
-from berg.fitting import response_labels, stimulus_set
+from berg.fitting import response_labels
 from berg.fitting.response_arrays import (
     BLOCK_BYTES,
     Floats,
@@ -33,6 +33,7 @@ from berg.fitting.splits import (
     make_splits,
     presentation_indices,
 )
+from berg.stimuli import stimulus_set
 
 Coordinates = dict[str, tuple[str, NDArray[Any]]]
 ALL = slice(None)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from berg.core.exceptions import StimulusError, listing
-from berg.features.images import picture_size
-from berg.fitting import stimulus_set
 from berg.fitting.dataset import EncodingDataset, OutputData
 from berg.fitting.response_arrays import BLOCK_BYTES
 from berg.fitting.splits import SPLITS
+from berg.stimuli import stimulus_set
+from berg.stimuli.images import picture_size
 from berg.system.progress import progress_bar
 
 Bools = NDArray[np.bool_]

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, MissingFileError, did_you_mean, listing
-from berg.features.stimulus_files import warn_of_order
-from berg.fitting import stimulus_set
 from berg.fitting.dataset import Coordinates, EncodingDataset, OutputData, assembled, order_of_rows
 from berg.fitting.dataset_card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
 from berg.fitting.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
@@ -33,6 +31,8 @@ from berg.fitting.matching_files import (
 from berg.fitting.response_arrays import ScaledRows
 from berg.fitting.response_files import ResponseFile, open_responses
 from berg.fitting.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
+from berg.stimuli import stimulus_set
+from berg.stimuli.stimulus_files import warn_of_order
 
 NAMES = ("roi", "channel")  # coordinates that are names, also if they look like numbers
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from berg.core.stimulus import as_expected, check_stimulus
 from berg.features.gnet import INPUT_SIZE, MAP_SIZES, GNet, n_channels
-from berg.features.stimuli import release_pages
 from berg.fitting.job import FitJob
 from berg.readouts.fwrf import saturate
+from berg.stimuli.checks import as_expected, check_stimulus
+from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
 from berg.system.progress import progress_bar
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.features.stimuli import release_pages
 from berg.fitting.components import slices
 from berg.fitting.linear_solvers import Regression, Solver
+from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
 from berg.system.progress import progress_bar
 

@@ -12,16 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, listing
-from berg.features.arrays import (
-    HDF5,
-    array_keys,
-    check_temporary_space,
-    npz_names,
-    open_npy,
-    open_npz,
-    open_zarr,
-    zarr_array,
-)
 from berg.fitting.epoch_files import open_epochs
 from berg.fitting.label_files import chosen_key, hdf5_key
 from berg.fitting.response_arrays import (
@@ -39,6 +29,16 @@ from berg.fitting.response_arrays import (
 from berg.fitting.splits import Indices
 from berg.fitting.surface_files import open_surface, structure_of, surface_rows
 from berg.fitting.volume_files import VOLUMES, inflated, is_compressed, open_volumes
+from berg.stimuli.arrays import (
+    HDF5,
+    array_keys,
+    check_temporary_space,
+    npz_names,
+    open_npy,
+    open_npz,
+    open_zarr,
+    zarr_array,
+)
 from berg.system.file_errors import check_readable, reading
 from berg.system.hdf5_files import hdf5_array, open_hdf5
 

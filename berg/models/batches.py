@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import DeviceMemoryError, InvalidParameterError
 from berg.core.model_card import StimulusInput
-from berg.features.stimuli import release_pages
+from berg.stimuli.open import release_pages
 
 if TYPE_CHECKING:
     from berg.models.encoding_model import EncodingModel

@@ -24,7 +24,6 @@ import torch
 
 from berg.core.berg import BERG
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, WorkerLostError, listing
-from berg.features.arrays import HDF5, open_array
 from berg.models.identity import sampled_content
 from berg.models.scheduler import connected
 from berg.models.stream import (
@@ -47,6 +46,7 @@ from berg.responses.store import (
     read_names,
     remove_store,
 )
+from berg.stimuli.arrays import HDF5, open_array
 from berg.system.progress import Advance, progress_bar
 from berg.system.store_lock import locked
 

@@ -29,11 +29,11 @@ from berg.core.selection import (
     resolve_selection,
     resolve_times,
 )
-from berg.features.stimuli import open_stimuli
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
 from berg.models.device import resolve_device
 from berg.models.room import check_array_memory, reuse_freed_memory
+from berg.stimuli.open import open_stimuli
 from berg.system.progress import progress_bar
 from berg.weights import model_files
 from berg.weights.needed_files import NetworkFile

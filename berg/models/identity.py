@@ -15,11 +15,11 @@ import torch
 
 from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.core.model_card import StimulusInput
-from berg.features.images import image_files
-from berg.features.sounds import sound_files
-from berg.features.stimuli import Stimuli
-from berg.features.stimulus_files import file_names
 from berg.models.encoding_model import EncodingModel
+from berg.stimuli.images import image_files
+from berg.stimuli.open import Stimuli
+from berg.stimuli.sounds import sound_files
+from berg.stimuli.stimulus_files import file_names
 from berg.weights import manifest, model_files
 
 _N_PIECES = 64

@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, StimulusError, StorageError, listing
 from berg.core.selection import resolve_times
-from berg.features.stimuli import Stimuli, open_stimuli
-from berg.features.stimulus_files import check_links
 from berg.models.batches import batch_slices, common_input, encode_batch
 from berg.models.encoded_stimuli import check_stimuli, file_states, fingerprints, readable_now
 from berg.models.encoding_model import EncodingModel
@@ -48,6 +46,8 @@ from berg.responses.store import (
     remove_store,
     restore_labels,
 )
+from berg.stimuli.open import Stimuli, open_stimuli
+from berg.stimuli.stimulus_files import check_links
 from berg.system.progress import Advance, progress_bar
 from berg.system.store_lock import locked
 

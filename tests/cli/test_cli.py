@@ -12,7 +12,7 @@ from berg.cli.app import main
 from berg.cli.encode_options import value
 from berg.core import model_registry
 from berg.core.exceptions import InvalidParameterError
-from berg.features.arrays import places_of
+from berg.stimuli.arrays import places_of
 
 MODEL = "fmri-szinte2024-prf_css"
 

@@ -9,12 +9,12 @@ import pytest
 from berg.core.card_yaml import read_card_yaml
 from berg.core.exceptions import InvalidParameterError
 from berg.core.regular_file import check_regular_file
-from berg.features.arrays import open_array
-from berg.features.images import load_images
-from berg.features.sounds import read_sound, sound_files
-from berg.features.videos import load_video
 from berg.fitting.label_files import read_labels
 from berg.fitting.response_files import open_responses
+from berg.stimuli.arrays import open_array
+from berg.stimuli.images import load_images
+from berg.stimuli.sounds import read_sound, sound_files
+from berg.stimuli.videos import load_video
 from berg.transfer.fetch import RemoteFile, fetch
 from berg.weights.manifest import read_manifest
 from berg.weights.model_archive import ModelArchive

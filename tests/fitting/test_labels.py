@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from berg.core.exceptions import CorruptedFileError, DatasetError
-from berg.features.stimulus_files import StimulusOrderWarning
 from berg.fitting.dataset import EncodingDataset
 from berg.fitting.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
 from berg.fitting.splits import LabelWarning, group_numbers, make_splits, split_indices, stimulus_indices
+from berg.stimuli.stimulus_files import StimulusOrderWarning
 
 # fmt: off
 ODD = ["1_0", "10", "²", "1e1", "inf", "-inf", "nan", "１０", "٣", "007", "7", "7.0", "7 ", " 7", "+7", "0x7", "1.10",

@@ -12,10 +12,10 @@ import zarr
 from nibabel import cifti2, gifti
 
 from berg.core.exceptions import CorruptedFileError, DatasetError, StorageError, UnsafeFileError
-from berg.features.arrays import open_array
 from berg.fitting.dataset import EncodingDataset
 from berg.fitting.label_files import read_labels
 from berg.fitting.response_files import open_responses
+from berg.stimuli.arrays import open_array
 
 N, SHAPE = 6, (4, 5, 6)
 RNG = np.random.default_rng(0)

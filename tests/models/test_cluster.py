@@ -29,12 +29,12 @@ from berg.core.exceptions import (
     StoreMismatchError,
     WorkerLostError,
 )
-from berg.features.arrays import open_array
 from berg.models import stream
 from berg.models.cluster import ModelRecipe, encode_on_cluster
 from berg.models.scheduler import connected, visible_gpus
 from berg.models.stream import encode_to_store
 from berg.responses.store import IncompleteStoreWarning, ResponseStore, open_responses, read_identity
+from berg.stimuli.arrays import open_array
 from berg.system.store_lock import locked
 
 from . import watched

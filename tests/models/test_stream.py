@@ -36,15 +36,15 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from berg.features.images import ResizedPictures
-from berg.features.stimuli import open_stimuli
-from berg.features.stimulus_files import StimulusOrderWarning
 from berg.models import encoded_stimuli, room, stream
 from berg.models.estimate import estimate
 from berg.models.identity import sampled_content
 from berg.models.stream import DamagedStimulusWarning, encode_to_store
 from berg.responses.labelled import label_responses
 from berg.responses.store import IncompleteStoreWarning, open_responses, verify_store
+from berg.stimuli.images import ResizedPictures
+from berg.stimuli.open import open_stimuli
+from berg.stimuli.stimulus_files import StimulusOrderWarning
 from berg.system.store_lock import locked
 from berg.weights import manifest
 

@@ -8,9 +8,9 @@ import pytest
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingExtraError, UnsafeFileError
 from berg.evaluation.accuracy_table import read_accuracy
-from berg.features.arrays import open_array
 from berg.fitting.label_files import read_labels
 from berg.fitting.response_files import open_responses
+from berg.stimuli.arrays import open_array
 from berg.system.hdf5_files import array_names, check_all_inside, hdf5_array, hdf5_values
 
 VALUES = np.arange(24, dtype=np.uint8).reshape(4, 6)

@@ -22,9 +22,9 @@ from berg.core.layout import ModelId
 from berg.core.model_registry import get_card
 from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection, resolve_selection
-from berg.core.stimulus import check_stimulus
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.device import resolve_device
+from berg.stimuli.checks import check_stimulus
 from berg.weights import manifest, model_files
 from berg.weights.pt_files import read_pt
 from berg.weights.safetensors_files import read_safetensors, write_safetensors

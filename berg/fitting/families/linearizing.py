@@ -25,9 +25,7 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
 from berg.core.model_card import ModelCard, OutputArray
-from berg.core.stimulus import as_expected, check_stimulus
 from berg.features.pretrained_network import NetworkFeatures, expand, network_features
-from berg.features.stimuli import release_pages
 from berg.fitting import components, feature_cache
 from berg.fitting.agreement import REPETITION, check_agreement
 from berg.fitting.components import BLOCK, Components, principal_components
@@ -55,6 +53,8 @@ from berg.fitting.linear_solvers import (
 from berg.fitting.linearizing_recipe import BandedStep, Recipe, RidgeStep, card_error, read_recipe
 from berg.fitting.regression_files import RegressionFiles
 from berg.models.families.linearizing import Features
+from berg.stimuli.checks import as_expected, check_stimulus
+from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
 from berg.system.progress import progress_bar
 

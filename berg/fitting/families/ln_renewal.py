@@ -29,7 +29,6 @@ from torch import Tensor
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import CardPart
 from berg.features.sound_level import hann_window, sound_level_above_floor
-from berg.features.sounds import as_floats, check_sampling_rate, resample
 from berg.fitting.agreement import check_agreement
 from berg.fitting.job import FitJob, Fitted, HeldOut
 from berg.fitting.renewal_neurons import (
@@ -45,6 +44,7 @@ from berg.fitting.renewal_neurons import (
 )
 from berg.models.families.ln_renewal import Features
 from berg.readouts.renewal import weighted_past
+from berg.stimuli.sounds import as_floats, check_sampling_rate, resample
 from berg.system.progress import Advance, progress_bar
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 

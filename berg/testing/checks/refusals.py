@@ -13,7 +13,7 @@ from berg.testing.model_under_test import ModelUnderTest, takes
 from berg.testing.refusal import not_refused, refusal
 from berg.testing.stimuli import dtype_of, sizes_of
 
-CALL = "Check the stimulus first:  berg.core.stimulus.check_stimulus(stimulus, card.input), or raise StimulusError."
+CALL = "Check the stimulus first:  berg.stimuli.checks.check_stimulus(stimulus, card.input), or raise StimulusError."
 
 
 @check(CALL)

@@ -19,9 +19,9 @@ from berg.core.parameter_validator import (
     validate_subject,
     validate_timepoints,
 )
-from berg.core.stimulus import as_expected, check_stimulus
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.device import resolve_device
+from berg.stimuli.checks import as_expected, check_stimulus
 from berg.weights.safetensors_files import read_safetensors
 
 card = ModelCard.read(Path(__file__).parents[1] / "model_cards" / "meg-guide-sensors.yaml")

@@ -18,9 +18,9 @@ import berg
 from berg import BERG
 from berg.core import model_registry
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, StimulusError, StimulusWarning
-from berg.features.sounds import resample
 from berg.responses.labelled import label_responses
 from berg.responses.save import save_responses
+from berg.stimuli.sounds import resample
 
 MODEL = "ephys-rokem2006-ln_renewal"
 FOLDER = (

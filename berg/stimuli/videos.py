@@ -14,7 +14,7 @@ from PIL import Image
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError, MissingFileError, StimulusError
 from berg.core.regular_file import check_regular_file
-from berg.features.images import FIT, check_sizing, sized
+from berg.stimuli.images import FIT, check_sizing, sized
 
 if TYPE_CHECKING:
     import av

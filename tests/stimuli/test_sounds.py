@@ -11,8 +11,8 @@ from scipy.signal import resample_poly
 
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 from berg.core.model_card import StimulusInput
-from berg.features.sounds import as_floats, read_sound, resample, sound_files
-from berg.features.stimuli import open_stimuli
+from berg.stimuli.open import open_stimuli
+from berg.stimuli.sounds import as_floats, read_sound, resample, sound_files
 
 TAKEN = StimulusInput(
     shape=["batch_size", "n_samples"], dtype="float32", range=(-20, 20), unit="pascals", sampling_rate=20_000

@@ -4,7 +4,7 @@ import pytest
 import zarr
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
-from berg.features.arrays import ArrayPart, open_array
+from berg.stimuli.arrays import ArrayPart, open_array
 
 LAST = np.arange(5 * 6 * 7 * 3, dtype=np.uint8).reshape(5, 6, 7, 3)
 FIRST = LAST.transpose(0, 3, 1, 2)

@@ -14,11 +14,11 @@ from scipy.io import wavfile
 from berg import BERG, load_images
 from berg.cli.app import main
 from berg.core.exceptions import DatasetError, MissingFileError, StimulusError
-from berg.features.images import image_files
-from berg.features.sounds import sound_files
-from berg.features.stimulus_files import StimulusOrderWarning, file_names, natural_key
-from berg.fitting.stimulus_set import files_of
 from berg.models.stream import DamagedStimulusWarning, encode_to_store
+from berg.stimuli.images import image_files
+from berg.stimuli.sounds import sound_files
+from berg.stimuli.stimulus_files import StimulusOrderWarning, file_names, natural_key
+from berg.stimuli.stimulus_set import files_of
 
 V1 = "fmri-szinte2024-prf_css"
 FEW = {"min_held_out_r2": 0.6}

@@ -8,7 +8,7 @@ from PIL import Image
 
 import berg
 from berg.core.exceptions import InvalidParameterError, MissingExtraError, MissingFileError, StimulusError
-from berg.features.videos import VideoFrames
+from berg.stimuli.videos import VideoFrames
 
 N_FRAMES, HEIGHT, WIDTH = 40, 48, 64
 FFV1 = {"codec": "ffv1", "pix_fmt": "bgr0"}  # loses nothing

@@ -13,10 +13,10 @@ from PIL import Image
 
 from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.core.model_card import StimulusInput
-from berg.core.stimulus import as_array, as_expected, check_stimulus
-from berg.features.images import image_files, load_images
-from berg.features.sounds import SoundArray, SoundFiles, sound_files
-from berg.features.stimulus_files import check_links
+from berg.stimuli.checks import as_array, as_expected, check_stimulus
+from berg.stimuli.images import image_files, load_images
+from berg.stimuli.sounds import SoundArray, SoundFiles, sound_files
+from berg.stimuli.stimulus_files import check_links
 
 
 class Stimuli(Protocol):

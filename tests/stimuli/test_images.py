@@ -11,7 +11,7 @@ from PIL import EpsImagePlugin, Image
 
 import berg
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
-from berg.features.images import image_files, load_images, picture_size
+from berg.stimuli.images import image_files, load_images, picture_size
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype="uint8")
 

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 from berg.core.regular_file import check_regular_file
-from berg.features.stimulus_files import file_names, stimulus_files
+from berg.stimuli.stimulus_files import file_names, stimulus_files
 
 FIT = Literal["center_crop", "squash", "pad"]
 Picture = Path | str | Image.Image
@@ -58,7 +58,7 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".
 def image_files(places: Iterable[Path | str]) -> list[Path]:
     """The picture files among files and folders; a folder stands for its pictures, sorted by name.
 
-    See `berg.features.stimulus_files.stimulus_files`, also for what it raises and warns of.
+    See `berg.stimuli.stimulus_files.stimulus_files`, also for what it raises and warns of.
     """
     files = stimulus_files(places, ENDINGS, "picture")
     if not files:

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from berg.core.exceptions import StimulusError
 from berg.core.model_card import StimulusInput
-from berg.core.stimulus import as_expected, check_stimulus
+from berg.stimuli.checks import as_expected, check_stimulus
 
 PICTURES = StimulusInput(shape=["batch_size", 3, "height", "width"], dtype="uint8", range=(0, 255))
 SOUNDS = StimulusInput(shape=["batch_size", "n_samples"], dtype="float32", range=(-1, 1), unit="pascal")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.core.model_card import StimulusInput
 from berg.core.regular_file import check_regular_file
-from berg.core.stimulus import as_expected, check_stimulus
-from berg.features.stimulus_files import stimulus_files
-from berg.features.wav_header import check_whole
+from berg.stimuli.checks import as_expected, check_stimulus
+from berg.stimuli.stimulus_files import stimulus_files
+from berg.stimuli.wav_header import check_whole
 
 _FILTER_SAMPLES, _STEPS = 20, 32  # length of the anti-alias filter in samples of the lower rate, steps in one of them
 ENDINGS = {".wav"}
@@ -42,7 +42,7 @@ _UNREADABLE = (  # what comes out of scipy for damaged files
 def sound_files(places: Iterable[Path | str]) -> list[Path]:
     """The .wav files among files and folders; a folder stands for its sounds, sorted by name.
 
-    See `berg.features.stimulus_files.stimulus_files`, also for what it raises and warns of.
+    See `berg.stimuli.stimulus_files.stimulus_files`, also for what it raises and warns of.
     """
     return stimulus_files(places, ENDINGS, "sound")
 

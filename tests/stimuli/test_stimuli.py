@@ -218,8 +218,8 @@ def test_files_are_opened_batch_by_batch(
         opened.append(len(files))
         return load_images(files, *args, **options)
 
-    from berg.features import stimuli
-    from berg.features.images import load_images
+    from berg.stimuli import open as stimuli
+    from berg.stimuli.images import load_images
 
     monkeypatch.setattr(stimuli, "load_images", load)
     np.testing.assert_array_equal(BERG().encode(model, folder, batch_size=4), responses)

@@ -14,12 +14,12 @@ from PIL import Image
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, StimulusError, listing
 from berg.core.regular_file import check_regular_file
-from berg.features.arrays import open_array
-from berg.features.images import ENDINGS as PICTURES
-from berg.features.images import image_files, load_images
-from berg.features.sounds import read_sound, sound_files
-from berg.features.stimuli import release_pages
-from berg.features.stimulus_files import check_links, file_names, stimuli_in
+from berg.stimuli.arrays import open_array
+from berg.stimuli.images import ENDINGS as PICTURES
+from berg.stimuli.images import image_files, load_images
+from berg.stimuli.open import release_pages
+from berg.stimuli.sounds import read_sound, sound_files
+from berg.stimuli.stimulus_files import check_links, file_names, stimuli_in
 
 SOUND = ".wav"
 _BLOCK = 64  # stimuli read at once to be hashed
@@ -64,7 +64,7 @@ def check_stimuli(stimuli: Any) -> Any:
 
 
 def files_of(place: Path) -> list[Path]:
-    """The pictures of a folder, or its sounds, sorted by name; see `berg.features.stimulus_files.stimulus_files`.
+    """The pictures of a folder, or its sounds, sorted by name; see `berg.stimuli.stimulus_files.stimulus_files`.
 
     Raises
     ------
