@@ -85,8 +85,8 @@ def prepare(side: str) -> None:
     if side == "published":
         import benchmarks.published_recipe  # noqa: F401
     else:
-        import berg.models.families.fwrf
-        import berg.models.families.linearizing  # noqa: F401
+        import berg.families.fwrf.model
+        import berg.families.linearizing.model  # noqa: F401
 
 
 def load(folder: Path, model_id: str, roi: str | None, side: str, device: str) -> Any:

@@ -287,8 +287,8 @@ def measure_fit(side: str, size: float, files: Path) -> dict[str, float]:
     import torch
 
     from berg.core.model_card import ModelCard
+    from berg.families.linearizing.fit import fit, peak_bytes
     from berg.fitting.dataset import EncodingDataset
-    from berg.fitting.families.linearizing import fit, peak_bytes
     from berg.fitting.job import FitJob
     from berg.stimuli.open import release_pages
     from berg.weights.safetensors_files import write_safetensors

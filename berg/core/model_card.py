@@ -213,7 +213,7 @@ class ModelCard(CardPart):
     family: str | None = Field(
         None,
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$",
-        description="a module of berg/models/families, or package.module:Class",
+        description="a folder of berg/families, or package.module:Class",
     )
     features: dict[str, Any] | None = Field(None, description="read by the family")
     readout: dict[str, Any] | None = Field(None, description="read by the family")

@@ -47,7 +47,7 @@ PROBLEMS: dict[str, str] = {}
 """What could not be registered, and why: the path of a card, a module or a plug-in -> a sentence that names it."""
 
 _CARDS = Path(__file__).parents[1] / "models" / "model_cards"
-_FAMILIES = "berg.models.families"
+_FAMILIES = "berg.families"
 _cards_read: dict[str, ModelCard] = {}
 _opened: set[str] = set()
 
@@ -121,7 +121,7 @@ def _entry_of(card: ModelCard, path: Path) -> RegisteredModel:
     """The entry of a card that names a family."""
     module, _, class_name = str(card.family).partition(":")
     return RegisteredModel(
-        module_path=module if class_name or "." in module else f"{_FAMILIES}.{module}",
+        module_path=module if class_name or "." in module else f"{_FAMILIES}.{module}.model",
         class_name=class_name or None,
         modality=card.modality,
         training_dataset=card.training_dataset,
@@ -196,8 +196,6 @@ def _import_modalities() -> None:
     models = importlib.import_module("berg.models")
     for modality in sorted({path.parent.name for place in models.__path__ for path in Path(place).glob("*/*.py")}):
         name = f"berg.models.{modality}"  # with or without an __init__.py
-        if name == _FAMILIES:
-            continue
         package = _open(name, lambda name=name: importlib.import_module(name))
         for module in pkgutil.iter_modules(getattr(package, "__path__", []), f"{name}."):
             _open(module.name, lambda name=module.name: importlib.import_module(name))

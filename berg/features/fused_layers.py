@@ -1,7 +1,7 @@
 """Layers of a transformer with the same weights and the same results, computed faster on the CPU.
 
 `with_fused_layers` exchanges a network's linear layers, linear layers with a GELU behind them, and
-self-attention by ones that use `berg.kernels.linear`. Weights are shared, not copied.
+self-attention by ones that use `berg.features.linear`. Weights are shared, not copied.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeGuard
 from torch import Tensor, nn
 from torch.nn import functional
 
-from berg.kernels.linear import linear
+from berg.features.linear import linear
 
 
 class FusedLinear(nn.Module):

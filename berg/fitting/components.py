@@ -30,7 +30,7 @@ from scipy.linalg import blas
 from torch import Tensor
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
-from berg.kernels.linear import linear
+from berg.features.linear import linear
 from berg.system.durable_file import replacing
 from berg.weights.safetensors_files import read_metadata, read_safetensors, write_safetensors
 

@@ -52,7 +52,7 @@ from berg.system.progress import Advance, progress_bar
 
 BATCH = 32
 """Stimuli that are computed together; fixed, because it may change the last bits."""
-_ALWAYS = ("berg.stimuli.checks", "berg.stimuli.images", "berg.stimuli.open", "berg.kernels.linear")
+_ALWAYS = ("berg.stimuli.checks", "berg.stimuli.images", "berg.stimuli.open", "berg.features.linear")
 _SECONDS_BETWEEN_RECORDS = 10.0  # waiting for the disk costs; so much is computed again at most
 # What a file raises that is not what it was, as text, as JSON or as an array; RecursionError is a RuntimeError.
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, SyntaxError)

@@ -199,8 +199,8 @@ def fit_module(card: ModelCard) -> ModuleType:
         Where the family cannot be fitted; it names those that can.
     """
     family = card.family or ""
-    name = f"berg.fitting.families.{family}" if family.isidentifier() else family.partition(":")[0]
-    known = sorted(path.stem for path in Path(__file__).parent.glob("families/[a-z]*.py"))
+    name = f"berg.families.{family}.fit" if family.isidentifier() else family.partition(":")[0]
+    known = sorted(path.parent.name for path in Path(__file__).parents[1].glob("families/*/fit.py"))
     try:
         module = importlib.import_module(name) if name else None
     except ModuleNotFoundError as error:

@@ -34,9 +34,9 @@ from torch import Tensor
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError, listing
 from berg.evaluation.groups import Groups, group_folds, group_numbers
+from berg.features.linear import linear
 from berg.fitting.components import slices
 from berg.fitting.graded_svd import GradedQR
-from berg.kernels.linear import linear
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from berg.core.layout import ModelId
 from berg.core.model_card import CardPart, ModelCard
 
 _HERE = Path(__file__).parent
-_FAMILIES = "berg.models.families"
+_FAMILIES = "berg.families"
 
 
 def write_new_model(model_id: str, family: str | None, out: Path, description: str | None = None) -> list[Path]:
@@ -69,7 +69,7 @@ def write_new_model(model_id: str, family: str | None, out: Path, description: s
 
 def families() -> list[str]:
     """The families that a card may name: those of this package, and those of the cards that are installed."""
-    own = [module.name for module in pkgutil.iter_modules([str(_HERE / "families")])]
+    own = [module.name for module in pkgutil.iter_modules([str(_HERE.parent / "families")])]
     return sorted({*own, *(card.family for card in _cards() if card.family)})
 
 
@@ -181,7 +181,7 @@ def _family_parts(family: str, given: Mapping[str, Any], marks: _Marks) -> dict[
 def _module_of(family: str) -> ModuleType:
     name, colon, class_name = family.partition(":")
     try:
-        module = importlib.import_module(name if colon or "." in name else f"{_FAMILIES}.{name}")
+        module = importlib.import_module(name if colon or "." in name else f"{_FAMILIES}.{name}.model")
         known = family in families() or hasattr(getattr(module, class_name), "bind")
     except (ImportError, AttributeError):
         known = False

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from berg.features.sound_level import REFERENCE_PA
+from berg.families.ln_renewal.features import REFERENCE_PA
 
 SAMPLING_RATE = 20_000  # of the stimulus files, hertz
 BINS_PER_S = 2_000

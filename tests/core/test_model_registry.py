@@ -66,7 +66,7 @@ def test_another_class_under_a_taken_id_is_refused_and_both_are_named(module, na
 
 
 def test_the_id_of_a_built_in_model_cannot_be_taken():
-    with pytest.raises(RegistrationError, match=r"'fmri-szinte2024-prf_css' is taken by berg.models.families.prf"):
+    with pytest.raises(RegistrationError, match=r"'fmri-szinte2024-prf_css' is taken by berg.families.prf.model"):
         register_model("fmri-szinte2024-prf_css", "package.module", "Model", **ENTRY)
 
 
@@ -244,7 +244,7 @@ BROKEN = {
     "an id that is taken": (
         "from berg.core.model_registry import register_model\n"
         "register_model('fmri-szinte2024-prf_css', 'broken', 'Mine', 'fmri', 'szinte2024')",
-        "RegistrationError: The model id 'fmri-szinte2024-prf_css' is taken by berg.models.families.prf",
+        "RegistrationError: The model id 'fmri-szinte2024-prf_css' is taken by berg.families.prf.model",
     ),
 }  # fmt: skip
 

@@ -176,7 +176,7 @@ def test_the_page_shows_the_files_that_are_tested_elsewhere():
     for name in ("meg/sensors.py", "model_cards/meg-guide-sensors.yaml"):
         assert shown[f"berg/models/{name}"] == (guide / name).read_text("utf-8")
     source = PLUGIN / "src" / "berg_example_plugin"
-    assert without_name(shown["berg/models/families/grid.py"]) == (source / "grid.py").read_text("utf-8")
+    assert without_name(shown["berg/families/grid/model.py"]) == (source / "grid.py").read_text("utf-8")
     toml = "examples/berg-example-plugin/pyproject.toml"
     assert without_name(shown[toml]) == (ROOT / toml).read_text("utf-8")
     card = (source / "model_cards" / "eeg-example-grid.yaml").read_text("utf-8")

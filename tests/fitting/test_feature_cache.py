@@ -144,7 +144,7 @@ def test_another_version_of_a_library_changes_the_code(monkeypatch):
             assert fingerprint_of_code(network) != before
 
 
-OF_THE_CODE = ["berg.stimuli.images", "berg.kernels.linear", pretrained_network.__name__, __name__]
+OF_THE_CODE = ["berg.stimuli.images", "berg.features.linear", pretrained_network.__name__, __name__]
 
 
 @pytest.mark.parametrize("module", OF_THE_CODE)

@@ -50,9 +50,7 @@ def test_a_new_card_is_a_card_when_its_marks_are_filled_in(family: str, modality
     assert (card.model_id, card.modality, card.training_dataset, card.family) == (model_id, modality, "mine", family)
     assert "TODO" not in str(card.raw)
     if any(model_registry.get_card(name).family == family for name in model_registry.get_available_models()):
-        module = importlib.import_module(
-            family.partition(":")[0] if "." in family else f"berg.models.families.{family}"
-        )
+        module = importlib.import_module(family.partition(":")[0] if "." in family else f"berg.families.{family}.model")
         for key in ("features", "readout"):  # as the family will read them
             if hasattr(module, key.capitalize()):
                 assert card.part(key, getattr(module, key.capitalize()))
@@ -94,7 +92,7 @@ def test_what_the_schema_leaves_no_choice_in_is_written() -> None:
 
 
 def test_a_family_of_ones_own_has_no_card_yet(tmp_path: Path) -> None:
-    own = "berg.models.families.linearizing:LinearizingModel"
+    own = "berg.families.linearizing.model:LinearizingModel"
     raw = yaml.safe_load(new_card("fmri-mine-new", own))
     assert raw["family"] == own
     assert list(raw["features"]) == list(yaml.safe_load(new_card("fmri-mine-new", "linearizing"))["features"])
@@ -124,7 +122,7 @@ def test_a_description_is_taken_over() -> None:
         ("fmri-mine-new", "json.decoder", InvalidParameterError, "There is no family 'json.decoder'"),
         ("fmri-mine-new", "json:JSONDecoder", InvalidParameterError, "There is no family 'json:JSONDecoder'"),
         ("fmri-mine-new", "no_such_package:A", InvalidParameterError, "There is no family 'no_such_package:A'"),
-        ("fmri-mine-new", "berg.models.families.prf:A", InvalidParameterError, "There is no family 'berg.models"),
+        ("fmri-mine-new", "berg.families.prf.model:A", InvalidParameterError, "There is no family 'berg.families"),
         ("fmri-nsd-fwrf", None, RegistrationError, "There is a model 'fmri-nsd-fwrf' already"),
     ],
 )

@@ -13,11 +13,11 @@ from safetensors.numpy import load_file
 import berg
 from berg import BERG
 from berg.core import model_registry
-from berg.features.sound_level import hann_window, sound_level_above_floor
+from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
+from berg.families.ln_renewal.fit import FitSettings, smooth
+from berg.families.ln_renewal.neurons import Blocks
 from berg.fitting.dataset import EncodingDataset
-from berg.fitting.families.ln_renewal import FitSettings, smooth
 from berg.fitting.fit import fit_model
-from berg.fitting.renewal_neurons import Blocks
 
 MODEL_ID = "ephys-rokem2006-ln_renewal"
 RECIPE = Path(__file__).parents[2] / "recipes" / MODEL_ID / "make_dataset.py"

@@ -15,16 +15,16 @@ from safetensors.numpy import load_file
 import berg
 from berg.core import model_registry
 from berg.evaluation import r2_score
-from berg.fitting.dataset import EncodingDataset
-from berg.fitting.families.prf import FitSettings
-from berg.fitting.fit import fit_model
-from berg.fitting.receptive_fields import (
+from berg.families.prf.fit import FitSettings
+from berg.families.prf.receptive_fields import (
     Apertures,
     ReceptiveFields,
     convolution_matrix,
     haemodynamic_response,
     predict_time_courses,
 )
+from berg.fitting.dataset import EncodingDataset
+from berg.fitting.fit import fit_model
 
 MODEL_ID = "fmri-szinte2024-prf_css"
 RECIPE = Path(__file__).parents[2] / "recipes" / MODEL_ID / "make_dataset.py"

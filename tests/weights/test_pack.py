@@ -25,7 +25,7 @@ from berg.core.exceptions import (
 )
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
-from berg.models.families.prf import PRFModel
+from berg.families.prf.model import PRFModel
 from berg.weights import manifest
 from berg.weights import pack as packing
 from berg.weights.pack import Packed, pack

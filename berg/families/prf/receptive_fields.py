@@ -6,7 +6,7 @@ For voxel v and volume t, with the contrast :math:`c_t` on a grid of the visual 
     y_{tv} = b_v + \sum_k h_k \, a_v \left[(c_{t-k} \cdot w_v + \epsilon)^{n_v} - \epsilon^{n_v}
              \right] + \mathrm{noise}
 
-where w is a Gaussian (centre, size), n the exponent of the compression (Kay et al. 2013; `berg.readouts.prf`) and h a
+where w is a Gaussian (centre, size), n the exponent of the compression (Kay et al. 2013; `readout`) and h a
 haemodynamic response that adds up to 1, so that the amplitude a is the response to contrast that stays on. Candidates
 all over the visual field are compared with every voxel, and the best one is refined by gradient descent; amplitude and
 baseline are those of least squares. Missing responses (NaN) do not count.
@@ -25,7 +25,7 @@ from scipy.stats import gamma
 from torch import Tensor
 
 from berg.core.model_card import CardPart
-from berg.readouts.prf import css_response, gaussian_cell_weights, gaussian_interval_weights
+from berg.families.prf.readout import css_response, gaussian_cell_weights, gaussian_interval_weights
 
 BLOCK = 512
 """Voxels that are fitted together; fixed, because it may change the last bits."""

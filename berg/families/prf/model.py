@@ -3,7 +3,7 @@
     picture -> luminance -> local contrast, on a grid in degrees of visual angle
             -> sum within a Gaussian receptive field -> compressive exponent -> amplitude
 
-The arithmetic is in `berg.features.contrast_energy` and `berg.readouts.prf`; here the weights are read.
+The arithmetic is in `berg.families.prf.features` and `berg.families.prf.readout`; here the weights are read.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from berg.core.exceptions import CorruptedFileError, StimulusError
 from berg.core.model_card import CardPart
-from berg.features.contrast_energy import contrast_grid, contrast_map
+from berg.families.prf.features import contrast_grid, contrast_map
+from berg.families.prf.readout import gaussian_cell_weights, predict_responses
 from berg.models.encoding_model import EncodingModel
-from berg.readouts.prf import gaussian_cell_weights, predict_responses
 from berg.weights import model_files
 from berg.weights.safetensors_files import read_safetensors
 

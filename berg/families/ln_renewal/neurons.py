@@ -6,7 +6,7 @@ In bin t, the a-th after the last spike, a neuron fires with the log odds
     u_t + r_a, \qquad u_t = x_t \cdot w_0 + b_0 + \sum_k g_k \, \mathrm{softplus}(x_t \cdot w_k + b_k)
 
 where x are recent and distant averages of the level of the sound. Fitted by maximum likelihood on the spikes as they
-were; predicted from sound alone, as the mean over all spike trains (`berg.readouts.renewal`).
+were; predicted from sound alone, as the mean over all spike trains (`berg.families.ln_renewal.readout`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from berg.core.model_card import CardPart
-from berg.readouts.renewal import exponential_traces, renewal_rate, softplus_drive, weighted_past
+from berg.families.ln_renewal.readout import exponential_traces, renewal_rate, softplus_drive, weighted_past
 
 Floats = NDArray[np.float64]
 
@@ -115,7 +115,7 @@ def raised_cosines(n_bins: int, n_functions: int, stretch: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """The parameters of a neuron as `berg.models.families.ln_renewal` reads them, for one unit."""
+    """The parameters of a neuron as `berg.families.ln_renewal.model` reads them, for one unit."""
 
     filters: Tensor  # (1, 1 + n_hidden, n_lags), per decibel above the floor
     traces: Tensor  # (1, 1 + n_hidden, n_traces)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from berg.kernels.linear import linear
+from berg.features.linear import linear
 
 
 class Projection(nn.Module):

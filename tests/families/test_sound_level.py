@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from berg.features.sound_level import REFERENCE_PA, hann_window, sound_level_above_floor
+from berg.families.ln_renewal.features import REFERENCE_PA, hann_window, sound_level_above_floor
 
 RATE, BIN = 20_000, 10
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from berg.readouts.renewal import exponential_traces, renewal_rate, softplus_drive, weighted_past
+from berg.families.ln_renewal.readout import exponential_traces, renewal_rate, softplus_drive, weighted_past
 
 DRAW = np.random.default_rng(0)
 

@@ -13,14 +13,14 @@ import torch
 from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.parameter_validator import validate_parameters
-from berg.features.sound_level import hann_window, sound_level_above_floor
+from berg.families.ln_renewal import fit as ln_renewal
+from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
+from berg.families.ln_renewal.fit import FitSettings, read_recordings
+from berg.families.ln_renewal.neurons import Basis, Blocks, Neuron, Shape, Trains, fit_neuron, ridge
+from berg.families.ln_renewal.readout import exponential_traces, softplus_drive, weighted_past
 from berg.fitting.dataset import EncodingDataset
-from berg.fitting.families import ln_renewal
-from berg.fitting.families.ln_renewal import FitSettings, read_recordings
 from berg.fitting.fit import fit_model
 from berg.fitting.job import FitJob, Fitted
-from berg.fitting.renewal_neurons import Basis, Blocks, Neuron, Shape, Trains, fit_neuron, ridge
-from berg.readouts.renewal import exponential_traces, softplus_drive, weighted_past
 
 RATE, BINS_PER_S, FLOOR_DB, WINDOW_MS = 20_000, 2_000, 35.0, 4.0
 SECONDS = 4

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from scipy.integrate import dblquad
 
-from berg.readouts.prf import (
+from berg.families.prf.readout import (
     DRIVE_EPSILON,
     css_response,
     effective_size,

@@ -9,7 +9,7 @@ n_columns); or pictures, whose contrast is then measured as the model itself doe
 Where the data have a split ``test``, it is predicted from the fit to the other volumes. Otherwise the recording is cut
 into parts (``fit.cuts``, or ``fit.folds`` parts of equal length); each is predicted from the fit to the others, and the
 model that is written is fitted to all volumes. The delay of the haemodynamic response is chosen by such
-cross-validation, within the volumes that are fitted. The maths is in `berg.fitting.receptive_fields`.
+cross-validation, within the volumes that are fitted. The maths is in `berg.families.prf.receptive_fields`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ from torch import Tensor
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import CardPart
 from berg.evaluation import pearson_r, r2_score
-from berg.features.contrast_energy import contrast_grid, contrast_map
-from berg.fitting.agreement import check_agreement
-from berg.fitting.job import FitJob, Fitted, HeldOut
-from berg.fitting.linear_solvers import split_folds
-from berg.fitting.receptive_fields import (
+from berg.families.prf.features import contrast_grid, contrast_map
+from berg.families.prf.readout import effective_size
+from berg.families.prf.receptive_fields import (
     BLOCK,
     Apertures,
     Candidates,
@@ -46,7 +44,9 @@ from berg.fitting.receptive_fields import (
     predict_time_courses,
     refine,
 )
-from berg.readouts.prf import effective_size
+from berg.fitting.agreement import check_agreement
+from berg.fitting.job import FitJob, Fitted, HeldOut
+from berg.fitting.linear_solvers import split_folds
 from berg.system.progress import AdvanceAndTell, progress_bar
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from berg.features.gnet import MAP_SIZES, GNet, n_channels
-from berg.fitting.fwrf_inputs import N_PIXELS, by_pixel, read_rows
-from berg.readouts.fwrf import weighted_sum
+from berg.families.fwrf.features import MAP_SIZES, GNet, n_channels
+from berg.families.fwrf.readout import weighted_sum
+from berg.families.fwrf.training_inputs import N_PIXELS, by_pixel, read_rows
 from berg.system.progress import progress_bar
 from berg.weights.safetensors_files import read_metadata, read_safetensors, write_safetensors
 
@@ -94,7 +94,7 @@ class Subject:
 
 
 class TrainedReadout(nn.Module):
-    """As `berg.readouts.fwrf.FeatureWeightedReceptiveField`, with everything in it to be learned.
+    """As `berg.families.fwrf.readout.FeatureWeightedReceptiveField`, with everything in it to be learned.
 
     Every voxel begins by pooling evenly over the whole picture, and with weights of zero: its mean response.
     """

@@ -2,7 +2,7 @@
 
     picture -> network -> layers -> standardize -> PCA -> linear regression -> responses
 
-The last three steps are folded into one affine map (`berg.readouts.linear`). The weights are read from the
+The last three steps are folded into one affine map (`berg.families.linearizing.readout`). The weights are read from the
 published ``.npy`` files, or from the ``.safetensors`` that `convert` makes of them once.
 """
 
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.model_card import CardPart, OutputArray
 from berg.core.selection import axis_length
+from berg.families.linearizing.readout import LinearReadout, Projection
 from berg.features.pretrained_network import expand, network_features, network_file
 from berg.models.encoding_model import EncodingModel
-from berg.readouts.linear import LinearReadout, Projection
 from berg.weights.needed_files import NetworkFile
 from berg.weights.npy_files import read_npy
 from berg.weights.safetensors_files import read_rows, read_safetensors
@@ -228,7 +228,7 @@ class _Content:
 
 
 def fold(published: Published, path: Path) -> Weights:
-    """Scaler and PCA as one matrix; see `berg.readouts.linear`."""
+    """Scaler and PCA as one matrix; see `berg.families.linearizing.readout`."""
     if not (np.isfinite(published.scale).all() and (published.scale > 0).all()):
         raise CorruptedFileError(
             f"{path} has zero, negative, NaN or infinite values as scales of its scaler. Get it again."

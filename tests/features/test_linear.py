@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from berg.kernels import linear as linear_module
-from berg.kernels.linear import linear
+from berg.features import linear as linear_module
+from berg.features.linear import linear
 
 
 def made(dtype, *shape):

@@ -2,7 +2,7 @@
 
     pictures -> network -> layers -> standardize -> PCA -> regression of the responses
 
-The recipe is what the card says under ``readout.steps``; see `berg.fitting.linearizing_recipe`. Scaler and components
+The steps are those of the card, ``readout.steps``; see `regression_steps` beside this file. Scaler and components
 become the model's ``matrix``, regressions its ``coefficient``. Where there are fewer units than components, the
 product of the two becomes the matrix, which is smaller.
 
@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
 from berg.core.model_card import ModelCard, OutputArray
+from berg.families.linearizing.model import Features
+from berg.families.linearizing.regression_files import RegressionFiles
+from berg.families.linearizing.regression_steps import BandedStep, Recipe, RidgeStep, card_error, read_recipe
 from berg.features.pretrained_network import NetworkFeatures, expand, network_features
 from berg.fitting import components, feature_cache
 from berg.fitting.agreement import REPETITION, check_agreement
@@ -50,9 +53,6 @@ from berg.fitting.linear_solvers import (
     split_folds,
     warn_of_edges,
 )
-from berg.fitting.linearizing_recipe import BandedStep, Recipe, RidgeStep, card_error, read_recipe
-from berg.fitting.regression_files import RegressionFiles
-from berg.models.families.linearizing import Features
 from berg.stimuli.checks import as_expected, check_stimulus
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing

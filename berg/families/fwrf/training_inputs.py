@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from berg.features.gnet import INPUT_SIZE, MAP_SIZES, GNet, n_channels
+from berg.families.fwrf.features import INPUT_SIZE, MAP_SIZES, GNet, n_channels
+from berg.families.fwrf.readout import saturate
 from berg.fitting.job import FitJob
-from berg.readouts.fwrf import saturate
 from berg.stimuli.checks import as_expected, check_stimulus
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing

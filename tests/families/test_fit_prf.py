@@ -25,11 +25,10 @@ from scipy.stats import gamma
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError
 from berg.evaluation import pearson_r, r2_score
-from berg.fitting import receptive_fields
-from berg.fitting.families import prf
-from berg.fitting.fit import fit_model
-from berg.fitting.job import Fitted
-from berg.fitting.receptive_fields import (
+from berg.families.prf import fit as prf
+from berg.families.prf import receptive_fields
+from berg.families.prf.readout import css_response, gaussian_cell_weights
+from berg.families.prf.receptive_fields import (
     Apertures,
     HaemodynamicResponse,
     ReceptiveFields,
@@ -37,7 +36,8 @@ from berg.fitting.receptive_fields import (
     haemodynamic_response,
     predict_time_courses,
 )
-from berg.readouts.prf import css_response, gaussian_cell_weights
+from berg.fitting.fit import fit_model
+from berg.fitting.job import Fitted
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,9 +3,9 @@
     picture -> GNet -> three groups of feature maps -> receptive field per voxel and group
             -> weight per channel -> responses
 
-The arithmetic is in `berg.features.gnet` and `berg.readouts.fwrf`. Where the card has a file per region of
-interest (a selection key ``roi`` of kind ``file``), the voxels of a large one are split over several, each with
-its own network; otherwise a subject has one file, and what is selected are voxels of it.
+The network is in `features`, the readout in `readout` beside this file. If the card has a file per region of
+interest (a selection key ``roi`` of kind ``file``), the voxels of a large one are split over several, each with its
+own network; otherwise a subject has one file, and what is selected are voxels of it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch import Tensor
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, ModelLoadError, listing
 from berg.core.model_card import CardPart, ModelCard
 from berg.core.selection import axis_length, look_up
-from berg.features.gnet import MAP_SIZES, WIDTH, GNet, n_channels
+from berg.families.fwrf.features import MAP_SIZES, WIDTH, GNet, n_channels
+from berg.families.fwrf.readout import FeatureWeightedReceptiveField, compile_once, saturate
 from berg.models.encoding_model import EncodingModel
-from berg.readouts.fwrf import FeatureWeightedReceptiveField, compile_once, saturate
 from berg.weights import model_files
 from berg.weights.pt_files import read_pt
 from berg.weights.safetensors_files import read_safetensors

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from berg.features.contrast_energy import (
+from berg.families.prf.features import (
     CELL_SIZE_DEG,
     DARK_LUMINANCE,
     contrast_grid,

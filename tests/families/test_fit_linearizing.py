@@ -16,16 +16,17 @@ from torchvision.models import get_model, get_model_weights
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError
 from berg.core.model_card import ModelCard
+from berg.families.linearizing import fit as linearizing
+from berg.families.linearizing import regression_files
+from berg.families.linearizing.fit import fit, peak_bytes
+from berg.families.linearizing.model import read_converted
+from berg.families.linearizing.readout import LinearReadout, Projection
+from berg.families.linearizing.regression_steps import read_recipe
 from berg.features.pretrained_network import network_features
-from berg.fitting import components, regression_files
+from berg.fitting import components
 from berg.fitting.dataset import EncodingDataset
-from berg.fitting.families import linearizing
-from berg.fitting.families.linearizing import fit, peak_bytes
 from berg.fitting.fit import fit_model
 from berg.fitting.job import FitJob
-from berg.fitting.linearizing_recipe import read_recipe
-from berg.models.families.linearizing import read_converted
-from berg.readouts.linear import LinearReadout, Projection
 from berg.weights.safetensors_files import write_safetensors
 
 CPU = torch.device("cpu")
@@ -364,8 +365,8 @@ from pathlib import Path
 sys.path[:0] = [sys.argv[2]]
 import numpy as np
 import test_fit_linearizing as tests
-from berg.fitting import regression_files
-from berg.fitting.families import linearizing
+from berg.families.linearizing import fit as linearizing
+from berg.families.linearizing import regression_files
 
 linearizing.UNITS = 10
 folder, saved = Path(sys.argv[1]), np.load(sys.argv[3])

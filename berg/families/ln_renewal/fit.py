@@ -8,7 +8,7 @@ bin at most, NaN where nothing was recorded. Repeated sounds are spike trains of
 Window, number of softplus units and penalty are chosen by the likelihood of blocks of the recordings that are left out
 in turn. The held-out rates come from blocks that neither the fit nor that choice has seen; where the data have a split
 ``test``, they are those of its sounds. Measured and predicted rates are smoothed before they are compared, as one spike
-train says little about half a millisecond. The maths is in `berg.fitting.renewal_neurons`.
+train says little about half a millisecond. The maths is in `berg.families.ln_renewal.neurons`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from torch import Tensor
 
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import CardPart
-from berg.features.sound_level import hann_window, sound_level_above_floor
-from berg.fitting.agreement import check_agreement
-from berg.fitting.job import FitJob, Fitted, HeldOut
-from berg.fitting.renewal_neurons import (
+from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
+from berg.families.ln_renewal.model import Features
+from berg.families.ln_renewal.neurons import (
     Basis,
     Blocks,
     Floats,
@@ -42,8 +41,9 @@ from berg.fitting.renewal_neurons import (
     log_likelihood,
     ridge,
 )
-from berg.models.families.ln_renewal import Features
-from berg.readouts.renewal import weighted_past
+from berg.families.ln_renewal.readout import weighted_past
+from berg.fitting.agreement import check_agreement
+from berg.fitting.job import FitJob, Fitted, HeldOut
 from berg.stimuli.sounds import as_floats, check_sampling_rate, resample
 from berg.system.progress import Advance, progress_bar
 from berg.weights.safetensors_files import read_safetensors, write_safetensors

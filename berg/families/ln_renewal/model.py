@@ -3,7 +3,7 @@
     sound pressure -> level in decibels, in bins -> filters over the recent and the distant past
                    -> linear drive + softplus units -> renewal process -> spikes per second
 
-The arithmetic is in `berg.features.sound_level` and `berg.readouts.renewal`; here the weights are read.
+The arithmetic is in `features` and `readout` beside this file; here the weights are read.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from berg.core.exceptions import CorruptedFileError, StimulusError, StimulusWarning
 from berg.core.model_card import CardPart
-from berg.features.sound_level import hann_window, sound_level_above_floor
+from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
+from berg.families.ln_renewal.readout import exponential_traces, renewal_rate, softplus_drive, weighted_past
 from berg.models.encoding_model import EncodingModel
-from berg.readouts.renewal import exponential_traces, renewal_rate, softplus_drive, weighted_past
 from berg.weights import model_files
 from berg.weights.safetensors_files import read_safetensors
 

@@ -2,7 +2,7 @@
 
     pictures at the network's size -> GNet -> receptive field per voxel and group of maps -> weight per channel
 
-The training itself is in `berg.fitting.fwrf_training`; the model that comes out is `berg.models.families.fwrf`.
+The training itself is in `berg.families.fwrf.training`; the model that comes out is `berg.families.fwrf.model`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pydantic import Field, model_validator
 
 from berg.core.exceptions import DatasetError, DeviceMemoryError, InvalidParameterError, MissingFileError, listing
 from berg.core.model_card import CardPart
-from berg.features.gnet import INPUT_SIZE, WIDTH, GNet, n_channels, pixel_centres
-from berg.fitting import fwrf_training
+from berg.families.fwrf import training as fwrf_training
+from berg.families.fwrf.features import INPUT_SIZE, WIDTH, GNet, n_channels, pixel_centres
+from berg.families.fwrf.model import has_file_per_region, read_network
+from berg.families.fwrf.training import Recipe, Sample, SharedModel, State, Subject
+from berg.families.fwrf.training_inputs import BATCH, N_PIXELS, read_rows, resized_pictures, saturated_maps
 from berg.fitting.agreement import check_agreement
-from berg.fitting.fwrf_inputs import BATCH, N_PIXELS, read_rows, resized_pictures, saturated_maps
-from berg.fitting.fwrf_training import Recipe, Sample, SharedModel, State, Subject
 from berg.fitting.job import FitJob, Fitted
-from berg.models.families.fwrf import has_file_per_region, read_network
 from berg.models.room import size_words
 
 METADATA = ("x", "y", "size")
