@@ -194,7 +194,7 @@ def measure_features(side: str, size: float, files: Path) -> dict[str, float]:
                 network.network(ready)
 
     def cached(source: Any) -> Callable[[], None]:
-        from berg.fitting.dataset import EncodingDataset
+        from berg.datasets.dataset import EncodingDataset
 
         dataset = EncodingDataset.from_arrays(source, np.zeros((n, 1)), names=range(n))
 
@@ -287,8 +287,8 @@ def measure_fit(side: str, size: float, files: Path) -> dict[str, float]:
     import torch
 
     from berg.core.model_card import ModelCard
+    from berg.datasets.dataset import EncodingDataset
     from berg.families.linearizing.fit import fit, peak_bytes
-    from berg.fitting.dataset import EncodingDataset
     from berg.fitting.job import FitJob
     from berg.stimuli.open import release_pages
     from berg.weights.safetensors_files import write_safetensors

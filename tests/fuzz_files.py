@@ -386,7 +386,7 @@ def _read_sound(path: Path) -> object:
 
 
 def _open_dataset(path: Path) -> object:
-    from berg.fitting.dataset import EncodingDataset
+    from berg.datasets.dataset import EncodingDataset
 
     folder = path.parent
     np.save(folder / "p.npy", np.zeros((4, 3, 8, 8), np.uint8))
@@ -396,15 +396,15 @@ def _open_dataset(path: Path) -> object:
 
 
 def _read_labels(path: Path) -> object:
-    from berg.fitting.label_files import per_unit, read_labels
+    from berg.datasets.label_files import per_unit, read_labels
 
     key = "picture" if path.suffix in (".tsv", ".csv") else None
     return per_unit(read_labels(path, key), 24)
 
 
 def _read_responses(path: Path) -> object:
-    from berg.fitting.matching_files import space_of
-    from berg.fitting.response_files import open_responses
+    from berg.datasets.matching_files import space_of
+    from berg.datasets.response_files import open_responses
 
     space_of(path)
     found = open_responses(path)

@@ -14,7 +14,7 @@ from rich.text import Text
 from berg.cli.encode_options import subjects
 
 if TYPE_CHECKING:
-    from berg.fitting.dataset_check import DatasetSummary, OutputSummary
+    from berg.datasets.check import DatasetSummary, OutputSummary
 
 dataset = App(
     name="dataset",
@@ -38,9 +38,9 @@ def check(folder: Path, *, subject: str | None = None) -> None:
     subject
         The subject; also several: 1,3 or 1-8. All of them, where not given.
     """
-    from berg.fitting.dataset import EncodingDataset
-    from berg.fitting.dataset_card import NAME, DatasetCard
-    from berg.fitting.dataset_check import check_dataset
+    from berg.datasets.card import NAME, DatasetCard
+    from berg.datasets.check import check_dataset
+    from berg.datasets.dataset import EncodingDataset
 
     path = folder / NAME
     known = DatasetCard.read(path).subjects if path.is_file() else []
@@ -153,7 +153,7 @@ def from_published(
     first
         The number of the first picture of the array.
     """
-    from berg.fitting.published_datasets import write_published_dataset
+    from berg.datasets.published_datasets import write_published_dataset
 
     path = write_published_dataset(
         folder, stimuli=stimuli, metadata=metadata, responses=dict(_pair(text) for text in responses),

@@ -73,7 +73,7 @@ def evaluate(
     batch_size
         How many stimuli are computed together.
     """
-    from berg.fitting.dataset import EncodingDataset
+    from berg.datasets.dataset import EncodingDataset
     from berg.fitting.evaluate import check_belongs_beside_weights, evaluate_model, write_evaluation
 
     if out is not None and (out.suffix != ".nc" or not out.absolute().parent.is_dir()):

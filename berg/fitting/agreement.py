@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.model_card import ModelCard, OutputArray
-from berg.fitting.dataset import EncodingDataset
+from berg.datasets.dataset import EncodingDataset
 
 REPETITION = "repetition"
 ACCURACY = ("r", "r2", "noise_ceiling", "noise_normalised")

@@ -26,6 +26,8 @@ from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
 from berg.core.model_card import FROM_STIMULUS, OutputArray
 from berg.core.selection import axis_length, coordinates, resolve_selection
+from berg.datasets.dataset import EncodingDataset, OutputData
+from berg.datasets.matching_files import check_labels_agree
 from berg.evaluation import (
     PermutationTest,
     benjamini_hochberg,
@@ -48,9 +50,7 @@ from berg.evaluation.accuracy_summary import fill_performance
 from berg.evaluation.accuracy_table import Accuracy, Coordinates, accuracy_table, join_outputs, write_accuracy
 from berg.evaluation.card_units import REPETITION, unit_axes, unit_coordinates
 from berg.evaluation.groups import FEW, Groups, SamplesWarning, group_numbers
-from berg.fitting.dataset import EncodingDataset, OutputData
 from berg.fitting.known_accuracy import accuracy_file
-from berg.fitting.matching_files import check_labels_agree
 from berg.models.encoding_model import EncodingModel
 from berg.system.progress import progress_bar
 from berg.weights import manifest

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError, StorageError
 from berg.core.model_card import ModelCard
+from berg.datasets.dataset import EncodingDataset, OutputData
 from berg.evaluation.card_units import unit_axes
 from berg.fitting.agreement import fitted_axes
-from berg.fitting.dataset import EncodingDataset, OutputData
 from berg.models.room import size_words
 
 LEAST_TESTED = 3

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from berg.core.model_card import ModelCard
-from berg.fitting.dataset import EncodingDataset
+from berg.datasets.dataset import EncodingDataset
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from berg.cli.app import app as command_line
 from berg.core import model_registry
 from berg.core.describe import to_markdown
 from berg.core.model_card import CardPart, ModelCard
-from berg.fitting.dataset_card import DatasetCard
+from berg.datasets.card import DatasetCard
 
 DOCS = Path(__file__).parents[1]
 RECIPES = DOCS.parent / "recipes"

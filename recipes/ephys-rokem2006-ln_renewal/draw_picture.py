@@ -17,8 +17,8 @@ import torch
 
 from berg.core import model_registry
 from berg.core.parameter_validator import validate_parameters
+from berg.datasets.dataset import EncodingDataset
 from berg.families.ln_renewal.fit import choose, fit_units, one_thread, read_recordings, smooth
-from berg.fitting.dataset import EncodingDataset
 from berg.fitting.job import FitJob
 
 MODEL_ID = "ephys-rokem2006-ln_renewal"

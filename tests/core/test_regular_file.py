@@ -9,8 +9,8 @@ import pytest
 from berg.core.card_yaml import read_card_yaml
 from berg.core.exceptions import InvalidParameterError
 from berg.core.regular_file import check_regular_file
-from berg.fitting.label_files import read_labels
-from berg.fitting.response_files import open_responses
+from berg.datasets.label_files import read_labels
+from berg.datasets.response_files import open_responses
 from berg.stimuli.arrays import open_array
 from berg.stimuli.images import load_images
 from berg.stimuli.sounds import read_sound, sound_files

@@ -10,9 +10,9 @@ import torch
 
 from berg.core import model_registry
 from berg.core.parameter_validator import validate_parameters
+from berg.datasets.dataset import EncodingDataset
 from berg.families.prf.readout import css_response, gaussian_cell_weights
 from berg.families.prf.receptive_fields import HaemodynamicResponse, haemodynamic_response
-from berg.fitting.dataset import EncodingDataset
 from berg.fitting.job import FitJob
 
 TR_S = 1.317025

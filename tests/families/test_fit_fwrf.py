@@ -32,10 +32,10 @@ from berg.core.exceptions import (
 from berg.core.layout import METADATA, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.core.model_registry import bind_card
+from berg.datasets.dataset import EncodingDataset
 from berg.families.fwrf import fit as fwrf
 from berg.families.fwrf import training as fwrf_training
 from berg.families.fwrf.features import MAP_SIZES, GNet, pixel_centres
-from berg.fitting.dataset import EncodingDataset
 from berg.fitting.job import FitJob, Fitted
 from berg.weights.safetensors_files import write_safetensors
 

@@ -16,6 +16,7 @@ from torchvision.models import get_model, get_model_weights
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError
 from berg.core.model_card import ModelCard
+from berg.datasets.dataset import EncodingDataset
 from berg.families.linearizing import fit as linearizing
 from berg.families.linearizing import regression_files
 from berg.families.linearizing.fit import fit, peak_bytes
@@ -24,7 +25,6 @@ from berg.families.linearizing.readout import LinearReadout, Projection
 from berg.families.linearizing.regression_steps import read_recipe
 from berg.features.pretrained_network import network_features
 from berg.fitting import components
-from berg.fitting.dataset import EncodingDataset
 from berg.fitting.fit import fit_model
 from berg.fitting.job import FitJob
 from berg.weights.safetensors_files import write_safetensors
@@ -534,7 +534,7 @@ def test_a_transform_that_the_model_would_not_encode_with_is_refused(pictures, f
 # From end to end
 
 
-@pytest.mark.filterwarnings("ignore:.*noise ceiling:berg.fitting.dataset.DatasetWarning")
+@pytest.mark.filterwarnings("ignore:.*noise ceiling:berg.datasets.dataset.DatasetWarning")
 def test_the_fitted_model_predicts_what_it_has_not_seen(pictures, features, cache, tmp_path):
     measured = responses(features, 12, noise=0.1)
     dataset = EncodingDataset.from_arrays(pictures, {"lh": measured}, axes=("vertex",), unit="z", splits=SPLITS)

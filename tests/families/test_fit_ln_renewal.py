@@ -13,12 +13,12 @@ import torch
 from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.parameter_validator import validate_parameters
+from berg.datasets.dataset import EncodingDataset
 from berg.families.ln_renewal import fit as ln_renewal
 from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
 from berg.families.ln_renewal.fit import FitSettings, read_recordings
 from berg.families.ln_renewal.neurons import Basis, Blocks, Neuron, Shape, Trains, fit_neuron, ridge
 from berg.families.ln_renewal.readout import exponential_traces, softplus_drive, weighted_past
-from berg.fitting.dataset import EncodingDataset
 from berg.fitting.fit import fit_model
 from berg.fitting.job import FitJob, Fitted
 

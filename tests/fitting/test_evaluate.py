@@ -12,10 +12,10 @@ from berg import BERG
 from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import ModelCard
+from berg.datasets.dataset import EncodingDataset
 from berg.evaluation import SamplesWarning, chance_ceiling
 from berg.evaluation.accuracy_table import outputs_of, read_accuracy
 from berg.fitting import evaluate
-from berg.fitting.dataset import EncodingDataset
 from berg.fitting.evaluate import evaluate_model, evaluate_responses, write_evaluation
 from berg.weights import manifest
 

@@ -17,7 +17,7 @@ from berg.cli.app import main
 from berg.core import model_registry
 from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, ModelCardError
 from berg.core.model_card import ModelCard
-from berg.fitting.dataset import EncodingDataset
+from berg.datasets.dataset import EncodingDataset
 from berg.fitting.fit import fit_model, fit_subjects
 from berg.testing import check_model
 from berg.weights.inventory import verify_files

@@ -13,10 +13,10 @@ from safetensors.numpy import load_file
 import berg
 from berg import BERG
 from berg.core import model_registry
+from berg.datasets.dataset import EncodingDataset
 from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
 from berg.families.ln_renewal.fit import FitSettings, smooth
 from berg.families.ln_renewal.neurons import Blocks
-from berg.fitting.dataset import EncodingDataset
 from berg.fitting.fit import fit_model
 
 MODEL_ID = "ephys-rokem2006-ln_renewal"

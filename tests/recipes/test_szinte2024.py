@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 import berg
 from berg.core import model_registry
+from berg.datasets.dataset import EncodingDataset
 from berg.evaluation import r2_score
 from berg.families.prf.fit import FitSettings
 from berg.families.prf.receptive_fields import (
@@ -23,7 +24,6 @@ from berg.families.prf.receptive_fields import (
     haemodynamic_response,
     predict_time_courses,
 )
-from berg.fitting.dataset import EncodingDataset
 from berg.fitting.fit import fit_model
 
 MODEL_ID = "fmri-szinte2024-prf_css"

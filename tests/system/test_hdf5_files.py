@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingExtraError, UnsafeFileError
+from berg.datasets.label_files import read_labels
+from berg.datasets.response_files import open_responses
 from berg.evaluation.accuracy_table import read_accuracy
-from berg.fitting.label_files import read_labels
-from berg.fitting.response_files import open_responses
 from berg.stimuli.arrays import open_array
 from berg.system.hdf5_files import array_names, check_all_inside, hdf5_array, hdf5_values
 

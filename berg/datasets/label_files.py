@@ -19,9 +19,9 @@ from berg.core.exceptions import (
     did_you_mean,
     listing,
 )
-from berg.fitting.epoch_files import open_epochs
-from berg.fitting.surface_files import open_surface
-from berg.fitting.volume_files import VOLUMES, read_volume
+from berg.datasets.epoch_files import open_epochs
+from berg.datasets.surface_files import open_surface
+from berg.datasets.volume_files import VOLUMES, read_volume
 from berg.stimuli.arrays import HDF5, array_keys, npz_names, open_npy, open_npz, open_zarr, zarr_array
 from berg.system.file_errors import check_readable, reading
 from berg.system.hdf5_files import has_array, hdf5_values, open_hdf5

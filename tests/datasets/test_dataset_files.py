@@ -12,9 +12,9 @@ import zarr
 from nibabel import freesurfer, gifti
 
 from berg.core.exceptions import CorruptedFileError, DatasetError, MissingExtraError, MissingFileError
-from berg.fitting.label_files import per_unit, read_labels
-from berg.fitting.response_arrays import SpooledRows
-from berg.fitting.response_files import open_responses
+from berg.datasets.label_files import per_unit, read_labels
+from berg.datasets.response_arrays import SpooledRows
+from berg.datasets.response_files import open_responses
 
 N_ROWS, SHAPE = 12, (2, 3, 4)
 VALUES = np.random.default_rng(0).normal(size=(N_ROWS, *SHAPE)).astype(np.float32)

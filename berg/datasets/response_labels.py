@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, listing
+from berg.datasets.response_arrays import SAMPLE_AXES
+from berg.datasets.splits import Indices, stimulus_indices
 from berg.evaluation.array_kinds import Labelled, labelled
-from berg.fitting.response_arrays import SAMPLE_AXES
-from berg.fitting.splits import Indices, stimulus_indices
 
 _ROWS = ("stimulus", "presentation")
 

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Strict
 from berg.core.card_yaml import Lines, parse_card_yaml, read_card_text
 from berg.core.exceptions import DatasetError, ModelCardError
 from berg.core.model_card import CardPart, Texts, validated
-from berg.fitting.response_arrays import SAMPLE_AXES
-from berg.fitting.yaml_words import check_words
+from berg.datasets.response_arrays import SAMPLE_AXES
+from berg.datasets.yaml_words import check_words
 
 NAME = "dataset.yaml"
 

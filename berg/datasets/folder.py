@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, MissingFileError, did_you_mean, listing
-from berg.fitting.dataset import Coordinates, EncodingDataset, OutputData, assembled, order_of_rows
-from berg.fitting.dataset_card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
-from berg.fitting.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
-from berg.fitting.matching_files import (
+from berg.datasets.card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
+from berg.datasets.dataset import Coordinates, EncodingDataset, OutputData, assembled, order_of_rows
+from berg.datasets.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
+from berg.datasets.matching_files import (
     Space,
     check_hemisphere,
     check_labels_agree,
@@ -28,9 +28,9 @@ from berg.fitting.matching_files import (
     space_of,
     space_of_responses,
 )
-from berg.fitting.response_arrays import ScaledRows
-from berg.fitting.response_files import ResponseFile, open_responses
-from berg.fitting.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
+from berg.datasets.response_arrays import ScaledRows
+from berg.datasets.response_files import ResponseFile, open_responses
+from berg.datasets.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
 from berg.stimuli import stimulus_set
 from berg.stimuli.stimulus_files import warn_of_order
 

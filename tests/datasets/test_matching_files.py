@@ -12,9 +12,9 @@ import zarr
 from nibabel import cifti2, gifti
 
 from berg.core.exceptions import CorruptedFileError, DatasetError, StorageError, UnsafeFileError
-from berg.fitting.dataset import EncodingDataset
-from berg.fitting.label_files import read_labels
-from berg.fitting.response_files import open_responses
+from berg.datasets.dataset import EncodingDataset
+from berg.datasets.label_files import read_labels
+from berg.datasets.response_files import open_responses
 from berg.stimuli.arrays import open_array
 
 N, SHAPE = 6, (4, 5, 6)

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from berg.cli.app import main
-from berg.fitting.dataset import DatasetWarning, EncodingDataset
-from berg.fitting.dataset_check import check_dataset
+from berg.datasets.check import check_dataset
+from berg.datasets.dataset import DatasetWarning, EncodingDataset
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (10, 3, 6, 6), np.uint8)
@@ -24,7 +24,7 @@ def test_nothing_is_wrong_with_good_data():
 
 
 def test_what_is_missing_constant_or_infinite_is_counted(monkeypatch):
-    monkeypatch.setattr("berg.fitting.dataset_check.BLOCK_BYTES", 48)  # three rows
+    monkeypatch.setattr("berg.datasets.check.BLOCK_BYTES", 48)  # three rows
     bad = np.concatenate([BETAS, np.full((20, 1), 3, np.float32), np.full((20, 1), np.nan, np.float32)], axis=1)
     bad[2, 4] = bad[5, 0] = np.nan
     bad[7, 1] = -np.inf

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from berg.core.exceptions import DatasetError, listing
-from berg.fitting import response_labels
-from berg.fitting.response_arrays import (
+from berg.datasets import response_labels
+from berg.datasets.response_arrays import (
     BLOCK_BYTES,
     Floats,
     ResponseArray,
@@ -24,7 +24,7 @@ from berg.fitting.response_arrays import (
     n_selected,
     unit_axes,
 )
-from berg.fitting.splits import (
+from berg.datasets.splits import (
     SPLITS,
     Indices,
     check_groups_apart,
@@ -268,7 +268,7 @@ class EncodingDataset:
         MissingExtraError
             Where a format needs a package that is not installed.
         """
-        from berg.fitting.dataset_folder import open_folder
+        from berg.datasets.folder import open_folder
 
         return open_folder(Path(folder), subject)
 
@@ -308,7 +308,7 @@ class EncodingDataset:
         splits
             Indices or names of stimuli under ``train``, ``validation``, ``test``. None: drawn by `seed`.
         test_fraction, validation_fraction, seed, groups
-            See `berg.fitting.splits.make_splits`; `groups` has one label per stimulus, and holds for the folds, tests
+            See `berg.datasets.splits.make_splits`; `groups` has one label per stimulus, and holds for the folds, tests
             and intervals of a fit too. Identical stimuli under two names are such a group, but where they lie in an
             array on disk or the splits are given.
         names

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from berg.core.exceptions import CorruptedFileError, DatasetError
-from berg.fitting.dataset import EncodingDataset
-from berg.fitting.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
-from berg.fitting.splits import LabelWarning, group_numbers, make_splits, split_indices, stimulus_indices
+from berg.datasets.dataset import EncodingDataset
+from berg.datasets.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
+from berg.datasets.splits import LabelWarning, group_numbers, make_splits, split_indices, stimulus_indices
 from berg.stimuli.stimulus_files import StimulusOrderWarning
 
 # fmt: off

@@ -20,9 +20,9 @@ import yaml
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, StorageError, listing
-from berg.fitting.dataset import EncodingDataset
-from berg.fitting.dataset_card import NAME
-from berg.fitting.label_files import read_labels
+from berg.datasets.card import NAME
+from berg.datasets.dataset import EncodingDataset
+from berg.datasets.label_files import read_labels
 from berg.weights.model_files import read_metadata
 
 IMAGE_NUMBERS = {"train": "train_img_num", "validation": "val_img_num", "test": "test_img_num"}

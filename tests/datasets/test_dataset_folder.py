@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.io import wavfile
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, MissingFileError
-from berg.fitting.dataset import EncodingDataset
-from berg.fitting.dataset_card import DatasetCard
+from berg.datasets.card import DatasetCard
+from berg.datasets.dataset import EncodingDataset
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (10, 3, 6, 6), np.uint8)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from berg.core.exceptions import StimulusError, listing
-from berg.fitting.dataset import EncodingDataset, OutputData
-from berg.fitting.response_arrays import BLOCK_BYTES
-from berg.fitting.splits import SPLITS
+from berg.datasets.dataset import EncodingDataset, OutputData
+from berg.datasets.response_arrays import BLOCK_BYTES
+from berg.datasets.splits import SPLITS
 from berg.stimuli import stimulus_set
 from berg.stimuli.images import picture_size
 from berg.system.progress import progress_bar

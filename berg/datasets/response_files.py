@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, listing
-from berg.fitting.epoch_files import open_epochs
-from berg.fitting.label_files import chosen_key, hdf5_key
-from berg.fitting.response_arrays import (
+from berg.datasets.epoch_files import open_epochs
+from berg.datasets.label_files import chosen_key, hdf5_key
+from berg.datasets.response_arrays import (
     BLOCK_BYTES,
     MappedRows,
     MaskedRows,
@@ -26,9 +26,9 @@ from berg.fitting.response_arrays import (
     full_axes,
     unit_axes,
 )
-from berg.fitting.splits import Indices
-from berg.fitting.surface_files import open_surface, structure_of, surface_rows
-from berg.fitting.volume_files import VOLUMES, inflated, is_compressed, open_volumes
+from berg.datasets.splits import Indices
+from berg.datasets.surface_files import open_surface, structure_of, surface_rows
+from berg.datasets.volume_files import VOLUMES, inflated, is_compressed, open_volumes
 from berg.stimuli.arrays import (
     HDF5,
     array_keys,
@@ -93,7 +93,7 @@ def open_responses(
     key
         The array in a file of several; of epochs, the type of the channels.
     axes
-        Of an array, in its order (see `berg.fitting.response_arrays.as_rows`). None: rows, then units.
+        Of an array, in its order (see `berg.datasets.response_arrays.as_rows`). None: rows, then units.
     mask
         Of the shape of the units; those that are not 0 are read, in C order.
 

@@ -6,8 +6,8 @@ import pytest
 
 from berg.cli.app import main
 from berg.core.exceptions import DatasetError, InvalidParameterError, StorageError, UnsafeFileError
-from berg.fitting.dataset import EncodingDataset
-from berg.fitting.published_datasets import write_published_dataset
+from berg.datasets.dataset import EncodingDataset
+from berg.datasets.published_datasets import write_published_dataset
 
 RNG = np.random.default_rng(0)
 BRICK = RNG.integers(0, 256, (30, 5, 5, 3), np.uint8)
