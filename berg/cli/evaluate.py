@@ -74,7 +74,7 @@ def evaluate(
         How many stimuli are computed together.
     """
     from berg.datasets.dataset import EncodingDataset
-    from berg.fitting.evaluate import check_belongs_beside_weights, evaluate_model, write_evaluation
+    from berg.evaluation.evaluate import check_belongs_beside_weights, evaluate_model, write_evaluation
 
     if out is not None and (out.suffix != ".nc" or not out.absolute().parent.is_dir()):
         raise InvalidParameterError(f"{out}: give --out a file that ends in .nc, in a folder that is there.")

@@ -14,7 +14,7 @@ from berg.core.berg import BERG
 from berg.core.exceptions import ModelNotFoundError
 
 if TYPE_CHECKING:
-    from berg.fitting.find_models import FoundModel
+    from berg.evaluation.find_models import FoundModel
 
 
 def find(

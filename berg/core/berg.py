@@ -15,7 +15,7 @@ from berg.core.exceptions import InvalidParameterError, ModelCheckError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from berg.fitting.find_models import FoundModel
+    from berg.evaluation.find_models import FoundModel
     from berg.interfaces.base_model import BaseModelInterface
     from berg.transfer.fetch import Fetched
     from berg.weights.download import Item
@@ -375,7 +375,7 @@ class BERG:
         >>> round(float(accuracy["held_out_r"].median()), 1)
         0.8
         """
-        room = import_module("berg.fitting.known_accuracy")
+        room = import_module("berg.evaluation.known_accuracy")
         found: xr.Dataset | xr.DataTree = room.known_accuracy(model_id, self.berg_dir, selection, parameters)
         return found
 
@@ -415,7 +415,7 @@ class BERG:
         'ephys-rokem2006-ln_renewal'
         """
         filters = {"species": species, "modality": modality, "training_dataset": dataset, "stimuli": stimuli}
-        room = import_module("berg.fitting.find_models")
+        room = import_module("berg.evaluation.find_models")
         found: list[FoundModel] = room.find_models(self.berg_dir, filters, roi, subject, min_r)
         return found
 

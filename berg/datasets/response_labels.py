@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import DatasetError, InvalidParameterError, listing
 from berg.datasets.response_arrays import SAMPLE_AXES
 from berg.datasets.splits import Indices, stimulus_indices
-from berg.evaluation.array_kinds import Labelled, labelled
+from berg.statistics.array_kinds import Labelled, labelled
 
 _ROWS = ("stimulus", "presentation")
 

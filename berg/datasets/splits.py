@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, did_you_mean, listing
-from berg.evaluation.groups import Groups
-from berg.evaluation.groups import group_numbers as numbers_of_labels
+from berg.statistics.groups import Groups
+from berg.statistics.groups import group_numbers as numbers_of_labels
 
 SPLITS = ("train", "validation", "test")
 Indices = NDArray[np.intp]

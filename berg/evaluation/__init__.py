@@ -1,9 +1,9 @@
 """How well a model predicts: accuracy per unit, noise ceilings, intervals and tests."""
 
-from berg.evaluation.groups import SamplesWarning
-from berg.evaluation.in_time import effective_samples, interval_in_time, noise_effective_samples, shift_test
-from berg.evaluation.metrics import mean_over_repeats, noise_normalised, over_repeats, pearson_r, r2_score
-from berg.evaluation.noise_ceilings import (
+from berg.statistics.groups import SamplesWarning
+from berg.statistics.in_time import effective_samples, interval_in_time, noise_effective_samples, shift_test
+from berg.statistics.metrics import mean_over_repeats, noise_normalised, over_repeats, pearson_r, r2_score
+from berg.statistics.noise_ceilings import (
     CeilingBounds,
     VarianceComponents,
     across_subjects,
@@ -15,7 +15,7 @@ from berg.evaluation.noise_ceilings import (
     split_half_ceiling,
     variance_components,
 )
-from berg.evaluation.resampling import (
+from berg.statistics.resampling import (
     Interval,
     PermutationTest,
     benjamini_hochberg,

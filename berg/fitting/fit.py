@@ -35,9 +35,9 @@ from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection
 from berg.datasets.check import check_dataset
 from berg.datasets.dataset import DatasetWarning, EncodingDataset
+from berg.evaluation.evaluate import evaluate_model, evaluate_responses
 from berg.fitting import fitted_files
 from berg.fitting.agreement import check_agreement
-from berg.fitting.evaluate import evaluate_model, evaluate_responses
 from berg.fitting.fit_checks import check_card, check_resampling, check_responses_vary, check_room, check_test_split
 from berg.fitting.job import FitJob, Fitted
 from berg.models.device import resolve_device

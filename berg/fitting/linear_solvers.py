@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError, listing
-from berg.evaluation.groups import Groups, group_folds, group_numbers
 from berg.features.linear import linear
 from berg.fitting.components import slices
 from berg.fitting.graded_svd import GradedQR
+from berg.statistics.groups import Groups, group_folds, group_numbers
 
 log = logging.getLogger(__name__)
 

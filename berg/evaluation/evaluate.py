@@ -49,9 +49,9 @@ from berg.evaluation import (
 from berg.evaluation.accuracy_summary import fill_performance
 from berg.evaluation.accuracy_table import Accuracy, Coordinates, accuracy_table, join_outputs, write_accuracy
 from berg.evaluation.card_units import REPETITION, unit_axes, unit_coordinates
-from berg.evaluation.groups import FEW, Groups, SamplesWarning, group_numbers
-from berg.fitting.known_accuracy import accuracy_file
+from berg.evaluation.known_accuracy import accuracy_file
 from berg.models.encoding_model import EncodingModel
+from berg.statistics.groups import FEW, Groups, SamplesWarning, group_numbers
 from berg.system.progress import progress_bar
 from berg.weights import manifest
 from berg.weights.download import update_manifest

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
-from berg.evaluation.array_kinds import Array, read
+from berg.statistics.array_kinds import Array, read
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -16,7 +16,7 @@ from berg.evaluation import (
     permutation_test,
     split_half_ceiling,
 )
-from berg.evaluation.groups import group_folds, group_numbers
+from berg.statistics.groups import group_folds, group_numbers
 
 
 def near_copies(sizes, n_units, seed):

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from berg.core.exceptions import InvalidParameterError
-from berg.evaluation.array_kinds import REPEATS, STIMULI, Array, plain, plain_pair, plain_repeats, read
-from berg.evaluation.unit_blocks import (
+from berg.statistics.array_kinds import REPEATS, STIMULI, Array, plain, plain_pair, plain_repeats, read
+from berg.statistics.unit_blocks import (
     Floats,
     Mask,
     as_units,

@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from berg.core.exceptions import InvalidParameterError
-from berg.evaluation import mean_over_repeats, noise_normalised, over_repeats, pearson_r, r2_score, unit_blocks
+from berg.evaluation import mean_over_repeats, noise_normalised, over_repeats, pearson_r, r2_score
+from berg.statistics import unit_blocks
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ r"""Whether an accuracy is above chance, and how far it may be from the truth: p
 
 Both take stimuli as exchangeable: independent pictures are, near-copies and successive frames of one recording are
 not. Near-copies are given as `groups`, which are then moved and drawn as a whole; for samples in time there are
-`berg.evaluation.in_time.shift_test` and `interval_in_time`, or `block_length` for stretches of one length.
+`berg.statistics.in_time.shift_test` and `interval_in_time`, or `block_length` for stretches of one length.
 
-Arrays are as in `berg.evaluation.metrics`: stimuli first, then units; a measured NaN is missing for its unit alone.
+Arrays are as in `berg.statistics.metrics`: stimuli first, then units; a measured NaN is missing for its unit alone.
 All random numbers come from `seed` and are the same for all units, which is what the maximum statistic needs; results
 do not depend on the blocks of units or on the number of threads.
 """
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 from berg.core.exceptions import InvalidParameterError
-from berg.evaluation.array_kinds import Array, plain, read
-from berg.evaluation.groups import (
+from berg.statistics.array_kinds import Array, plain, read
+from berg.statistics.groups import (
     FEW,
     Groups,
     SamplesWarning,
@@ -35,8 +35,8 @@ from berg.evaluation.groups import (
     signs,
     sums_over_groups,
 )
-from berg.evaluation.metrics import centred, matrices, standardised_pair
-from berg.evaluation.unit_blocks import CACHE_BYTES, Floats, Mask, read_units, unit_blocks
+from berg.statistics.metrics import centred, matrices, standardised_pair
+from berg.statistics.unit_blocks import CACHE_BYTES, Floats, Mask, read_units, unit_blocks
 from berg.system.progress import progress_bar
 
 T = TypeVar("T")
@@ -402,7 +402,7 @@ def _numbers(groups: Groups | None, n_stimuli: int, block_length: int) -> Indice
 
 
 def _warn_of_neighbours(measured: Array, predicted: Array, block_length: int) -> None:
-    from berg.evaluation.in_time import warn_of_neighbours
+    from berg.statistics.in_time import warn_of_neighbours
 
     warn_of_neighbours(measured, predicted, block_length)
 

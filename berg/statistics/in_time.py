@@ -8,7 +8,7 @@ independent, the variance of their correlation is 1 / (effective number), with
 and the autocorrelations :math:`\rho` of both at all lags k (Bartlett 1935, J R Stat Soc 98:536). They are taken from
 autoregressive models (Burg's method), whose order is chosen for each series by Akaike's criterion.
 
-Arrays are as in `berg.evaluation.metrics`, with samples in time, evenly spaced, on the first axis.
+Arrays are as in `berg.statistics.metrics`, with samples in time, evenly spaced, on the first axis.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import scipy.fft
 from scipy.special import stdtr, stdtrit
 
 from berg.core.exceptions import InvalidParameterError
-from berg.evaluation.array_kinds import REPEATS, STIMULI, Array, plain
-from berg.evaluation.groups import FEW, SamplesWarning
-from berg.evaluation.metrics import correlation, matrices, nan_mean, standardised_pair
-from berg.evaluation.resampling import TIE, Interval, PermutationTest, by_pattern, max_statistic_p
-from berg.evaluation.unit_blocks import (
+from berg.statistics.array_kinds import REPEATS, STIMULI, Array, plain
+from berg.statistics.groups import FEW, SamplesWarning
+from berg.statistics.metrics import correlation, matrices, nan_mean, standardised_pair
+from berg.statistics.resampling import TIE, Interval, PermutationTest, by_pattern, max_statistic_p
+from berg.statistics.unit_blocks import (
     Floats,
     as_units,
     check_repeats,

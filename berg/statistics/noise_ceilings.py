@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.special import fdtri
 
 from berg.core.exceptions import InvalidParameterError
-from berg.evaluation.array_kinds import REPEATS, STIMULI, Array, plain, read
-from berg.evaluation.metrics import correlation, nan_mean
-from berg.evaluation.unit_blocks import (
+from berg.statistics.array_kinds import REPEATS, STIMULI, Array, plain, read
+from berg.statistics.metrics import correlation, nan_mean
+from berg.statistics.unit_blocks import (
     CACHE_BYTES,
     Floats,
     Mask,

@@ -13,10 +13,9 @@ from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
-from berg.evaluation import SamplesWarning, chance_ceiling
+from berg.evaluation import SamplesWarning, chance_ceiling, evaluate
 from berg.evaluation.accuracy_table import outputs_of, read_accuracy
-from berg.fitting import evaluate
-from berg.fitting.evaluate import evaluate_model, evaluate_responses, write_evaluation
+from berg.evaluation.evaluate import evaluate_model, evaluate_responses, write_evaluation
 from berg.weights import manifest
 
 SOUND = "ephys-rokem2006-ln_renewal"

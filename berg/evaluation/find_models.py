@@ -15,7 +15,7 @@ from berg.core.model_card import ModelCard
 from berg.core.selection import EmptySelectionWarning
 from berg.evaluation.accuracy_summary import median
 from berg.evaluation.accuracy_table import outputs_of, r_name
-from berg.fitting.known_accuracy import known_accuracy
+from berg.evaluation.known_accuracy import known_accuracy
 
 Filters = Mapping[str, str | None]
 

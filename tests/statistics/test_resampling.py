@@ -20,9 +20,8 @@ from berg.evaluation import (
     pearson_r,
     permutation_test,
     r2_score,
-    resampling,
-    unit_blocks,
 )
+from berg.statistics import resampling, unit_blocks
 
 
 def correlated(n_stimuli, n_units, r=0.0, seed=0):

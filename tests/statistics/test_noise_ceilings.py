@@ -17,10 +17,10 @@ from berg.evaluation import (
     pearson_r,
     r2_score,
     split_half_ceiling,
-    unit_blocks,
     variance_components,
 )
-from berg.evaluation import noise_ceilings as module
+from berg.statistics import noise_ceilings as module
+from berg.statistics import unit_blocks
 
 SIGNAL, NOISE = 1.5, 2.0  # standard deviations
 
