@@ -40,7 +40,7 @@ def no_checksums() -> Iterator[None]:
         "create_ledger": lambda *_: None,
         "_checked": lambda *codecs: codecs or None,
     }
-    no_hash = mock.patch("berg.models.stream.fingerprints", lambda values: np.zeros(len(values), np.uint64))
+    no_hash = mock.patch("berg.encoding.stream.fingerprints", lambda values: np.zeros(len(values), np.uint64))
     with mock.patch.multiple(store, **changed), no_hash:
         yield
 
@@ -129,7 +129,7 @@ def writing(folder: Path, n_units: int, repeats: int) -> None:
 def encoding(folder: Path, repeats: int, n_pictures: int) -> None:
     """The built-in model, which is the fastest, so that what is added counts most."""
     from berg import BERG
-    from berg.models.stream import encode_to_store
+    from berg.encoding.stream import encode_to_store
 
     model = BERG().get_encoding_model(BUILT_IN, "cpu")
     pictures = np.random.default_rng(0).integers(0, 256, (n_pictures, 3, 224, 224), dtype=np.uint8)
@@ -183,7 +183,7 @@ def features(folder: Path, repeats: int, n_stimuli: int, n_features: int) -> Non
 
 def hashing(repeats: int) -> None:
     """Fingerprints of stimuli."""
-    from berg.models.encoded_stimuli import fingerprints
+    from berg.encoding.encoded_stimuli import fingerprints
 
     pictures = np.random.default_rng(0).integers(0, 256, (64, 3, 224, 224), dtype=np.uint8)
     told("fingerprints of stimuli", len(pictures), "pictures/s", best({"": lambda: fingerprints(pictures)}, repeats))

@@ -31,7 +31,7 @@ BUILT_IN = "fmri-szinte2024-prf_css"
 
 def recipe(arguments: argparse.Namespace) -> Any:
     """The model of the case, not loaded yet."""
-    from berg.models.cluster import ModelRecipe
+    from berg.encoding.cluster import ModelRecipe
 
     if arguments.case is None:
         return ModelRecipe(BUILT_IN, arguments.device)
@@ -56,14 +56,14 @@ def in_one_process(model: Any, store: Path, threads: int, path: Path) -> None:
     """`encode_to_store`, and the loading of the model, which the workers do too."""
     import torch
 
-    from berg.models.stream import encode_to_store
+    from berg.encoding.stream import encode_to_store
 
     torch.set_num_threads(threads)
     encode_to_store(model(), np.load(path, mmap_mode="r"), store, overwrite=True, show_progress=False)
 
 
 def on_cluster(client: Any, model: Any, store: Path, threads: int, path: Path) -> None:
-    from berg.models.cluster import encode_on_cluster
+    from berg.encoding.cluster import encode_on_cluster
 
     encode_on_cluster(model, path, store, client, overwrite=True, threads=threads, show_progress=False)
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
 
-    from berg.models.scheduler import connected
+    from berg.encoding.dask_scheduler import connected
     from berg.responses.store import read_identity
 
     model = recipe(arguments)

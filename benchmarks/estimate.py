@@ -58,8 +58,8 @@ def load(case: str, files: Path | None) -> Any:
 
 def child(case: str, side: str, files: Path | None) -> dict[str, float]:
     """Seconds, bytes of disk and bytes of memory: as said, or as taken."""
-    from berg.models.estimate import estimate
-    from berg.models.stream import encode_to_store
+    from berg.encoding.estimate import estimate
+    from berg.encoding.stream import encode_to_store
 
     stimuli, options = stimuli_of(case, N_STIMULI[case])
     model = load(case, files)

@@ -52,7 +52,7 @@ def in_memory(berg: Any, models: Sequence[Any], pictures: np.ndarray) -> tuple[f
 
 def to_stores(models: Sequence[Any], pictures: np.ndarray, folder: Path) -> tuple[float, float]:
     """Eight passes into eight stores, and one into one; the responses are the same."""
-    from berg.models.stream import encode_to_store
+    from berg.encoding.stream import encode_to_store
 
     named = {f"subject-{subject}": model for subject, model in zip(SUBJECTS, models, strict=True)}
     alone, each = seconds(

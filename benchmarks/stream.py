@@ -28,7 +28,7 @@ PEAK = """
 import sys
 import numpy as np
 from berg import BERG
-from berg.models.stream import encode_to_store
+from berg.encoding.stream import encode_to_store
 
 model = BERG().get_encoding_model("fmri-szinte2024-prf_css", "cpu")
 encode_to_store(model, np.load(sys.argv[1], mmap_mode="r")[: int(sys.argv[3])], sys.argv[2], show_progress=False)
@@ -52,7 +52,7 @@ def load(arguments: argparse.Namespace) -> Any:
 
 def compare(arguments: argparse.Namespace, folder: Path) -> None:
     """Print the rate of both sides."""
-    from berg.models.stream import encode_to_store
+    from berg.encoding.stream import encode_to_store
 
     model = load(arguments)
     shape = (arguments.pictures, 3, arguments.size, arguments.size)

@@ -72,7 +72,7 @@ def encode(
 def _on_cluster(
     model_id: str, out: Path, given: EncodeOptions, scheduler: str, how: dict[str, Any]
 ) -> tuple[int, list[str] | None]:
-    from berg.models.cluster import encode_on_cluster
+    from berg.encoding.cluster import encode_on_cluster
 
     opened, names = given.opener()
     print(f"Encoding begins with the first worker of {scheduler}.", flush=True)
@@ -96,7 +96,7 @@ def _here(
 def _to_store(
     models: list[Any], stimuli: Any, names: list[str] | None, out: Path, given: EncodeOptions, **how: Any
 ) -> None:
-    from berg.models.stream import encode_to_store
+    from berg.encoding.stream import encode_to_store
 
     which = models[0] if len(models) == 1 else models
     options: dict[str, Any] = {"batch_size": given.batch_size, "sampling_rate": given.sampling_rate}
@@ -108,7 +108,7 @@ def _to_store(
 
 def _begun(out: Path, n_stimuli: int) -> tuple[dict[str, Any], int]:
     """What an earlier run has begun, and how many stimuli are left; 0 for a store that needs to be put right first."""
-    from berg.models.stream import check_folder
+    from berg.encoding.stream import check_folder
 
     check_folder(out)
     if not out.exists():
@@ -122,7 +122,7 @@ def _tell(
     models: Any, stimuli: Any, out: Path, n_left: int, begun: dict[str, Any], *, batch_size: int | None, **options: Any
 ) -> None:
     """Print what the rest of a long run takes; raise where it cannot fit."""
-    from berg.models.estimate import estimate
+    from berg.encoding.estimate import estimate
 
     options["compression"] = options["compression"] or begun.get("compression") or "none"
     size = batch_size or begun.get("batch_size")
@@ -131,9 +131,9 @@ def _tell(
 
 
 def _to_file(model: Any, stimuli: Any, names: list[str] | None, out: Path, given: EncodeOptions) -> list[Path]:
+    from berg.encoding.store_identity import labelling_metadata
+    from berg.encoding.stream import label_nothing, prepare
     from berg.models.encoding_model import EncodingModel
-    from berg.models.identity import labelling_metadata
-    from berg.models.stream import label_nothing, prepare
 
     options: dict[str, Any] = given.rate()
     if given.batch_size is not None:

@@ -113,7 +113,7 @@ class EncodeOptions:
 
     def recipes(self, model_id: str) -> list[Any]:
         """The models, each for every subject, as other processes load them."""
-        from berg.models.cluster import ModelRecipe
+        from berg.encoding.cluster import ModelRecipe
 
         berg_dir = Path(BERG(self.berg_dir).berg_dir).absolute()
         return [

@@ -20,7 +20,7 @@ def estimate(model_id: str, *, out: Path, options: EncodeOptions | None = None, 
     n_stimuli
         How many stimuli there will be, where those given are only some of them.
     """
-    from berg.models import estimate as measured
+    from berg.encoding import estimate as measured
 
     given = options or EncodeOptions()
     with given.models(model_id) as models:

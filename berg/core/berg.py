@@ -140,8 +140,8 @@ class BERG:
             Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress``. With
             ``out="NAME.zarr"`` the responses are written there while they are computed, an interrupted run goes
             on where it was, and what is returned is labelled and read when it is looked at; the options are then
-            those of `berg.models.stream.encode_to_store`. With ``scheduler="slurm:8"`` or ``"local:2"`` besides,
-            and a model id, other processes do it; see `berg.models.cluster.encode_on_cluster`.
+            those of `berg.encoding.stream.encode_to_store`. With ``scheduler="slurm:8"`` or ``"local:2"`` besides,
+            and a model id, other processes do it; see `berg.encoding.cluster.encode_on_cluster`.
 
         Returns
         -------
@@ -457,7 +457,7 @@ def _labelled_if(labelled: bool, responses: Any, model: Any, stimulus: Any) -> A
         raise InvalidParameterError(
             f"{model.get_model_id()} is a class of its own, whose card says nothing of axes; leave out labelled=True."
         )
-    identity = import_module("berg.models.identity")
+    identity = import_module("berg.encoding.store_identity")
     first = responses[0] if isinstance(responses, tuple) else responses
     files = identity.stimulus_files(stimulus, model.expected_input)
     names = identity.stimulus_labels(None, files, len(first), stimulus)
@@ -471,7 +471,7 @@ def _is_store(out: Any) -> bool:
 
 
 def _encode_to_store(models: Any, stimulus: Any, return_metadata: bool, *, out: Any, **options: Any) -> Any:
-    responses = import_module("berg.models.stream").encode_to_store(models, stimulus, out, **options)
+    responses = import_module("berg.encoding.stream").encode_to_store(models, stimulus, out, **options)
     if not return_metadata:
         return responses
     if isinstance(models, (list, tuple)):
@@ -486,9 +486,9 @@ def _encode_on_cluster(
         raise InvalidParameterError(
             "scheduler= takes a model id, which each worker loads by itself, and writes labelled responses, which hold "
             'the metadata: berg.encode("fmri-nsd-fwrf", stimulus, out="NAME.zarr", scheduler="local:2", subject=1). '
-            "Several models: berg.models.cluster.encode_on_cluster."
+            "Several models: berg.encoding.cluster.encode_on_cluster."
         )
-    room = import_module("berg.models.cluster")
+    room = import_module("berg.encoding.cluster")
     options = {name: given.pop(name) for name in _named(room.encode_on_cluster) if name in given}
     device, selection = given.pop("device", "auto"), given.pop("selection", None)
     recipe = room.ModelRecipe(model_id, device, selection, given, Path(berg_dir).absolute())

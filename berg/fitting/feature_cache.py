@@ -44,8 +44,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, StorageError
+from berg.encoding.space import size_words
 from berg.fitting.components import slices
-from berg.models.room import size_words
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing, storage_errors
 from berg.system.progress import Advance, progress_bar

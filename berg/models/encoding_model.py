@@ -29,10 +29,10 @@ from berg.core.selection import (
     resolve_selection,
     resolve_times,
 )
+from berg.encoding.space import check_array_memory, reuse_freed_memory
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
 from berg.models.device import resolve_device
-from berg.models.room import check_array_memory, reuse_freed_memory
 from berg.stimuli.open import open_stimuli
 from berg.system.progress import progress_bar
 from berg.weights import model_files

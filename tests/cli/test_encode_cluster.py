@@ -7,7 +7,7 @@ from PIL import Image
 from berg import BERG
 from berg.cli.app import main
 from berg.core.exceptions import InvalidParameterError
-from berg.models.scheduler import connected
+from berg.encoding.dask_scheduler import connected
 from berg.responses.store import open_responses
 
 V1 = "fmri-szinte2024-prf_css"

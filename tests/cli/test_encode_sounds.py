@@ -8,7 +8,7 @@ from scipy.io import wavfile
 
 from berg import BERG
 from berg.cli.app import main
-from berg.models.stream import DamagedStimulusWarning
+from berg.encoding.stream import DamagedStimulusWarning
 
 MODEL = "ephys-rokem2006-ln_renewal"
 

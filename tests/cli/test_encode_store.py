@@ -113,7 +113,7 @@ def test_another_run_into_the_same_store_is_told_the_flag(folder, tmp_path, caps
 
 
 def test_a_store_is_verified_and_put_right_by_the_command_that_began_it(brick, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("berg.models.stream.MAX_BLOCK_STIMULI", 2)
+    monkeypatch.setattr("berg.encoding.stream.MAX_BLOCK_STIMULI", 2)
     monkeypatch.setattr("berg.cli.encode.LONG_RUN", 1)
     out = tmp_path / "r.zarr"
     encode("--array", brick, "--batch-size", "1", out=out)
@@ -140,7 +140,7 @@ def test_a_store_is_verified_and_put_right_by_the_command_that_began_it(brick, t
 
 def test_all_stimuli_are_verified_when_asked_for(brick, tmp_path, capsys, monkeypatch):
     for name in ("AT_LEAST", "_AT_LEAST_BYTES"):
-        monkeypatch.setattr(f"berg.models.encoded_stimuli.{name}", 0)
+        monkeypatch.setattr(f"berg.encoding.encoded_stimuli.{name}", 0)
     encode("--array", brick, out=tmp_path / "r.zarr")
     with h5py.File(brick, "r+") as file:
         file["imgBrick"][3, 5, 5, 1] ^= 1
@@ -160,7 +160,7 @@ def test_what_is_no_store_is_not_verified(name, words, tmp_path, capsys):
 
 def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(brick, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("berg.cli.encode.LONG_RUN", 5)
-    monkeypatch.setattr("berg.models.stream.MAX_BLOCK_STIMULI", 2)
+    monkeypatch.setattr("berg.encoding.stream.MAX_BLOCK_STIMULI", 2)
     out = tmp_path / "r.zarr"
     encode("--array", brick, "--batch-size", "1", "--compression", "zstd", out=out)
     told = capsys.readouterr().out.splitlines()

@@ -14,7 +14,7 @@ from scipy.io import wavfile
 from berg import BERG, load_images
 from berg.cli.app import main
 from berg.core.exceptions import DatasetError, MissingFileError, StimulusError
-from berg.models.stream import DamagedStimulusWarning, encode_to_store
+from berg.encoding.stream import DamagedStimulusWarning, encode_to_store
 from berg.stimuli.images import image_files
 from berg.stimuli.sounds import sound_files
 from berg.stimuli.stimulus_files import StimulusOrderWarning, file_names, natural_key

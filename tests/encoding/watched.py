@@ -12,8 +12,8 @@ import torch
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from berg.models import stream
-from berg.models.cluster import ModelRecipe
+from berg.encoding import stream
+from berg.encoding.cluster import ModelRecipe
 
 BLOCK = 8  # stimuli, so that there are many blocks
 GATE = 3 * BLOCK  # from this picture on, none is read while there is a file `gate` beside them

@@ -13,10 +13,10 @@ import psutil
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
-from berg.models import stream
+from berg.encoding import stream
+from berg.encoding.space import N_BLOCKS_HELD, check_fits, disk_bytes, free_memory, size_words
+from berg.encoding.stream import Models, Task
 from berg.models.device import device_memory
-from berg.models.room import N_BLOCKS_HELD, check_fits, disk_bytes, free_memory, size_words
-from berg.models.stream import Models, Task
 from berg.responses.store import Compression
 from berg.stimuli.open import Stimuli
 

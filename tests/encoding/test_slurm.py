@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from berg.core.exceptions import InvalidParameterError
-from berg.models.scheduler import connected
+from berg.encoding.dask_scheduler import connected
 
 from . import slurm
 from .test_cluster import TESTS, at_the_gate, content, encode, on_one_machine, pictures_in, wait_for  # noqa: F401

@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, StimulusError, StorageError, listing
 from berg.core.selection import resolve_times
-from berg.models.batches import batch_slices, common_input, encode_batch
-from berg.models.encoded_stimuli import check_stimuli, file_states, fingerprints, readable_now
-from berg.models.encoding_model import EncodingModel
-from berg.models.identity import (
+from berg.encoding.encoded_stimuli import check_stimuli, file_states, fingerprints, readable_now
+from berg.encoding.space import N_BLOCKS_HELD, check_fits
+from berg.encoding.store_identity import (
     labelling_metadata,
     model_identity,
     stimuli_identity,
     stimulus_files,
     stimulus_labels,
 )
-from berg.models.room import N_BLOCKS_HELD, check_fits
+from berg.models.batches import batch_slices, common_input, encode_batch
+from berg.models.encoding_model import EncodingModel
 from berg.responses.blocks import CHECKSUMS, DAMAGED, ENCODED, damaged_labels
 from berg.responses.labelled import Labelled, label_responses
 from berg.responses.store import (

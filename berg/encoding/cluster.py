@@ -24,9 +24,9 @@ import torch
 
 from berg.core.berg import BERG
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, WorkerLostError, listing
-from berg.models.identity import sampled_content
-from berg.models.scheduler import connected
-from berg.models.stream import (
+from berg.encoding.dask_scheduler import connected
+from berg.encoding.store_identity import sampled_content
+from berg.encoding.stream import (
     OnDamaged,
     Task,
     check_folder,
@@ -50,7 +50,7 @@ from berg.stimuli.arrays import HDF5, open_array
 from berg.system.progress import Advance, progress_bar
 from berg.system.store_lock import locked
 
-# After `berg.models.scheduler`, which says what to install where these are missing.
+# After `berg.encoding.dask_scheduler`, which says what to install where these are missing.
 from distributed import Client, Future, KilledWorker, WorkerPlugin, as_completed, get_worker  # isort: skip
 from distributed.client import FutureCancelledError  # isort: skip
 from distributed.comm import CommClosedError  # isort: skip

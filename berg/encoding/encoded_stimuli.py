@@ -18,7 +18,7 @@ from berg.responses.store import ResponseStore
 from berg.system.progress import progress_bar
 
 if TYPE_CHECKING:
-    from berg.models.stream import Task
+    from berg.encoding.stream import Task
 
 AT_LEAST = 64  # stimuli that are looked at when a store is gone on with, and as many more as hold so many bytes:
 _AT_LEAST_BYTES = 2**26

@@ -11,10 +11,11 @@ import torch
 
 from berg import BERG
 from berg.core.exceptions import DeviceMemoryError
-from berg.models import batches, room
+from berg.encoding import space as room
+from berg.encoding.estimate import estimate
+from berg.encoding.stream import encode_to_store
+from berg.models import batches
 from berg.models.batches import SmallerBatchWarning
-from berg.models.estimate import estimate
-from berg.models.stream import encode_to_store
 from berg.responses.store import open_responses
 
 MODEL_ID = "fmri-szinte2024-prf_css"
@@ -101,7 +102,7 @@ def test_another_error_is_not_met_with_a_smaller_batch(small: Any) -> None:
 
 
 def test_the_memory_of_a_gpu_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("berg.models.estimate.device_memory", lambda device: (3_000_000_000, 80_000_000_000))
+    monkeypatch.setattr("berg.encoding.estimate.device_memory", lambda device: (3_000_000_000, 80_000_000_000))
     said = estimate(loaded(), pictures(32), tmp_path / "r.zarr")
     assert (said.device_memory_bytes, said.free_device_memory_bytes) == (3_000_000_000, 80_000_000_000)
     assert str(said).endswith("; 3.0 GB of memory of the GPU (80.0 GB free)")

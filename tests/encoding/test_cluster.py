@@ -29,10 +29,10 @@ from berg.core.exceptions import (
     StoreMismatchError,
     WorkerLostError,
 )
-from berg.models import stream
-from berg.models.cluster import ModelRecipe, encode_on_cluster
-from berg.models.scheduler import connected, visible_gpus
-from berg.models.stream import encode_to_store
+from berg.encoding import stream
+from berg.encoding.cluster import ModelRecipe, encode_on_cluster
+from berg.encoding.dask_scheduler import connected, visible_gpus
+from berg.encoding.stream import encode_to_store
 from berg.responses.store import IncompleteStoreWarning, ResponseStore, open_responses, read_identity
 from berg.stimuli.arrays import open_array
 from berg.system.store_lock import locked
@@ -47,8 +47,8 @@ DRIVER = """
 import sys
 from functools import partial
 from pathlib import Path
-from models import watched
-from berg.models.cluster import encode_on_cluster
+from encoding import watched
+from berg.encoding.cluster import encode_on_cluster
 
 stimuli = partial(watched.Pictures, Path(sys.argv[1]))
 encode_on_cluster(watched.few, stimuli, sys.argv[2], sys.argv[3], batch_size=4, threads=1)

@@ -13,7 +13,7 @@ import psutil
 from berg.core.exceptions import DeviceMemoryError, StorageError
 
 if TYPE_CHECKING:
-    from berg.models.stream import Task
+    from berg.encoding.stream import Task
     from berg.responses.store import Compression
 
 N_BLOCKS_HELD = 3  # one is filled, one waits, one is written

@@ -36,10 +36,11 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from berg.models import encoded_stimuli, room, stream
-from berg.models.estimate import estimate
-from berg.models.identity import sampled_content
-from berg.models.stream import DamagedStimulusWarning, encode_to_store
+from berg.encoding import encoded_stimuli, stream
+from berg.encoding import space as room
+from berg.encoding.estimate import estimate
+from berg.encoding.store_identity import sampled_content
+from berg.encoding.stream import DamagedStimulusWarning, encode_to_store
 from berg.responses.labelled import label_responses
 from berg.responses.store import IncompleteStoreWarning, open_responses, verify_store
 from berg.stimuli.images import ResizedPictures
@@ -1110,7 +1111,7 @@ PEAK = """
 import sys
 import numpy as np
 from berg import BERG
-from berg.models.stream import encode_to_store
+from berg.encoding.stream import encode_to_store
 
 model = BERG().get_encoding_model("fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": 0.5})
 stimuli = np.load(sys.argv[1], mmap_mode="r")[: int(sys.argv[3])]
