@@ -8,7 +8,7 @@ True
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from berg.core.berg import BERG as BERG
+    from berg.facade import BERG as BERG
     from berg.stimuli.images import load_images as load_images
     from berg.stimuli.videos import load_video as load_video
 
@@ -18,7 +18,7 @@ __all__ = ["BERG", "__version__", "load_images", "load_video"]
 def __getattr__(name: str) -> Any:
     # Imported when first asked for: `import berg` and `berg --help` need none of them.
     if name == "BERG":
-        from berg.core.berg import BERG
+        from berg.facade import BERG
 
         return BERG
     if name == "load_images":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
-from berg.core.berg import BERG
+from berg.facade import BERG
 
 
 def convert(model_id: str, *, subject: str | None = None, selection: Pair = None, berg_dir: Path | None = None) -> None:

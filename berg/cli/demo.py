@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from berg.core.berg import BERG
+from berg.facade import BERG
 from berg.plotting.visual_field import plot_pictures_and_responses
 from berg.responses.labelled import label_responses
 from berg.responses.save import save_responses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from berg.core import model_registry
-from berg.core.describe import to_markdown, to_text
+from berg.core.card_text import to_markdown, to_text
 
 
 def describe(model_id: str, *, markdown: bool = False) -> None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from berg.cli.encode_options import Pair, pairs, value
 from berg.cli.status import readable
-from berg.core.berg import BERG
+from berg.facade import BERG
 
 
 def download(

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from cyclopts import ArgumentCollection, Group, Parameter
 
-from berg.core.berg import BERG
 from berg.core.card_yaml import is_misleading
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_registry import get_card
+from berg.facade import BERG
 from berg.stimuli.arrays import open_array, places_of
 from berg.stimuli.images import FIT, ResizedPictures, image_files
 from berg.stimuli.sounds import sound_files

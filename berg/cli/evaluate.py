@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from berg.cli.encode_options import Pair, pairs, value
-from berg.core.berg import BERG
 from berg.core.exceptions import InvalidParameterError
+from berg.facade import BERG
 
 if TYPE_CHECKING:
     from berg.evaluation.accuracy_summary import Region

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from berg.core.berg import BERG
 from berg.core.exceptions import ModelNotFoundError
+from berg.facade import BERG
 
 if TYPE_CHECKING:
     from berg.evaluation.find_models import FoundModel

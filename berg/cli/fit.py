@@ -111,7 +111,7 @@ def _print(report: FitReport, console: Console) -> None:
 def _passes(reports: Sequence[FitReport], parameters: dict[str, Any], console: Console) -> bool:
     """Whether the checks pass, as ``berg check`` runs them."""
     from berg.core import model_registry
-    from berg.core.berg import BERG
+    from berg.facade import BERG
     from berg.testing import check_model
 
     passes = True

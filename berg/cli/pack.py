@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
-from berg.core.berg import BERG
+from berg.facade import BERG
 
 
 def pack(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
 from berg.core import model_registry
-from berg.core.berg import BERG
 from berg.core.exceptions import InvalidParameterError
+from berg.facade import BERG
 
 
 def report(

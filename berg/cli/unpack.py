@@ -6,7 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from berg.core.berg import BERG
+from berg.facade import BERG
 from berg.weights.unpack import Unpacked, UnverifiedFilesWarning
 
 

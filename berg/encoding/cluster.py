@@ -22,7 +22,6 @@ from typing import Any, cast
 
 import torch
 
-from berg.core.berg import BERG
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, WorkerLostError, listing
 from berg.encoding.dask_scheduler import connected
 from berg.encoding.store_identity import sampled_content
@@ -36,6 +35,7 @@ from berg.encoding.stream import (
     prepare,
     warn_of_damaged,
 )
+from berg.facade import BERG
 from berg.responses.labelled import Labelled
 from berg.responses.store import (
     Compression,

@@ -10,7 +10,7 @@ from types import MethodType, TracebackType
 from typing import Any, Self
 
 from berg.core import model_registry
-from berg.core.describe import print_card
+from berg.core.card_text import print_card
 
 
 class MetadataMethod:

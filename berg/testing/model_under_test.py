@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core import model_registry
-from berg.core.berg import BERG, constructor_options, loading_options
 from berg.core.exceptions import InvalidParameterError, ModelCardError
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard, Parameter, StimulusInput
 from berg.core.parameter_validator import validate_parameters
+from berg.facade import BERG, constructor_options, loading_options
 from berg.testing.check import NotApplicable, NotRunning
 from berg.testing.life import FirstRun, SecondLife, first_run, second_life
 from berg.testing.stimuli import make_stimuli

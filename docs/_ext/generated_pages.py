@@ -10,7 +10,7 @@ from docutils import nodes
 
 from berg.cli.app import app as command_line
 from berg.core import model_registry
-from berg.core.describe import to_markdown
+from berg.core.card_text import to_markdown
 from berg.core.model_card import CardPart, ModelCard
 from berg.datasets.card import DatasetCard
 

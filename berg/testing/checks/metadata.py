@@ -13,10 +13,10 @@ from unittest import mock
 
 import numpy as np
 
-from berg.core.berg import BERG
 from berg.core.exceptions import CorruptedFileError
 from berg.core.layout import METADATA, ModelId
 from berg.core.selection import coordinates
+from berg.facade import BERG
 from berg.testing.check import Faults, NotApplicable, check
 from berg.testing.model_under_test import ModelUnderTest, takes
 from berg.testing.selections import Selections

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 import berg.models
-from berg.core.describe import sections, to_markdown, to_text
+from berg.core.card_text import sections, to_markdown, to_text
 from berg.core.model_card import ModelCard
 
 BUILT_IN = Path(berg.models.__file__).parent / "model_cards" / "fmri-szinte2024-prf_css.yaml"

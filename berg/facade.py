@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from berg.core import model_registry, settings
-from berg.core.describe import print_card
+from berg.core.card_text import print_card
 from berg.core.exceptions import InvalidParameterError, ModelCheckError
 
 if TYPE_CHECKING:
