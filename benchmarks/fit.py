@@ -126,8 +126,8 @@ def component_files(size: float, files: Path) -> tuple[Path, Path]:
 
 
 def components_ours(features: Path, targets: Path, n_pca: int, folder: Path) -> Any:
-    from berg.fitting.components import principal_components
     from berg.fitting.linear_solvers import least_squares
+    from berg.fitting.principal_components import principal_components
 
     array = np.load(features, mmap_mode="r")
     found = principal_components(array, n_pca)
@@ -289,7 +289,7 @@ def measure_fit(side: str, size: float, files: Path) -> dict[str, float]:
     from berg.core.model_card import ModelCard
     from berg.datasets.dataset import EncodingDataset
     from berg.families.linearizing.fit import fit, peak_bytes
-    from berg.fitting.job import FitJob
+    from berg.fitting.fit_job import FitJob
     from berg.stimuli.open import release_pages
     from berg.weights.safetensors_files import write_safetensors
 

@@ -38,9 +38,9 @@ from berg.datasets.dataset import DatasetWarning, EncodingDataset
 from berg.encoding.space import free_memory, size_words
 from berg.evaluation.evaluate import evaluate_model, evaluate_responses
 from berg.fitting import fitted_files
-from berg.fitting.agreement import check_agreement
+from berg.fitting.card_agreement import check_agreement
 from berg.fitting.fit_checks import check_card, check_resampling, check_responses_vary, check_room, check_test_split
-from berg.fitting.job import FitJob, Fitted
+from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.device import resolve_device
 from berg.models.encoding_model import EncodingModel
 

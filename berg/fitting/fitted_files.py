@@ -24,8 +24,8 @@ from berg.core.model_card import ModelCard
 from berg.evaluation.accuracy_summary import fill_performance
 from berg.evaluation.accuracy_table import accuracy_values, write_accuracy
 from berg.evaluation.report import write_report
-from berg.fitting.agreement import REPETITION, Place, places
-from berg.fitting.job import FitJob, Fitted
+from berg.fitting.card_agreement import REPETITION, Place, places
+from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
 from berg.system.durable_file import replacing
 from berg.weights import manifest, model_files

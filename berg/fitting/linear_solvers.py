@@ -34,8 +34,8 @@ from torch import Tensor
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError, listing
 from berg.features.linear import linear
-from berg.fitting.components import slices
 from berg.fitting.graded_svd import GradedQR
+from berg.fitting.principal_components import slices
 from berg.statistics.groups import Groups, group_folds, group_numbers
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from berg.core.model_card import ModelCard, Parameter, StimulusInput
 from berg.core.parameter_validator import validate_parameters
 from berg.facade import BERG, constructor_options, loading_options
 from berg.testing.check import NotApplicable, NotRunning
-from berg.testing.life import FirstRun, SecondLife, first_run, second_life
+from berg.testing.lifecycle import FirstRun, SecondLife, first_run, second_life
 from berg.testing.stimuli import make_stimuli
 from berg.weights import model_files
 

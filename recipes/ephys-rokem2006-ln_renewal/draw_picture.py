@@ -19,7 +19,7 @@ from berg.core import model_registry
 from berg.core.parameter_validator import validate_parameters
 from berg.datasets.dataset import EncodingDataset
 from berg.families.ln_renewal.fit import choose, fit_units, one_thread, read_recordings, smooth
-from berg.fitting.job import FitJob
+from berg.fitting.fit_job import FitJob
 
 MODEL_ID = "ephys-rokem2006-ln_renewal"
 BLOCK, SECONDS = 2, 0.6

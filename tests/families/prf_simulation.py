@@ -13,7 +13,7 @@ from berg.core.parameter_validator import validate_parameters
 from berg.datasets.dataset import EncodingDataset
 from berg.families.prf.readout import css_response, gaussian_cell_weights
 from berg.families.prf.receptive_fields import HaemodynamicResponse, haemodynamic_response
-from berg.fitting.job import FitJob
+from berg.fitting.fit_job import FitJob
 
 TR_S = 1.317025
 N_VOLUMES, CUT = 150, 80

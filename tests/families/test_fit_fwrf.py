@@ -36,7 +36,7 @@ from berg.datasets.dataset import EncodingDataset
 from berg.families.fwrf import fit as fwrf
 from berg.families.fwrf import training as fwrf_training
 from berg.families.fwrf.features import MAP_SIZES, GNet, pixel_centres
-from berg.fitting.job import FitJob, Fitted
+from berg.fitting.fit_job import FitJob, Fitted
 from berg.weights.safetensors_files import write_safetensors
 
 WIDTH = 4  # of the small networks here; the published ones have 64

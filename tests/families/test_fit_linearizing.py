@@ -24,9 +24,9 @@ from berg.families.linearizing.model import read_converted
 from berg.families.linearizing.readout import LinearReadout, Projection
 from berg.families.linearizing.regression_steps import read_recipe
 from berg.features.pretrained_network import network_features
-from berg.fitting import components
+from berg.fitting import principal_components as components
 from berg.fitting.fit import fit_model
-from berg.fitting.job import FitJob
+from berg.fitting.fit_job import FitJob
 from berg.weights.safetensors_files import write_safetensors
 
 CPU = torch.device("cpu")

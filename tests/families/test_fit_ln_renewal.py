@@ -20,7 +20,7 @@ from berg.families.ln_renewal.fit import FitSettings, read_recordings
 from berg.families.ln_renewal.neurons import Basis, Blocks, Neuron, Shape, Trains, fit_neuron, ridge
 from berg.families.ln_renewal.readout import exponential_traces, softplus_drive, weighted_past
 from berg.fitting.fit import fit_model
-from berg.fitting.job import FitJob, Fitted
+from berg.fitting.fit_job import FitJob, Fitted
 
 RATE, BINS_PER_S, FLOOR_DB, WINDOW_MS = 20_000, 2_000, 35.0, 4.0
 SECONDS = 4

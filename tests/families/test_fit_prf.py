@@ -37,7 +37,7 @@ from berg.families.prf.receptive_fields import (
     predict_time_courses,
 )
 from berg.fitting.fit import fit_model
-from berg.fitting.job import Fitted
+from berg.fitting.fit_job import Fitted
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from berg.fitting.job import FitJob, Fitted
+from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
 from berg.weights import model_files
 from berg.weights.safetensors_files import read_safetensors

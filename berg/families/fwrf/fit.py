@@ -26,8 +26,8 @@ from berg.families.fwrf.features import INPUT_SIZE, WIDTH, GNet, n_channels, pix
 from berg.families.fwrf.model import has_file_per_region, read_network
 from berg.families.fwrf.training import Recipe, Sample, SharedModel, State, Subject
 from berg.families.fwrf.training_inputs import BATCH, N_PIXELS, read_rows, resized_pictures, saturated_maps
-from berg.fitting.agreement import check_agreement
-from berg.fitting.job import FitJob, Fitted
+from berg.fitting.card_agreement import check_agreement
+from berg.fitting.fit_job import FitJob, Fitted
 
 METADATA = ("x", "y", "size")
 """Coordinates that the fit finds, at ``fwrf.x``, ``fwrf.y`` and ``fwrf.size``."""

@@ -15,7 +15,7 @@ from torchvision.transforms.functional import resize
 
 from berg.families.fwrf.features import INPUT_SIZE, MAP_SIZES, GNet, n_channels
 from berg.families.fwrf.readout import saturate
-from berg.fitting.job import FitJob
+from berg.fitting.fit_job import FitJob
 from berg.stimuli.checks import as_expected, check_stimulus
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing

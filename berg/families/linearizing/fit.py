@@ -29,9 +29,9 @@ from berg.families.linearizing.model import Features
 from berg.families.linearizing.regression_files import RegressionFiles
 from berg.families.linearizing.regression_steps import BandedStep, Recipe, RidgeStep, card_error, read_recipe
 from berg.features.pretrained_network import NetworkFeatures, expand, network_features
-from berg.fitting import components, feature_cache
-from berg.fitting.agreement import REPETITION, check_agreement
-from berg.fitting.components import BLOCK, Components, principal_components
+from berg.fitting import feature_cache
+from berg.fitting import principal_components as components
+from berg.fitting.card_agreement import REPETITION, check_agreement
 from berg.fitting.feature_cache import (
     CachedFeatures,
     FeatureKey,
@@ -39,7 +39,7 @@ from berg.fitting.feature_cache import (
     fingerprint_of_code,
     fingerprint_of_network,
 )
-from berg.fitting.job import FitJob, Fitted
+from berg.fitting.fit_job import FitJob, Fitted
 from berg.fitting.linear_solvers import (
     N_TARGETS_BATCH,
     RELATIVE_ALPHAS,
@@ -53,6 +53,7 @@ from berg.fitting.linear_solvers import (
     split_folds,
     warn_of_edges,
 )
+from berg.fitting.principal_components import BLOCK, Components, principal_components
 from berg.stimuli.checks import as_expected, check_stimulus
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing

@@ -42,8 +42,8 @@ from berg.families.ln_renewal.neurons import (
     ridge,
 )
 from berg.families.ln_renewal.readout import weighted_past
-from berg.fitting.agreement import check_agreement
-from berg.fitting.job import FitJob, Fitted, HeldOut
+from berg.fitting.card_agreement import check_agreement
+from berg.fitting.fit_job import FitJob, Fitted, HeldOut
 from berg.stimuli.sounds import as_floats, check_sampling_rate, resample
 from berg.system.progress import Advance, progress_bar
 from berg.weights.safetensors_files import read_safetensors, write_safetensors

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from berg.core.exceptions import ModelNotLoadedError
-from berg.testing.agreement import disagreements, in_sd
 from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.closeness import disagreements, in_sd
 from berg.testing.model_under_test import ModelUnderTest
 from berg.testing.observation import PROCESS, RANDOM, TORCH, Observation
 from berg.testing.refusal import not_refused, refusal

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import MissingFileError
-from berg.testing.agreement import disagreements
 from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.closeness import disagreements
 from berg.testing.model_under_test import ModelUnderTest, Responses, takes
 from berg.testing.selections import Selections, takes_lists
 from berg.testing.stimuli import dtype_of

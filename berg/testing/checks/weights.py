@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from berg.core.layout import WEIGHTS
-from berg.testing.agreement import disagreements, in_sd
 from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.closeness import disagreements, in_sd
 from berg.testing.model_under_test import ModelUnderTest
 from berg.weights import manifest, model_files
 from berg.weights.sample import Sample, read_samples

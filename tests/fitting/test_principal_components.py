@@ -5,8 +5,8 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
-from berg.fitting import components
-from berg.fitting.components import Components, principal_components
+from berg.fitting import principal_components as components
+from berg.fitting.principal_components import Components, principal_components
 
 CPU = torch.device("cpu")
 SHAPES = {"more features than stimuli": (40, 700), "more stimuli than features": (300, 60), "as many": (50, 50)}
