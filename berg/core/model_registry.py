@@ -13,7 +13,7 @@ import logging
 import pkgutil
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypedDict
+from typing import Any, TypedDict
 
 from berg.core.exceptions import (
     BERGError,
@@ -25,9 +25,6 @@ from berg.core.exceptions import (
 )
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
-
-if TYPE_CHECKING:
-    from berg.interfaces.base_model import BaseModelInterface
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +46,7 @@ PROBLEMS: dict[str, str] = {}
 _CARDS = Path(__file__).parents[1] / "models" / "model_cards"
 _FAMILIES = "berg.families"
 _cards_read: dict[str, ModelCard] = {}
+_bound: dict[str, tuple[ModelCard, type[Any]]] = {}  # the class of each card, made once
 _opened: set[str] = set()
 
 
@@ -264,8 +262,8 @@ def get_card(model_id: str) -> ModelCard:
     return _cards_read[path]
 
 
-def get_model_class(model_id: str) -> type[BaseModelInterface]:
-    """The class of a model; of a family's model, the family's class bound to the card.
+def get_model_class(model_id: str) -> type[Any]:
+    """The class of a model; of a family's model, the family's class bound to the card. The same at every call.
 
     Raises
     ------
@@ -275,10 +273,13 @@ def get_model_class(model_id: str) -> type[BaseModelInterface]:
     entry = get_registered(model_id)
     if not _is_family(model_id):
         return _class_in(family_module(model_id, entry), entry)
-    return bind_card(get_card(model_id))
+    card = get_card(model_id)
+    if model_id not in _bound or _bound[model_id][0] is not card:  # a card that was registered anew
+        _bound[model_id] = card, bind_card(card)
+    return _bound[model_id][1]
 
 
-def bind_card(card: ModelCard) -> type[BaseModelInterface]:
+def bind_card(card: ModelCard) -> type[Any]:
     """The class of a card's family, bound to the card, whether the model is registered or not.
 
     Raises
@@ -289,8 +290,7 @@ def bind_card(card: ModelCard) -> type[BaseModelInterface]:
     entry = _entry_of(card, card.path)
     found = _class_in(family_module(card.model_id, entry), entry)
     bind = getattr(found, "bind", None)
-    bound: type[BaseModelInterface] = bind(card) if bind else found
-    return bound
+    return bind(card) if bind else found
 
 
 def family_module(model_id: str, entry: RegisteredModel) -> ModuleType:
@@ -307,7 +307,7 @@ def _is_family(model_id: str) -> bool:
     return get_registered(model_id)["yaml_path"] is not None and get_card(model_id).family is not None
 
 
-def _class_in(module: ModuleType, entry: RegisteredModel) -> type[BaseModelInterface]:
+def _class_in(module: ModuleType, entry: RegisteredModel) -> type[Any]:
     name = entry["class_name"]
     if name is None:
         return _only_model_class(module)
@@ -317,7 +317,7 @@ def _class_in(module: ModuleType, entry: RegisteredModel) -> type[BaseModelInter
     return found
 
 
-def _only_model_class(module: ModuleType) -> type[BaseModelInterface]:
+def _only_model_class(module: ModuleType) -> type[Any]:
     found = [
         value
         for value in vars(module).values()
