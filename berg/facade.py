@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from berg.core import model_registry, settings
-from berg.core.card_text import print_card
 from berg.core.exceptions import InvalidParameterError, ModelCheckError
 
 if TYPE_CHECKING:
@@ -48,9 +45,10 @@ class BERG:
     """
 
     def __init__(self, berg_dir: str | Path | None = None, *, download: bool = False) -> None:
-        self.berg_dir = str(settings.berg_dir(berg_dir).value)
+        from berg.models.loading import open_berg_dir
+
+        self.berg_dir = open_berg_dir(berg_dir)
         self.downloads = download
-        model_registry.add_store(Path(self.berg_dir))
 
     def list_models(self) -> list[str]:
         """The ids of all models, sorted."""
@@ -69,6 +67,8 @@ class BERG:
 
     def describe(self, model_id: str) -> dict[str, Any]:
         """Print the card of a model, and return it as a dictionary of the card's own keys."""
+        from berg.interfaces.base_model import print_card
+
         return print_card(model_id)
 
     def get_encoding_model(
@@ -91,27 +91,22 @@ class BERG:
         ------
         ModelNotFoundError, InvalidParameterError, DeviceError, MissingFileError, CorruptedFileError
         """
+        from berg.models.loading import load_model
+
         if self.downloads:
             self._fetch_missing(model_id, selection, parameters)
-        return self._load(model_id, device, selection, parameters)
+        return load_model(model_id, self.berg_dir, device, selection, parameters)
 
     def _fetch_missing(self, model_id: str, selection: Selection | None, parameters: dict[str, Any]) -> None:
         model_class: Any = model_registry.get_model_class(model_id)
         files = getattr(getattr(model_class, "card", None), "files", None)
         if files is None or files.store != "berg_dir":
             return  # it brings its files along, or finds them by itself
+        from berg.weights.download import receive
+
         items = self.plan_download(model_id, selection, ask=False, **parameters)
         if not all(item.is_here for item in items):
-            self.download(model_id, selection, **parameters)
-
-    def _load(
-        self, model_id: str, device: str, selection: Selection | None, parameters: dict[str, Any]
-    ) -> BaseModelInterface:
-        model_class = model_registry.get_model_class(model_id)
-        options: dict[str, Any] = {"device": device, "selection": selection, "berg_dir": self.berg_dir}
-        model = model_class(**constructor_options(model_class, options), **parameters)
-        model.load_model(**loading_options(model.load_model, options, model_class))
-        return model
+            receive(items)
 
     def encode(
         self,
@@ -153,9 +148,11 @@ class BERG:
         if kwargs.get("scheduler") is not None:
             return _encode_on_cluster(model, stimulus, self.berg_dir, return_metadata, **kwargs)
         if isinstance(model, str):
-            parameters, options = _split(model, kwargs)
+            from berg.models.loading import load_model, split_options
+
+            parameters, options = split_options(model, kwargs)
             device, selection = parameters.pop("device", "auto"), parameters.pop("selection", None)
-            with self._load(model, device, selection, parameters) as loaded:  # which downloads nothing
+            with load_model(model, self.berg_dir, device, selection, parameters) as loaded:  # which downloads nothing
                 return self.encode(loaded, stimulus, return_metadata, labelled=labelled, **options)
         if _is_store(kwargs.get("out")):
             return _encode_to_store(model, stimulus, return_metadata, **kwargs)
@@ -214,13 +211,13 @@ class BERG:
             With the checks that fail.
         InvalidParameterError, MissingFileError, CorruptedFileError, StorageError
         """
-        card, room = model_registry.get_card(model_id), import_module("berg.weights.pack")
-        target = Path(f"{model_id}.zip" if out is None else out)
-        room.check_out(target)
+        from berg.weights.pack import check_out, pack
+
+        card, target = model_registry.get_card(model_id), Path(f"{model_id}.zip" if out is None else out)
+        check_out(target)
         if not force:
             _check_sound(model_id, self.berg_dir, parameters)
-        packed: Packed = room.pack(card, Path(self.berg_dir), target, force=force, show_progress=show_progress)
-        return packed
+        return pack(card, Path(self.berg_dir), target, force=force, show_progress=show_progress)
 
     def unpack(self, path: str | Path, *, overwrite: bool = False, show_progress: bool | None = None) -> Unpacked:
         """Put the models of a zip file into the BERG directory, verified, all or nothing; see ``berg unpack``.
@@ -238,10 +235,9 @@ class BERG:
         ------
         MissingFileError, CorruptedFileError, StorageError
         """
-        room = import_module("berg.weights.unpack")
-        place, options = Path(self.berg_dir), {"overwrite": overwrite, "show_progress": show_progress}
-        unpacked: Unpacked = room.unpack(Path(path), place, **options)
-        return unpacked
+        from berg.weights.unpack import unpack
+
+        return unpack(Path(path), Path(self.berg_dir), overwrite=overwrite, show_progress=show_progress)
 
     def files_of(
         self, model_id: str, selection: Selection | None = None, *, everything: bool = False, **parameters: Any
@@ -253,10 +249,11 @@ class BERG:
         everything
             Of all subjects and selections that are not given.
         """
+        from berg.weights.needed_files import file_values
+
         model_class: Any = model_registry.get_model_class(model_id)
         if not hasattr(model_class, "file_names"):
             raise InvalidParameterError(f"{model_id} is a class of its own, whose files its card does not name.")
-        file_values = import_module("berg.weights.needed_files").file_values
         own = {name: value for name, value in parameters.items() if value is not None}
         values = file_values(model_class.card, selection, own, everything)
         return list(dict.fromkeys(name for each in values for name in model_class.file_names(each)))
@@ -278,11 +275,12 @@ class BERG:
         ask
             Ask the source for sizes that are not known.
         """
-        room = import_module("berg.weights.download")
+        from berg.weights.download import plan, with_sizes
+
         model_class: Any = model_registry.get_model_class(model_id)
         names = self.files_of(model_id, selection, everything=everything, **parameters)
         networks = settings.network_source()
-        items: list[Item] = room.plan(
+        items = plan(
             model_class.card,
             names,
             model_class.network_files(),
@@ -290,7 +288,7 @@ class BERG:
             settings.source(source).value,
             networks.value if networks else None,
         )
-        return room.with_sizes(items) if ask else items
+        return with_sizes(items) if ask else items
 
     def download(
         self,
@@ -325,22 +323,16 @@ class BERG:
         ------
         DownloadError, CorruptedFileError, StorageError, InvalidParameterError
         """
+        from berg.weights.download import receive
+
         items = self.plan_download(model_id, selection, everything=everything, source=source, ask=False, **parameters)
-        fetched: list[Fetched] = import_module("berg.weights.download").receive(
-            items, parallel=parallel, progress=show_progress
-        )
-        return fetched
+        return receive(items, parallel=parallel, progress=show_progress)
 
     def get_model_metadata(self, model_id: str, **parameters: Any) -> dict[str, Any]:
         """The metadata of a model (ROIs, coordinates, accuracy), without loading its weights."""
-        get_metadata = model_registry.get_model_class(model_id).get_metadata
-        if inspect.isfunction(get_metadata):  # a class that wants an instance of itself
-            raise InvalidParameterError(
-                f"{model_id} tells its metadata only when it is loaded: "
-                "berg.get_encoding_model(...).get_metadata(), or encode(..., return_metadata=True)."
-            )
-        takes_place = "berg_dir" in _named(get_metadata) or _takes_any(get_metadata)
-        return get_metadata(**({"berg_dir": self.berg_dir} if takes_place else {}), **parameters)
+        from berg.models.loading import metadata_of_class
+
+        return metadata_of_class(model_id, self.berg_dir, **parameters)
 
     def accuracy(
         self, model_id: str, selection: Selection | None = None, **parameters: Any
@@ -375,9 +367,9 @@ class BERG:
         >>> round(float(accuracy["held_out_r"].median()), 1)
         0.8
         """
-        room = import_module("berg.evaluation.known_accuracy")
-        found: xr.Dataset | xr.DataTree = room.known_accuracy(model_id, self.berg_dir, selection, parameters)
-        return found
+        from berg.evaluation.known_accuracy import known_accuracy
+
+        return known_accuracy(model_id, self.berg_dir, selection, parameters)
 
     def find_models(
         self,
@@ -414,15 +406,16 @@ class BERG:
         >>> BERG().find_models(stimuli="sounds")[0].model_id
         'ephys-rokem2006-ln_renewal'
         """
+        from berg.evaluation.find_models import find_models
+
         filters = {"species": species, "modality": modality, "training_dataset": dataset, "stimuli": stimuli}
-        room = import_module("berg.evaluation.find_models")
-        found: list[FoundModel] = room.find_models(self.berg_dir, filters, roi, subject, min_r)
-        return found
+        return find_models(self.berg_dir, filters, roi, subject, min_r)
 
 
 def _check_sound(model_id: str, berg_dir: str | None, parameters: dict[str, Any]) -> None:
     """Raise ModelCheckError where a model fails a check, and say how it is packed nevertheless."""
-    check_model = import_module("berg.testing").check_model
+    from berg.testing import check_model
+
     try:
         check_model(model_id, berg_dir, raise_failures=True, **parameters)
     except ModelCheckError as error:
@@ -453,17 +446,16 @@ def _labelled_if(labelled: bool, responses: Any, model: Any, stimulus: Any) -> A
     """The responses, with labels where they are asked for; the names of the stimuli are those of their files."""
     if not labelled:
         return responses
+    from berg.encoding.store_identity import labelling_metadata, stimulus_files, stimulus_labels
+    from berg.responses.labelled import label_responses
+
     if not hasattr(model, "labels"):
         raise InvalidParameterError(
             f"{model.get_model_id()} is a class of its own, whose card says nothing of axes; leave out labelled=True."
         )
-    identity = import_module("berg.encoding.store_identity")
     first = responses[0] if isinstance(responses, tuple) else responses
-    files = identity.stimulus_files(stimulus, model.expected_input)
-    names = identity.stimulus_labels(None, files, len(first), stimulus)
-    return import_module("berg.responses.labelled").label_responses(
-        responses, identity.labelling_metadata(model), names
-    )
+    names = stimulus_labels(None, stimulus_files(stimulus, model.expected_input), len(first), stimulus)
+    return label_responses(responses, labelling_metadata(model), names)
 
 
 def _is_store(out: Any) -> bool:
@@ -471,7 +463,9 @@ def _is_store(out: Any) -> bool:
 
 
 def _encode_to_store(models: Any, stimulus: Any, return_metadata: bool, *, out: Any, **options: Any) -> Any:
-    responses = import_module("berg.encoding.stream").encode_to_store(models, stimulus, out, **options)
+    from berg.encoding.stream import encode_to_store
+
+    responses = encode_to_store(models, stimulus, out, **options)
     if not return_metadata:
         return responses
     if isinstance(models, (list, tuple)):
@@ -488,49 +482,10 @@ def _encode_on_cluster(
             'the metadata: berg.encode("fmri-nsd-fwrf", stimulus, out="NAME.zarr", scheduler="local:2", subject=1). '
             "Several models: berg.encoding.cluster.encode_on_cluster."
         )
-    room = import_module("berg.encoding.cluster")
-    options = {name: given.pop(name) for name in _named(room.encode_on_cluster) if name in given}
+    from berg.encoding.cluster import ModelRecipe, encode_on_cluster
+    from berg.models.loading import parameter_names
+
+    options = {name: given.pop(name) for name in parameter_names(encode_on_cluster) if name in given}
     device, selection = given.pop("device", "auto"), given.pop("selection", None)
-    recipe = room.ModelRecipe(model_id, device, selection, given, Path(berg_dir).absolute())
-    return room.encode_on_cluster(recipe, stimulus, out, **options)
-
-
-def _split(model_id: str, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the model takes when it is made, and what its `generate_response` takes."""
-    model_class = model_registry.get_model_class(model_id)
-    taken = {"device", "selection", *_named(model_class)}
-    if model_registry.get_registered(model_id)["yaml_path"] is not None:
-        taken |= set(model_class.get_supported_parameters())
-    options = set(kwargs) & set(_named(model_class.generate_response)) - taken
-    unnamed = set(kwargs) - taken - options
-    if _takes_any(model_class.generate_response):
-        options |= unnamed
-    return (
-        {name: value for name, value in kwargs.items() if name not in options},
-        {name: value for name, value in kwargs.items() if name in options},
-    )
-
-
-def constructor_options(model_class: type[BaseModelInterface], options: dict[str, Any]) -> dict[str, Any]:
-    """Those of the common options that the class takes; classes written by hand may leave some out."""
-    named, takes_any = _named(model_class), _takes_any(model_class)
-    if options["selection"] is not None and "selection" not in named and not takes_any:
-        raise InvalidParameterError(f"{model_class.get_model_id()} takes no selection; leave it out.")
-    return {name: value for name, value in options.items() if name in named or (takes_any and value is not None)}
-
-
-def loading_options(load_model: Any, options: dict[str, Any], model_class: type[BaseModelInterface]) -> dict[str, Any]:
-    """Those options that `load_model` cannot do without, or that the class did not take when it was made."""
-    asked = inspect.signature(load_model).parameters
-    needed = {name for name in options if name in asked and asked[name].default is inspect.Parameter.empty}
-    left = {name for name in options if name in asked and not (name in _named(model_class) or _takes_any(model_class))}
-    return {name: options[name] for name in needed | left}
-
-
-def _named(function: Any) -> list[str]:
-    return list(inspect.signature(function).parameters)
-
-
-def _takes_any(function: Any) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    recipe = ModelRecipe(model_id, device, selection, given, Path(berg_dir).absolute())
+    return encode_on_cluster(recipe, stimulus, out, **options)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Any
 
-from berg.core import model_registry
 from berg.core.model_card import ModelCard, Parameter, ResponseOutput
 
 
@@ -17,13 +16,6 @@ class Section:
     title: str
     text: str = ""
     rows: list[tuple[str, str, str]] = field(default_factory=list)
-
-
-def print_card(model_id: str) -> dict[str, Any]:
-    """Print the card of a model, and return it as a dictionary of the card's own keys."""
-    card = model_registry.get_card(model_id)
-    print(to_text(card))
-    return card.raw
 
 
 def sections(card: ModelCard) -> list[Section]:

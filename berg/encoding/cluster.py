@@ -35,7 +35,7 @@ from berg.encoding.stream import (
     prepare,
     warn_of_damaged,
 )
-from berg.facade import BERG
+from berg.models.loading import load_model, open_berg_dir
 from berg.responses.labelled import Labelled
 from berg.responses.store import (
     Compression,
@@ -83,7 +83,7 @@ class ModelRecipe:
 
     def __call__(self) -> Any:
         """The model, loaded."""
-        return BERG(self.berg_dir).get_encoding_model(self.model_id, self.device, self.selection, **self.parameters)
+        return load_model(self.model_id, open_berg_dir(self.berg_dir), self.device, self.selection, self.parameters)
 
 
 Recipe = str | Callable[[], Any]

@@ -10,7 +10,7 @@ from types import MethodType, TracebackType
 from typing import Any, Self
 
 from berg.core import model_registry
-from berg.core.card_text import print_card
+from berg.core.card_text import to_text
 
 
 class MetadataMethod:
@@ -98,3 +98,10 @@ class BaseModelInterface(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.cleanup()
+
+
+def print_card(model_id: str) -> dict[str, Any]:
+    """Print the card of a model, and return it as a dictionary of the card's own keys."""
+    card = model_registry.get_card(model_id)
+    print(to_text(card))
+    return card.raw

@@ -49,7 +49,7 @@ def first_run(subject: ModelUnderTest) -> FirstRun:
             run.memory = Memory(run.model)
             run.before_loading = refusal(subject.encode, run.model)
             subject.load(run.model)
-            run.returned = subject.berg.encode(run.model, stimulus, **subject.options)
+            run.returned = run.model.generate_response(stimulus, **subject.options)
             run.metadata = run.model.get_metadata()
             run.memory.watch(run.model)
         except Exception as error:  # reported by the check model_runs
@@ -76,5 +76,5 @@ def second_life(subject: ModelUnderTest, model: Any) -> SecondLife:
 
 def watched_folder(subject: ModelUnderTest) -> Path | None:
     """The BERG directory, where there is one."""
-    folder = subject.berg.berg_dir
+    folder = subject.berg_dir
     return Path(folder) if folder is not None and Path(folder).is_dir() else None

@@ -16,7 +16,7 @@ from berg.core.exceptions import InvalidParameterError, ModelCardError
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard, Parameter, StimulusInput
 from berg.core.parameter_validator import validate_parameters
-from berg.facade import BERG, constructor_options, loading_options
+from berg.models.loading import constructor_options, loading_options, open_berg_dir
 from berg.testing.check import NotApplicable, NotRunning
 from berg.testing.lifecycle import FirstRun, SecondLife, first_run, second_life
 from berg.testing.stimuli import make_stimuli
@@ -55,7 +55,7 @@ class ModelUnderTest:
         **parameters: Any,
     ) -> None:
         self.model_id = model_id
-        self.berg = BERG(berg_dir)  # whose cards are known from here on
+        self.berg_dir = open_berg_dir(berg_dir)  # whose cards are known from here on
         self.entry = model_registry.get_registered(model_id)
         self._stimulus = stimulus
         self._given = parameters
@@ -132,19 +132,19 @@ class ModelUnderTest:
         """A model that is not loaded, with the parameters and selection of this check or with these."""
         given = dict(self.parameters if parameters is None else parameters)
         chosen = dict(self.selection if selection is None else selection) or None
-        options = {"device": given.pop("device", "cpu"), "selection": chosen, "berg_dir": self.berg.berg_dir}
+        options = {"device": given.pop("device", "cpu"), "selection": chosen, "berg_dir": self.berg_dir}
         return self.model_class(**constructor_options(self.model_class, options), **given)
 
     def load(self, model: Any) -> Any:
         """Load a model that was made."""
-        options = {"device": self.parameters["device"], "selection": self.selection, "berg_dir": self.berg.berg_dir}
+        options = {"device": self.parameters["device"], "selection": self.selection, "berg_dir": self.berg_dir}
         model.load_model(**loading_options(model.load_model, options, self.model_class))
         return model
 
     def encode(self, model: Any = None, stimulus: Any = None, **options: Any) -> Responses:
         """The responses, one array for each output; by the loaded model to the stimuli where nothing else is given."""
         given = self.stimulus.copy() if stimulus is None else stimulus
-        return as_arrays(self.berg.encode(model or self.loaded, given, **{**self.options, **options}))
+        return as_arrays((model or self.loaded).generate_response(given, **{**self.options, **options}))
 
     def encode_with(self, selection: Mapping[str, Any]) -> Responses:
         """The responses of another selection."""
@@ -215,11 +215,11 @@ class ModelUnderTest:
     def folder(self) -> Path:
         """The folder of the model, with its weights and metadata."""
         if self.card.files is not None:
-            return model_files.model_folder(self.card, self.berg.berg_dir)
-        if self.berg.berg_dir is None:
+            return model_files.model_folder(self.card, self.berg_dir)
+        if self.berg_dir is None:
             raise NotApplicable("no berg_dir was given, and the card names no 'files'")
         try:
-            return ModelId.parse(self.model_id).folder(self.berg.berg_dir)
+            return ModelId.parse(self.model_id).folder(self.berg_dir)
         except InvalidParameterError as error:
             raise NotApplicable("the id of the model names no folder") from error
 

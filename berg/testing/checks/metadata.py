@@ -16,7 +16,7 @@ import numpy as np
 from berg.core.exceptions import CorruptedFileError
 from berg.core.layout import METADATA, ModelId
 from berg.core.selection import coordinates
-from berg.facade import BERG
+from berg.models.loading import metadata_of_class
 from berg.testing.check import Faults, NotApplicable, check
 from berg.testing.model_under_test import ModelUnderTest, takes
 from berg.testing.selections import Selections
@@ -35,7 +35,7 @@ def metadata_are_a_dict(model: ModelUnderTest) -> Faults:
 @check("Make get_metadata a class method that takes berg_dir, the parameters and the selection.")
 def class_gives_metadata(model: ModelUnderTest) -> Faults:
     """The class gives its metadata without an instance."""
-    found = model.made and model.model_class.get_metadata(berg_dir=model.berg.berg_dir, **_arguments(model))
+    found = model.made and model.model_class.get_metadata(berg_dir=model.berg_dir, **_arguments(model))
     if not isinstance(found, dict):
         yield f"get_metadata of the class returned a {type(found).__name__}"
 
@@ -44,7 +44,7 @@ def class_gives_metadata(model: ModelUnderTest) -> Faults:
 def metadata_need_no_weights(model: ModelUnderTest) -> Faults:
     """BERG.get_model_metadata reads no weights, and works where there are none."""
     with _loading_forbidden(model), _without_weights(model) as berg_dir:
-        found = BERG(berg_dir).get_model_metadata(model.model_id, **_arguments(model))
+        found = metadata_of_class(model.model_id, str(berg_dir), **_arguments(model))
     if not isinstance(found, dict):
         yield f"get_model_metadata returned a {type(found).__name__}"
 
@@ -53,7 +53,7 @@ def metadata_need_no_weights(model: ModelUnderTest) -> Faults:
 def class_and_instance_agree(model: ModelUnderTest) -> Faults:
     """The metadata of the class are those of the instance; a loaded model may add 'model' and 'responses'."""
     of_instance = model.metadata
-    found = model.berg.get_model_metadata(model.model_id, **_arguments(model))
+    found = metadata_of_class(model.model_id, model.berg_dir, **_arguments(model))
     own = {key: value for key, value in of_instance.items() if key in found or key not in OF_THE_INSTANCE}
     yield from _differences(found, own, "metadata")
 
@@ -104,7 +104,7 @@ def _loading_forbidden(model: ModelUnderTest) -> Iterator[None]:
 @contextmanager
 def _without_weights(model: ModelUnderTest) -> Iterator[str | None]:
     """A BERG directory with the metadata alone; the same directory where the files do not lie in one."""
-    berg_dir = model.made and model.berg.berg_dir
+    berg_dir = model.made and model.berg_dir
     if berg_dir is None or not (metadata := ModelId.parse(model.model_id).folder(berg_dir) / METADATA).is_dir():
         yield berg_dir
         return

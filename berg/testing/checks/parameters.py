@@ -154,7 +154,7 @@ def _with_a_selection(model: ModelUnderTest) -> ModelUnderTest:
 
 
 def _make_with(model: ModelUnderTest, selection: Any) -> Any:
-    return model.model_class(**{**model.parameters, "selection": selection, "berg_dir": model.berg.berg_dir})
+    return model.model_class(**{**model.parameters, "selection": selection, "berg_dir": model.berg_dir})
 
 
 def _try(model: ModelUnderTest, name: str, value: Any) -> Refusal | None:

@@ -80,7 +80,7 @@ def sample_is_reproduced(model: ModelUnderTest) -> Faults:
 
 def _weights_files(model: ModelUnderTest) -> list[Path]:
     """The files that the weights of this model are read from."""
-    berg_dir, card = model.made and model.berg.berg_dir, model.card
+    berg_dir, card = model.made and model.berg_dir, model.card
     if hasattr(model.model_class, "weights_paths"):
         return list(model.model_class.weights_paths(berg_dir, model.file_values))
     if card.files is not None:
