@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from berg.core.card_schema import CardKeys, Parameter
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
-
-if TYPE_CHECKING:
-    from berg.core.model_card import ModelCard, Parameter
 
 Fault = tuple[tuple[str | int, ...], str]
 """The path of a key, and what is wrong there."""
@@ -24,7 +22,7 @@ _FAMILY_NEEDS = (
 )  # fmt: skip
 
 
-def contradictions(card: ModelCard) -> Iterator[Fault]:
+def contradictions(card: CardKeys) -> Iterator[Fault]:
     """What the keys say about each other."""
     yield from _wrong_id(card)
     if card.family is None:
@@ -41,7 +39,7 @@ def contradictions(card: ModelCard) -> Iterator[Fault]:
     yield from _wrong_examples(card)
 
 
-def _wrong_id(card: ModelCard) -> Iterator[Fault]:
+def _wrong_id(card: CardKeys) -> Iterator[Fault]:
     try:
         parts = ModelId.parse(card.model_id)
     except InvalidParameterError as error:
@@ -58,7 +56,7 @@ _INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "i
 _DTYPES = (*_INTEGERS, "float16", "float32", "float64")
 
 
-def _wrong_input(card: ModelCard) -> Iterator[Fault]:
+def _wrong_input(card: CardKeys) -> Iterator[Fault]:
     if card.input is None:
         return
     dtype, limits = card.input.dtype, card.input.range
@@ -70,7 +68,7 @@ def _wrong_input(card: ModelCard) -> Iterator[Fault]:
         yield ("input", "range"), f"range {list(limits)} does not fit into {dtype}"
 
 
-def _wrong_axes(card: ModelCard) -> Iterator[Fault]:
+def _wrong_axes(card: CardKeys) -> Iterator[Fault]:
     names = {axis for output in card.outputs for axis in output.axes}
     for index, output in enumerate(card.outputs):
         if output.name in [other.name for other in card.outputs[:index]]:
@@ -92,7 +90,7 @@ def _wrong_axes(card: ModelCard) -> Iterator[Fault]:
             yield ("axes", axis), f"no output has an axis '{axis}'.{did_you_mean(axis, names)}"
 
 
-def _wrong_time_axis(card: ModelCard, axis: str) -> Iterator[Fault]:
+def _wrong_time_axis(card: CardKeys, axis: str) -> Iterator[Fault]:
     """An axis as long as the stimulus has a sampling rate, as the stimulus has; nothing of it is in the metadata."""
     described = card.axes[axis]
     if described.length != "from_stimulus":
@@ -108,7 +106,7 @@ def _wrong_time_axis(card: ModelCard, axis: str) -> Iterator[Fault]:
             yield ("select", key), f"select.{key} is on the axis '{axis}': its kind must be range, without metadata"
 
 
-def _wrong_selectors(card: ModelCard) -> Iterator[Fault]:
+def _wrong_selectors(card: CardKeys) -> Iterator[Fault]:
     selection = card.parameters.get("selection")
     documented = set((selection and selection.properties) or {})
     for key in documented ^ set(card.select):
@@ -129,7 +127,7 @@ def _wrong_selectors(card: ModelCard) -> Iterator[Fault]:
                 yield ("select", key), f"select.{key} overrides '{other}'.{did_you_mean(other, card.select)}"
 
 
-def _wrong_places(card: ModelCard) -> Iterator[Fault]:
+def _wrong_places(card: CardKeys) -> Iterator[Fault]:
     """Places in the metadata and file names whose ``{...}`` nothing could fill."""
     for key, selector in card.select.items():
         yield from _wrong_placeholders(("select", key, "metadata"), selector.metadata or "", ["output"])
@@ -156,7 +154,7 @@ def _wrong_placeholders(path: tuple[str | int, ...], text: str, allowed: Collect
         yield path, f"'{text}' has a '{{{name}}}' that nothing fills.{hint}"
 
 
-def _wrong_examples(card: ModelCard) -> Iterator[Fault]:
+def _wrong_examples(card: CardKeys) -> Iterator[Fault]:
     """Defaults and examples that the card itself would refuse from a user."""
     described: dict[tuple[str, ...], Parameter] = {("parameters", key): part for key, part in card.parameters.items()}
     selection = card.parameters.get("selection")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Any
 
-from berg.core.model_card import ModelCard, Parameter, ResponseOutput
+from berg.core.card_schema import Parameter, ResponseOutput
+from berg.core.model_card import ModelCard
 
 
 @dataclass(frozen=True)

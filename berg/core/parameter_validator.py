@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from berg.core.card_schema import CardKeys, Parameter
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
-from berg.core.model_card import ModelCard, Parameter
 
 
 def validate_subject(subject: Any, valid_subjects: Collection[Any]) -> Any:
@@ -146,7 +146,7 @@ def _array(values: ArrayLike, name: str) -> NDArray[Any]:
         raise InvalidParameterError(f"'{name}' must be a 0/1 vector, and its rows differ in length.") from error
 
 
-def validate_parameters(card: ModelCard, given: Mapping[str, Any]) -> dict[str, Any]:
+def validate_parameters(card: CardKeys, given: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a model, defaults filled in, each checked against its card.
 
     ``device`` and ``selection`` are not among them: they have rules of their own.

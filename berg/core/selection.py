@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from berg.core.card_schema import FROM_STIMULUS, OutputArray, Parameter, Selector
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, listing
-from berg.core.model_card import FROM_STIMULUS, ModelCard, OutputArray, Parameter, Selector
+from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import (
     places_in,
     validate_channels,
@@ -18,13 +19,7 @@ from berg.core.parameter_validator import (
     validate_selection_keys,
     validate_value,
 )
-
-Indices = NDArray[np.intp]
-Metadata = Mapping[str, Any]
-AxisKey = tuple[str, str]  # output, axis
-Coordinate = tuple[str | tuple[str, ...], NDArray[Any]]
-TIME = "time"  # the coordinate in seconds
-OPTIONAL = "?"  # at the end of a place that need not be there
+from berg.core.unit_labels import AxisKey, Indices, Metadata, as_indices, axis_length, list_at, look_up
 
 
 class EmptySelectionWarning(UserWarning):
@@ -33,39 +28,6 @@ class EmptySelectionWarning(UserWarning):
 
 class IgnoredSelectionWarning(UserWarning):
     """A selection key that has no effect beside another."""
-
-
-def look_up(metadata: Metadata, place: str, output: str = "") -> Any:
-    """What the metadata holds at a dotted place such as ``fmri.{output}_ncsnr``."""
-    value: Any = metadata
-    whole = place.format(output=output).removesuffix(OPTIONAL)
-    for step in whole.split("."):
-        if not isinstance(value, Mapping) or step not in value:
-            raise CorruptedFileError(f"The metadata have no '{whole}' (missing: '{step}').")
-        value = value[step]
-    return value
-
-
-def axis_length(card: ModelCard, output: str, axis: str, metadata: Metadata) -> int:
-    """How many places an axis has before anything is selected."""
-    described = card.axes[axis]
-    if isinstance(described.length, str):
-        raise InvalidParameterError(f"Axis '{axis}' of {card.model_id} is as long as the stimulus; encode one first.")
-    if described.length is not None:
-        return described.length
-    place = next(iter(described.coordinates.values()))
-    return len(_list_at(place, output, metadata))
-
-
-def _list_at(place: str, output: str, metadata: Metadata, dtype: type | None = None) -> NDArray[Any]:
-    found = look_up(metadata, place, output)
-    try:
-        values = np.asarray(found, dtype)
-    except (TypeError, ValueError) as error:
-        raise CorruptedFileError(f"The metadata at '{place}' are not one value per unit: {error}.") from error
-    if values.ndim == 0:
-        raise CorruptedFileError(f"The metadata at '{place}' are not one value per unit: {found!r:.60}.")
-    return values
 
 
 def check_selection(card: ModelCard, selection: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -193,24 +155,11 @@ def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, 
         labels = _column(selector.metadata, output, length, metadata).astype(str)
         places = {str(label): labels == label for label in np.unique(labels)}
     given = _names(validate_roi(value, list(places)))
-    indices = np.concatenate([_as_indices(places[name], length, name) for name in given])
+    indices = np.concatenate([as_indices(places[name], length, name) for name in given])
     if indices.size and not (indices.min() >= 0 and indices.max() < length):
         raise CorruptedFileError(f"The metadata place ROI {listing(given)} outside the {length:,} units.")
     _, first = np.unique(indices, return_index=True)
     return indices[np.sort(first)]
-
-
-def _as_indices(places: Any, length: int, name: str) -> Indices:
-    """The units of a region, given as indices or as a mask, of booleans or of 0 and 1."""
-    array = np.asarray(places).ravel()
-    is_twice = len(array) > 2 and bool(np.isin(array, (0, 1)).all())  # a list of indices names none twice
-    if not (array.dtype == bool or is_twice):
-        return array.astype(np.intp)
-    if len(array) != length:
-        raise CorruptedFileError(
-            f"The mask of ROI {name} in the metadata has {len(array):,} values for {length:,} units."
-        )
-    return np.flatnonzero(array)
 
 
 def _by_minimum(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
@@ -247,7 +196,7 @@ def _between(key: str, bounds: Any, selector: Selector, output: str, length: int
 
 def _column(place: str | None, output: str, length: int, metadata: Metadata, dtype: type | None = None) -> NDArray[Any]:
     """One value of the metadata per unit."""
-    values = _list_at(str(place), output, metadata, dtype)
+    values = list_at(str(place), output, metadata, dtype)
     if values.shape != (length,):
         raise CorruptedFileError(f"The metadata at '{place}' have shape {values.shape}, for {length:,} units.")
     return values
@@ -272,107 +221,3 @@ def _unaliased(value: Any, selector: Selector) -> Any:
     if not selector.aliases or not isinstance(value, (list, tuple, np.ndarray)):
         return value
     return [selector.aliases.get(item, item) if isinstance(item, str) else item for item in value]
-
-
-def coordinates(
-    card: ModelCard, output: OutputArray, indices: Mapping[AxisKey, Indices], metadata: Metadata
-) -> dict[str, Coordinate]:
-    """The coordinates of the returned units: name -> (axis, or several axes, and values in the order of the columns).
-
-    Those of an axis that is as long as the stimulus are the times in seconds; without indices there are none.
-    """
-    found: dict[str, Coordinate] = {}
-    for axis in output.axes[1:]:
-        if (rate := card.axes[axis].sampling_rate) and (output.name, axis) in indices:
-            found[axis] = (axis, indices[output.name, axis] / rate)
-        length = axis_length(card, output.name, axis, metadata) if card.axes[axis].coordinates else 0
-        for name, place in card.axes[axis].coordinates.items():
-            values = _values_at(place, output.name, metadata, length)
-            if values is not None:
-                selected = values[indices[output.name, axis]]
-                found[name] = (axis, _to_microseconds(selected) if name == TIME else selected)
-    return found | _of_several_axes(card, output, indices, metadata)
-
-
-def _to_microseconds(seconds: NDArray[Any]) -> NDArray[Any]:
-    """Seconds that are what they are called: slice(0.1, 0.2) would leave out 0.09999999999999998."""
-    return np.round(seconds.astype(np.float64), 6) if seconds.dtype.kind == "f" else seconds
-
-
-def _of_several_axes(
-    card: ModelCard, output: OutputArray, indices: Mapping[AxisKey, Indices], metadata: Metadata
-) -> dict[str, Coordinate]:
-    found: dict[str, Coordinate] = {}
-    for name, place in output.coordinates.items():
-        values = _values_at(place, output.name, metadata)
-        axes = tuple(output.axes[len(output.axes) - (0 if values is None else values.ndim) :])
-        lengths = tuple(axis_length(card, output.name, axis, metadata) for axis in axes if axis != "stimulus")
-        if values is not None and values.shape == lengths:
-            found[name] = (axes, values[np.ix_(*(indices[output.name, axis] for axis in axes))])
-        elif not place.endswith(OPTIONAL):
-            raise CorruptedFileError(f"The metadata at '{place}' do not have one value per unit of {output.name}.")
-    return found
-
-
-def _values_at(place: str, output: str, metadata: Metadata, length: int | None = None) -> NDArray[Any] | None:
-    """The values at a place, in the order of the whole axis; None where they may be missing, and are."""
-    try:
-        found = look_up(metadata, place, output)
-        if isinstance(found, Mapping) and length is not None:
-            return region_labels(found, length)
-        values = _list_at(place, output, metadata)
-        if length is not None and values.shape != (length,):
-            n_values = " x ".join(f"{n:,}" for n in values.shape)
-            raise CorruptedFileError(f"The metadata at '{place}' have {n_values} values for {length:,} units.")
-        return values
-    except CorruptedFileError:
-        if place.endswith(OPTIONAL):
-            return None
-        raise
-
-
-def region_labels(regions: Mapping[str, Any], n_units: int) -> NDArray[np.str_]:
-    """The names of each unit's regions, with semicolons between; empty where it is in none.
-
-    Parameters
-    ----------
-    regions
-        Name -> indices of its units, or a mask.
-
-    Raises
-    ------
-    CorruptedFileError
-        Where they are neither.
-
-    Examples
-    --------
-    >>> region_labels({"V1": [0, 1], "early": [1]}, 3).tolist()
-    ['V1', 'V1;early', '']
-    """
-    labels = np.full(n_units, "", dtype=object)
-    for name, places in regions.items():
-        if np.asarray(places).dtype.kind not in "biu" and np.size(places):
-            raise CorruptedFileError(f"The units of region '{name}' are not given as whole numbers.")
-        units = _as_indices(places, n_units, str(name))
-        if units.size and not (units.min() >= 0 and units.max() < n_units):
-            raise CorruptedFileError(f"The metadata place ROI {name} outside the {n_units:,} units.")
-        labels[units] = [f"{label};{name}" if label else str(name) for label in labels[units]]
-    return labels.astype(str)
-
-
-def axis_attributes(card: ModelCard, output: OutputArray, metadata: Metadata) -> dict[str, float]:
-    """What a selection cannot tell of the whole axes: their lengths, and the step from one time to the next."""
-    found: dict[str, float] = {}
-    for axis in output.axes[1:]:
-        if rate := card.axes[axis].sampling_rate:
-            found[f"{axis}_step"] = 1 / rate
-        if card.axes[axis].length == FROM_STIMULUS:
-            continue
-        found[f"{axis}_total"] = axis_length(card, output.name, axis, metadata)
-        place = card.axes[axis].coordinates.get(axis)
-        values = _list_at(place, output.name, metadata) if place else np.empty(0)
-        if values.dtype.kind == "f" and len(values) > 1:
-            step = float(values[-1] - values[0]) / (len(values) - 1)
-            if step and np.allclose(np.diff(values), step, rtol=0.01):
-                found[f"{axis}_step"] = step
-    return found

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictInt
 
+from berg.core.card_schema import CardPart, Texts
 from berg.core.card_yaml import Lines, parse_card_yaml, read_card_text
 from berg.core.exceptions import DatasetError, ModelCardError
-from berg.core.model_card import CardPart, Texts, validated
+from berg.core.model_card import validated
 from berg.datasets.response_arrays import SAMPLE_AXES
 from berg.datasets.yaml_words import check_words
 

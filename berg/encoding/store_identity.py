@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, StimulusError
-from berg.core.model_card import StimulusInput
 from berg.models.encoding_model import EncodingModel
 from berg.stimuli.images import image_files
 from berg.stimuli.open import Stimuli

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from berg.core.card_schema import FROM_STIMULUS, OutputArray
 from berg.core.exceptions import CorruptedFileError
-from berg.core.model_card import FROM_STIMULUS, ModelCard, OutputArray
-from berg.core.selection import AxisKey, Indices, axis_length, coordinates, look_up, region_labels
+from berg.core.model_card import ModelCard
+from berg.core.unit_labels import AxisKey, Indices, axis_length, coordinates, look_up, region_labels
 from berg.evaluation.accuracy_table import Coordinates
 
 REPETITION = "repetition"

@@ -22,10 +22,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from berg.core.card_schema import FROM_STIMULUS, OutputArray
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
-from berg.core.model_card import FROM_STIMULUS, OutputArray
-from berg.core.selection import axis_length, coordinates, resolve_selection
+from berg.core.selection import resolve_selection
+from berg.core.unit_labels import axis_length, coordinates
 from berg.datasets.dataset import EncodingDataset, OutputData
 from berg.datasets.matching_files import check_labels_agree
 from berg.evaluation import (

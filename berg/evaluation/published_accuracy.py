@@ -13,8 +13,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from berg.core.model_card import ModelCard, OutputArray
-from berg.core.selection import axis_length, resolve_selection
+from berg.core.card_schema import OutputArray
+from berg.core.model_card import ModelCard
+from berg.core.selection import resolve_selection
+from berg.core.unit_labels import axis_length
 from berg.evaluation.accuracy_table import Accuracy, accuracy_table, join_outputs
 from berg.evaluation.card_units import unit_axes, unit_coordinates
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from berg.core.card_schema import OutputArray
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
-from berg.core.model_card import ModelCard, OutputArray
+from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
 
 REPETITION = "repetition"

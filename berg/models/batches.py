@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import DeviceMemoryError, InvalidParameterError
-from berg.core.model_card import StimulusInput
 from berg.stimuli.open import release_pages
 
 if TYPE_CHECKING:

@@ -17,18 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from berg.core.card_schema import OutputArray, StimulusInput
 from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError, listing
-from berg.core.model_card import ModelCard, OutputArray, StimulusInput
+from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
-from berg.core.selection import (
-    AxisKey,
-    Indices,
-    axis_attributes,
-    check_selection,
-    coordinates,
-    resolve_selection,
-    resolve_times,
-)
+from berg.core.selection import check_selection, resolve_selection, resolve_times
+from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
 from berg.encoding.space import check_array_memory, reuse_freed_memory
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error

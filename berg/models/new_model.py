@@ -20,10 +20,11 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from berg.core import model_registry
+from berg.core.card_schema import CardPart
 from berg.core.card_yaml import read_card_yaml
 from berg.core.exceptions import BERGError, InvalidParameterError, RegistrationError, did_you_mean, listing
 from berg.core.layout import ModelId
-from berg.core.model_card import CardPart, ModelCard
+from berg.core.model_card import ModelCard
 
 _HERE = Path(__file__).parent
 _FAMILIES = "berg.families"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import StimulusError
-from berg.core.model_card import StimulusInput
 
 _CHUNK = 64  # stimuli looked at together when values are checked
 

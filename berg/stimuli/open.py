@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, StimulusError
-from berg.core.model_card import StimulusInput
 from berg.stimuli.checks import as_array, as_expected, check_stimulus
 from berg.stimuli.images import image_files, load_images
 from berg.stimuli.sounds import SoundArray, SoundFiles, sound_files

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, StimulusError
-from berg.core.model_card import StimulusInput
 from berg.core.regular_file import check_regular_file
 from berg.stimuli.checks import as_expected, check_stimulus
 from berg.stimuli.stimulus_files import stimulus_files

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core import model_registry
+from berg.core.card_schema import Parameter, StimulusInput
 from berg.core.exceptions import InvalidParameterError, ModelCardError
 from berg.core.layout import ModelId
-from berg.core.model_card import ModelCard, Parameter, StimulusInput
+from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.models.loading import constructor_options, loading_options, open_berg_dir
 from berg.testing.check import NotApplicable, NotRunning

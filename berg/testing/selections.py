@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from berg.core.card_schema import Selector
 from berg.core.exceptions import BERGError
-from berg.core.model_card import ModelCard, Selector
-from berg.core.selection import (
-    AxisKey,
-    Indices,
-    axis_length,
-    check_selection,
-    look_up,
-    resolve_selection,
-    resolve_times,
-)
+from berg.core.model_card import ModelCard
+from berg.core.selection import check_selection, resolve_selection, resolve_times
+from berg.core.unit_labels import AxisKey, Indices, axis_length, look_up
 from berg.testing.check import NotApplicable
 
 if TYPE_CHECKING:

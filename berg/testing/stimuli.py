@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.core.model_card import StimulusInput
+from berg.core.card_schema import StimulusInput
 from berg.testing.check import NotApplicable
 
 N_STIMULI = 4

@@ -10,8 +10,9 @@ from docutils import nodes
 
 from berg.cli.app import app as command_line
 from berg.core import model_registry
+from berg.core.card_schema import CardPart
 from berg.core.card_text import to_markdown
-from berg.core.model_card import CardPart, ModelCard
+from berg.core.model_card import ModelCard
 from berg.datasets.card import DatasetCard
 
 DOCS = Path(__file__).parents[1]

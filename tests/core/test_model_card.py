@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import berg.models
 from berg.core import model_registry
+from berg.core.card_schema import CardPart
 from berg.core.exceptions import BERGError, MissingFileError, ModelCardError, ModelNotFoundError
-from berg.core.model_card import CardPart, ModelCard, UnknownCardKeyWarning
+from berg.core.model_card import ModelCard, UnknownCardKeyWarning
 
 CARDS = Path(berg.models.__file__).parent / "model_cards"
 BUILT_IN = CARDS / "fmri-szinte2024-prf_css.yaml"

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from berg.core.card_schema import Parameter
 from berg.core.exceptions import InvalidParameterError
-from berg.core.model_card import ModelCard, Parameter
+from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import (
     get_selected_indices,
     validate_binary_array,

@@ -7,14 +7,8 @@ from hypothesis import strategies as st
 
 from berg.core.exceptions import BERGError, CorruptedFileError, InvalidParameterError
 from berg.core.model_card import ModelCard
-from berg.core.selection import (
-    EmptySelectionWarning,
-    IgnoredSelectionWarning,
-    check_selection,
-    coordinates,
-    look_up,
-    resolve_selection,
-)
+from berg.core.selection import EmptySelectionWarning, IgnoredSelectionWarning, check_selection, resolve_selection
+from berg.core.unit_labels import coordinates, look_up
 
 CARD = """\
 model_id: eeg-made_up-linear

@@ -12,7 +12,7 @@ from berg.core.exceptions import (
     StorageError,
 )
 from berg.core.model_card import ModelCard
-from berg.core.selection import region_labels
+from berg.core.unit_labels import region_labels
 from berg.evaluation.accuracy_summary import fill_performance, metrics_of, regions, summary
 from berg.evaluation.accuracy_table import (
     VARIABLES,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from berg.core import model_registry
-from berg.core.selection import region_labels
+from berg.core.unit_labels import region_labels
 from berg.evaluation.accuracy_table import accuracy_table, join_outputs
 from berg.evaluation.report import report_html, write_report
 

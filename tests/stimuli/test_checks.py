@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import StimulusError
-from berg.core.model_card import StimulusInput
 from berg.stimuli.checks import as_expected, check_stimulus
 
 PICTURES = StimulusInput(shape=["batch_size", 3, "height", "width"], dtype="uint8", range=(0, 255))

@@ -9,8 +9,8 @@ import pytest
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
+from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
-from berg.core.model_card import StimulusInput
 from berg.stimuli.open import open_stimuli
 from berg.stimuli.sounds import as_floats, read_sound, resample, sound_files
 

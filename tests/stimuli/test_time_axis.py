@@ -5,7 +5,8 @@ import pytest
 
 from berg.core.exceptions import InvalidParameterError, ModelCardError
 from berg.core.model_card import ModelCard
-from berg.core.selection import axis_attributes, axis_length, coordinates, resolve_selection, resolve_times
+from berg.core.selection import resolve_selection, resolve_times
+from berg.core.unit_labels import axis_attributes, axis_length, coordinates
 
 CARD = """\
 model_id: meg-made_up-sound

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from berg.core.card_schema import CardPart
 from berg.core.exceptions import DatasetError, DeviceMemoryError, InvalidParameterError, MissingFileError, listing
-from berg.core.model_card import CardPart
 from berg.encoding.space import size_words
 from berg.families.fwrf import training as fwrf_training
 from berg.families.fwrf.features import INPUT_SIZE, WIDTH, GNet, n_channels, pixel_centres

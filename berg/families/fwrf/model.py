@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from berg.core.card_schema import CardPart
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, ModelLoadError, listing
-from berg.core.model_card import CardPart, ModelCard
-from berg.core.selection import axis_length, look_up
+from berg.core.model_card import ModelCard
+from berg.core.unit_labels import axis_length, look_up
 from berg.families.fwrf.features import MAP_SIZES, WIDTH, GNet, n_channels
 from berg.families.fwrf.readout import FeatureWeightedReceptiveField, compile_once, saturate
 from berg.models.encoding_model import EncodingModel

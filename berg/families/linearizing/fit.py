@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from berg.core.card_schema import OutputArray
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
-from berg.core.model_card import ModelCard, OutputArray
+from berg.core.model_card import ModelCard
 from berg.families.linearizing.model import Features
 from berg.families.linearizing.regression_files import RegressionFiles
 from berg.families.linearizing.regression_steps import BandedStep, Recipe, RidgeStep, card_error, read_recipe

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from berg.core.card_schema import CardPart, OutputArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
-from berg.core.model_card import CardPart, OutputArray
-from berg.core.selection import axis_length
+from berg.core.unit_labels import axis_length
 from berg.families.linearizing.readout import LinearReadout, Projection
 from berg.features.pretrained_network import expand, network_features, network_file
 from berg.models.encoding_model import EncodingModel

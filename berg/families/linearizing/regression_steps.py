@@ -20,8 +20,9 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
+from berg.core.card_schema import CardPart
 from berg.core.exceptions import ModelCardError, listing
-from berg.core.model_card import CardPart, ModelCard
+from berg.core.model_card import ModelCard
 
 
 class RidgeStep(CardPart):

@@ -26,8 +26,8 @@ from pydantic import Field
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
+from berg.core.card_schema import CardPart
 from berg.core.exceptions import DatasetError, InvalidParameterError
-from berg.core.model_card import CardPart
 from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
 from berg.families.ln_renewal.model import Features
 from berg.families.ln_renewal.neurons import (

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from berg.core.card_schema import CardPart
 from berg.core.exceptions import CorruptedFileError, StimulusError, StimulusWarning
-from berg.core.model_card import CardPart
 from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
 from berg.families.ln_renewal.readout import exponential_traces, renewal_rate, softplus_drive, weighted_past
 from berg.models.encoding_model import EncodingModel

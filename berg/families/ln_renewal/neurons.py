@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from berg.core.model_card import CardPart
+from berg.core.card_schema import CardPart
 from berg.families.ln_renewal.readout import exponential_traces, renewal_rate, softplus_drive, weighted_past
 
 Floats = NDArray[np.float64]

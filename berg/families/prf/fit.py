@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from berg.core.card_schema import CardPart
 from berg.core.exceptions import DatasetError, InvalidParameterError
-from berg.core.model_card import CardPart
 from berg.evaluation import pearson_r, r2_score
 from berg.families.prf.features import contrast_grid, contrast_map
 from berg.families.prf.readout import effective_size

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from berg.core.card_schema import CardPart
 from berg.core.exceptions import CorruptedFileError, StimulusError
-from berg.core.model_card import CardPart
 from berg.families.prf.features import contrast_grid, contrast_map
 from berg.families.prf.readout import gaussian_cell_weights, predict_responses
 from berg.models.encoding_model import EncodingModel

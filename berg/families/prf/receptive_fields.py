@@ -24,7 +24,7 @@ from pydantic import Field
 from scipy.stats import gamma
 from torch import Tensor
 
-from berg.core.model_card import CardPart
+from berg.core.card_schema import CardPart
 from berg.families.prf.readout import css_response, gaussian_cell_weights, gaussian_interval_weights
 
 BLOCK = 512

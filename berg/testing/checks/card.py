@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from berg.core.card_schema import Parameter
 from berg.core.exceptions import BERGError, InvalidParameterError
 from berg.core.layout import ModelId
-from berg.core.model_card import ModelCard, Parameter
+from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_value
 from berg.testing.check import Faults, NotApplicable, check
 from berg.testing.model_under_test import ModelUnderTest

@@ -15,7 +15,7 @@ import numpy as np
 
 from berg.core.exceptions import CorruptedFileError
 from berg.core.layout import METADATA, ModelId
-from berg.core.selection import coordinates
+from berg.core.unit_labels import coordinates
 from berg.models.loading import metadata_of_class
 from berg.testing.check import Faults, NotApplicable, check
 from berg.testing.model_under_test import ModelUnderTest, takes

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from berg.core.card_schema import Parameter
 from berg.core.exceptions import InvalidParameterError
-from berg.core.model_card import Parameter
 from berg.testing.check import Faults, NotApplicable, check
 from berg.testing.model_under_test import ModelUnderTest
 from berg.testing.refusal import Refusal, not_refused, refusal

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from berg.core.model_card import CardPart
+from berg.core.card_schema import CardPart
 from berg.models.encoding_model import EncodingModel
 from berg.weights import model_files
 from berg.weights.safetensors_files import read_safetensors

@@ -1,0 +1,242 @@
+"""What a model card may say: its parts and their keys."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+
+from berg.core.card_yaml import Lines
+
+PartT = TypeVar("PartT", bound="CardPart")
+
+
+class CardPart(BaseModel):
+    """A map inside a card; keys that it does not name are refused. Families derive their own from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) or value is None else [value]
+
+
+def _joined(value: Any) -> Any:
+    names = value if isinstance(value, list) else []
+    return ", ".join(names) if names and all(isinstance(name, str) for name in names) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(_as_list)]
+FROM_STIMULUS = "from_stimulus"
+"""The length of an axis that is as long as the stimulus."""
+MAX_RANGE = 100_000
+_RANGE = re.compile(r"\s*([0-9]+)\s*(?:-|\.\.)\s*([0-9]+)\s*")
+
+
+def _short_range(value: Any) -> Any:
+    if isinstance(value, str) and (ends := _RANGE.fullmatch(value)):
+        first, last = int(ends[1]), int(ends[2])
+        if not first <= last < first + MAX_RANGE:
+            raise ValueError(f"a range goes up and has at most {MAX_RANGE:,} values; else give minimum and maximum")
+    return value
+
+
+class Parameter(CardPart):
+    """One parameter of a model, or one key of its selection."""
+
+    type: str = Field("any", description="int, float, str, bool, list, dict, numpy.ndarray, any; 'a or b'")
+    required: bool = False
+    valid_values: Annotated[list[Any] | str | None, AfterValidator(_short_range)] = Field(
+        None, description="a list, or a range such as '1-8'"
+    )
+    minimum: float | None = None
+    maximum: float | None = None
+    default: Any = None
+    unit: str | None = None
+    example: Any = None
+    description: str = ""
+    function: Texts = Field(default_factory=list, description="which function takes it")
+    properties: dict[str, Parameter] | None = Field(None, description="the keys of a selection")
+
+    @property
+    def allowed(self) -> list[Any] | None:
+        """The values that may be given, or None where the card does not list them."""
+        if not isinstance(self.valid_values, str):
+            return self.valid_values
+        if ends := _RANGE.fullmatch(self.valid_values):
+            return list(range(int(ends[1]), int(ends[2]) + 1))
+        names = [name.strip() for name in self.valid_values.split(",")]
+        return names if len(names) > 1 else None
+
+
+class StimulusInput(CardPart):
+    """What the model takes."""
+
+    type: str = "numpy.ndarray"
+    shape: list[int | str] | str = Field(description="e.g. [batch_size, 3, height, width]")
+    dtype: str | None = Field(None, description="uint8: any integers in `range` are taken")
+    range: tuple[float, float] | None = Field(None, description="smallest and largest value allowed")
+    unit: str | None = None
+    sampling_rate: int | None = Field(None, ge=1, description="hertz; for sounds, which are resampled to it")
+    description: str = ""
+    constraints: Texts = Field(default_factory=list)
+
+
+class Dimension(CardPart):
+    """One dimension of the output, in words."""
+
+    name: str
+    description: str = ""
+
+
+class ResponseOutput(CardPart):
+    """What the model returns, in words."""
+
+    type: str = "numpy.ndarray"
+    shape: list[Any] | str | None = None
+    description: str = ""
+    dimensions: list[Dimension] = Field(default_factory=list)
+
+
+class Metric(CardPart):
+    """One figure of how well the model does."""
+
+    name: str
+    value: Any
+    description: str = ""
+
+
+class Performance(CardPart):
+    """How well the model does, on what."""
+
+    metrics: list[Metric] = Field(default_factory=list)
+    plots: Any = None
+
+
+class OutputArray(CardPart):
+    """One array that `encode` returns; the axes in their order, with the unit of its values.
+
+    Coordinates are places in the metadata, as those of an axis, of values that have several axes: the last of the
+    output, such as one value per channel and time.
+    """
+
+    name: str
+    axes: list[str] = Field(min_length=2)
+    unit: str
+    coordinates: dict[str, str] = Field(default_factory=dict)
+
+
+class Axis(CardPart):
+    """An axis of the outputs: how long it is, and what its places are called.
+
+    Coordinates and length name places in the metadata, such as ``eeg.ch_names``; ``{output}`` stands
+    for the name of the output. A place that ends in ``?`` need not be in every file; where it is not, or its values
+    do not fit, there is no such coordinate. Regions (names with their indices) make a text for each unit, the names
+    of its regions with semicolons between. An axis of time that is as long as the stimulus has the length
+    ``from_stimulus`` and a sampling rate; its coordinate is the time in seconds from the beginning of the stimulus.
+    """
+
+    length: Annotated[int, Field(ge=1)] | Literal["from_stimulus"] | None = None
+    sampling_rate: int | None = Field(None, ge=1, description="places per second; with length: from_stimulus")
+    coordinates: dict[str, str] = Field(default_factory=dict)
+
+
+class Selector(CardPart):
+    """How one selection key picks units.
+
+    ``name``: labels in the metadata, in the order given. ``mask``: a 0/1 vector as long as the axis, or the places
+    of the units, from 0, which come in the order given.
+    ``roi``: names that the metadata turns into indices (or one label per unit); a list is their union.
+    ``minimum``: units whose value in the metadata is at least so much. ``range``: within two bounds, both included;
+    on an axis that is as long as the stimulus, of the time in seconds.
+    ``file``: the value is part of a file name.
+    """
+
+    kind: Literal["name", "mask", "roi", "minimum", "range", "file"]
+    axis: str | None = None
+    output: str | None = Field(None, description="the one output it speaks of; all, where not given")
+    metadata: str | None = None
+    aliases: dict[str, str] = Field(default_factory=dict)
+    overrides: list[str] = Field(default_factory=list, description="keys that it makes ineffective")
+
+
+class Files(CardPart):
+    """File names inside the model's folder, without their ending.
+
+    The model's folder lies in a BERG directory. Which one: ``berg_dir``, that of the user; ``package``, the
+    folder of the card (for plug-ins that bring their weights); ``built_in``, that of this package.
+    """
+
+    store: Literal["berg_dir", "package", "built_in"] = "berg_dir"
+    weights: str
+    metadata: str
+    weights_ending: Literal[".npy", ".pt", ".safetensors"] = Field(".safetensors", description="as published")
+    metadata_ending: Literal[".npy", ".json"] = Field(".json", description="as published")
+
+
+class CardKeys(CardPart):
+    """The keys of a model card; `berg.core.model_card.ModelCard` is one that was read from a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model_id: str
+    modality: str
+    training_dataset: str
+    species: str = ""
+    stimuli: str = ""
+    model_architecture: str | None = None
+    model_type: str | None = None
+    creator: Annotated[str, BeforeValidator(_joined)] = ""
+    description: str = ""
+    limitations: str | None = Field(None, description="what the model was not fitted for")
+    input: StimulusInput | None = None
+    output: ResponseOutput | None = None
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
+    performance: Performance | None = None
+    references: list[str | dict[str, Any]] = Field(default_factory=list)
+    licence: str | None = None
+    citation: str | None = None
+
+    family: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$",
+        description="a folder of berg/families, or package.module:Class",
+    )
+    features: dict[str, Any] | None = Field(None, description="read by the family")
+    readout: dict[str, Any] | None = Field(None, description="read by the family")
+    fit: dict[str, Any] | None = Field(None, description="read by berg fit: settings of the fit")
+    outputs: list[OutputArray] = Field(default_factory=list)
+    axes: dict[str, Axis] = Field(default_factory=dict)
+    select: dict[str, Selector] = Field(default_factory=dict)
+    files: Files | None = None
+
+    _path: Path = PrivateAttr(default=Path())
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _lines: Lines = PrivateAttr(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The file that it was read from."""
+        return self._path
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The YAML as it stands, unknown keys included."""
+        return copy.deepcopy(self._raw)
+
+    @property
+    def architecture(self) -> str:
+        """The model's architecture; older cards call it ``model_type``."""
+        return self.model_architecture or self.model_type or ""
+
+    @property
+    def selection_keys(self) -> list[str]:
+        """What the user's selection may name."""
+        selection = self.parameters.get("selection")
+        return list(self.select) or list((selection and selection.properties) or {})
+
+
+Parameter.model_rebuild()
