@@ -95,8 +95,8 @@ def fit(
 
 
 def _print(report: FitReport, console: Console) -> None:
-    from berg.encoding.space import size_words
     from berg.evaluation.accuracy_summary import summary
+    from berg.system.memory import size_words
 
     subject = "" if report.subject is None else f", subject {report.subject}"
     console.print(f"[bold]{report.model_id}[/bold]{subject}: {report.weights}")

@@ -44,10 +44,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, StorageError
-from berg.encoding.space import size_words
 from berg.fitting.principal_components import slices
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing, storage_errors
+from berg.system.memory import size_words
 from berg.system.progress import Advance, progress_bar
 
 BATCH = 32

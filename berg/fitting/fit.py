@@ -35,7 +35,6 @@ from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection
 from berg.datasets.check import check_dataset
 from berg.datasets.dataset import DatasetWarning, EncodingDataset
-from berg.encoding.space import free_memory, size_words
 from berg.evaluation.evaluate import evaluate_model, evaluate_responses
 from berg.fitting import fitted_files
 from berg.fitting.card_agreement import check_agreement
@@ -43,6 +42,7 @@ from berg.fitting.fit_checks import check_card, check_resampling, check_response
 from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.device import resolve_device
 from berg.models.encoding_model import EncodingModel
+from berg.system.memory import free_memory, size_words
 
 _MEMORY_SHARE = 0.8  # of what is free: the rest is for the operating system's own cache
 

@@ -12,9 +12,9 @@ from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError, StorageError
 from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset, OutputData
-from berg.encoding.space import size_words
 from berg.evaluation.card_units import unit_axes
 from berg.fitting.card_agreement import fitted_axes
+from berg.system.memory import size_words
 
 LEAST_TESTED = 3
 """Stimuli of the test split: over two, every correlation is 1 or -1."""

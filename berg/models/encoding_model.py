@@ -23,11 +23,11 @@ from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection, resolve_selection, resolve_times
 from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
-from berg.encoding.space import check_array_memory, reuse_freed_memory
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
 from berg.models.device import resolve_device
 from berg.stimuli.open import open_stimuli
+from berg.system.memory import check_array_memory, reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.weights import model_files
 from berg.weights.needed_files import NetworkFile

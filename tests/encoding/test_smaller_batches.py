@@ -11,12 +11,12 @@ import torch
 
 from berg import BERG
 from berg.core.exceptions import DeviceMemoryError
-from berg.encoding import space as room
 from berg.encoding.estimate import estimate
 from berg.encoding.stream import encode_to_store
 from berg.models import batches
 from berg.models.batches import SmallerBatchWarning
 from berg.responses.store import open_responses
+from berg.system import memory
 
 MODEL_ID = "fmri-szinte2024-prf_css"
 
@@ -109,7 +109,7 @@ def test_the_memory_of_a_gpu_is_estimated(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_responses_that_do_not_fit_into_memory_are_refused_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "free_memory", lambda: 100_000_000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 100_000_000)
     stimuli = np.broadcast_to(np.uint8(7), (20_000, 3, 32, 32))
     words = r'The responses need 0\.\d GB of memory, and 0\.1 GB are free.*out="NAME\.zarr" \(--out NAME\.zarr\)'
     with pytest.raises(DeviceMemoryError, match=words):

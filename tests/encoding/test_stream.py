@@ -36,8 +36,7 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from berg.encoding import encoded_stimuli, stream
-from berg.encoding import space as room
+from berg.encoding import encoded_stimuli, space, stream
 from berg.encoding.estimate import estimate
 from berg.encoding.store_identity import sampled_content
 from berg.encoding.stream import DamagedStimulusWarning, encode_to_store
@@ -46,6 +45,7 @@ from berg.responses.store import IncompleteStoreWarning, open_responses, verify_
 from berg.stimuli.images import ResizedPictures
 from berg.stimuli.open import open_stimuli
 from berg.stimuli.stimulus_files import StimulusOrderWarning
+from berg.system import memory
 from berg.system.store_lock import locked
 from berg.weights import manifest
 
@@ -1082,7 +1082,7 @@ def test_the_estimate_says_what_then_happens(model, tmp_path):
 
 
 def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_starts(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10_000))
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10_000))
     words = r"The responses need 0.0 MB on disk, and .* has 0.0 MB free. Make room, .*compression=\"zstd\""
     with pytest.raises(StorageError, match=words.replace("0.0 MB on", r"\d.\d MB on")):
         encode_to_store(model, pictures(64), tmp_path / "r.zarr")
@@ -1092,7 +1092,7 @@ def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_starts(model, 
 
 
 def test_a_run_that_does_not_fit_into_memory_is_refused_with_a_batch_size(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr(space, "free_memory", lambda: 1_000_000)
     with pytest.raises(DeviceMemoryError, match=r"512 stimuli at a time need \d.* are free. Try batch_size=\d+"):
         encode_to_store(model, pictures(1024), tmp_path / "r.zarr", batch_size=512)
     assert not (tmp_path / "r.zarr").exists()
@@ -1103,8 +1103,8 @@ def test_free_memory_heeds_the_limit_of_a_group(tmp_path, monkeypatch):
     (tmp_path / own).mkdir(parents=True, exist_ok=True)
     (tmp_path / own / "memory.max").write_text("5000\n")
     (tmp_path / own / "memory.current").write_text("3000\n")
-    monkeypatch.setattr(room, "_CGROUP", tmp_path)
-    assert room.free_memory() == 2000
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.free_memory() == 2000
 
 
 PEAK = """

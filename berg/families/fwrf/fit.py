@@ -20,7 +20,6 @@ from pydantic import Field, model_validator
 
 from berg.core.card_schema import CardPart
 from berg.core.exceptions import DatasetError, DeviceMemoryError, InvalidParameterError, MissingFileError, listing
-from berg.encoding.space import size_words
 from berg.families.fwrf import training as fwrf_training
 from berg.families.fwrf.features import INPUT_SIZE, WIDTH, GNet, n_channels, pixel_centres
 from berg.families.fwrf.model import has_file_per_region, read_network
@@ -28,6 +27,7 @@ from berg.families.fwrf.training import Recipe, Sample, SharedModel, State, Subj
 from berg.families.fwrf.training_inputs import BATCH, N_PIXELS, read_rows, resized_pictures, saturated_maps
 from berg.fitting.card_agreement import check_agreement
 from berg.fitting.fit_job import FitJob, Fitted
+from berg.system.memory import size_words
 
 METADATA = ("x", "y", "size")
 """Coordinates that the fit finds, at ``fwrf.x``, ``fwrf.y`` and ``fwrf.size``."""
