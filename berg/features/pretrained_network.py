@@ -7,9 +7,9 @@ Models that ask for the same network, nodes, transform, precision and device sha
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -24,11 +24,24 @@ from berg.features.fused_layers import with_fused_layers
 
 Transform = Callable[[Tensor], Tensor]
 
-PROVIDERS = {
-    "torchvision": "berg.features.torchvision_network",
-    "efficientnet_lite_pytorch": "berg.features.efficientnet_network",
+
+def _torchvision() -> ModuleType:
+    from berg.features import torchvision_network
+
+    return torchvision_network
+
+
+def _efficientnet_lite() -> ModuleType:
+    from berg.features import efficientnet_network
+
+    return efficientnet_network
+
+
+PROVIDERS: dict[str, Callable[[], ModuleType]] = {
+    "torchvision": _torchvision,
+    "efficientnet_lite_pytorch": _efficientnet_lite,
 }
-"""Modules with `read_network` and `network_file`, by the first half of an extractor's name."""
+"""What imports a module with `read_network` and `network_file`, by the first half of an extractor's name."""
 
 
 class Preset(Protocol):
@@ -163,7 +176,7 @@ def _provider(extractor: str) -> tuple[Any, str]:
             f"features.extractor is '{extractor}'; write PROVIDER/NETWORK.{did_you_mean(provider, PROVIDERS)} "
             f"Providers: {listing(PROVIDERS)}. For example torchvision/vit_b_32"
         )
-    return importlib.import_module(PROVIDERS[provider]), name
+    return PROVIDERS[provider](), name
 
 
 def expand(pattern: str) -> list[str]:
