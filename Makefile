@@ -5,7 +5,7 @@ READY := .venv/.ready
 DOCS_READY := .venv/.ready-docs
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-slow docs check clean
+.PHONY: demo test test-slow test-lowest docs check fix dist clean
 
 demo: $(READY)
 	$(BIN)/berg demo
@@ -27,8 +27,28 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The lowest versions that pyproject.toml promises, in an environment of their own.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable ".[dev]"
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --dist loadgroup -m "not slow" -W default
+
+# Wheel and source distribution, each installed into a fresh environment, which runs the demo.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	for file in dist/*.whl dist/*.tar.gz; do \
+		rm -rf dist/try && $(PYTHON) -m venv dist/try && \
+		dist/try/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $$file && \
+		(cd dist/try && bin/berg demo --out demo) || exit 1; done
+	rm -rf dist/try
+
 clean:
-	rm -rf .venv berg-demo docs/_build docs/models docs/parts docs/recipes
+	rm -rf .venv .venv-lowest dist berg-demo docs/_build docs/models docs/parts docs/recipes
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("BERG needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'

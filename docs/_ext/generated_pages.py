@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import rooms
 from cyclopts.docs.markdown import generate_markdown_docs
 from docutils import nodes
 
@@ -26,6 +27,7 @@ def write_pages(app) -> None:
     if not cards or model_registry.PROBLEMS:
         raise RuntimeError(f"{len(cards)} models; left out: {model_registry.PROBLEMS}")
     write(DOCS / "models", {f"{card.model_id}.md": page(card) for card in cards})
+    house = rooms.measure()
     write(DOCS / "recipes", {f"{name}.md": recipe(name) for name in recipes()})
     write(
         DOCS / "parts",
@@ -33,6 +35,8 @@ def write_pages(app) -> None:
             "table.inc": table(cards),
             "card_keys.inc": card_keys(ModelCard, "A card"),
             "dataset_keys.inc": card_keys(DatasetCard, "A dataset"),
+            "rooms.svg": rooms.picture(house),
+            "rooms.inc": rooms.report(house) + "\n",
             "commands.inc": generate_markdown_docs(command_line, generate_toc=False, no_root_title=True),
         },
     )
