@@ -8,9 +8,9 @@ from pathlib import Path
 from berg.cli.encode_options import Pair, pairs, value
 from berg.cli.status import readable
 from berg.core import settings
+from berg.core.commands import given_berg_dir
 from berg.core.exceptions import InvalidParameterError
 from berg.facade import BERG
-from berg.weights.commands import given_berg_dir
 from berg.weights.inventory import Held, held_files, remove_files
 
 

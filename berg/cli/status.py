@@ -6,8 +6,8 @@ from itertools import groupby
 from pathlib import Path
 
 from berg.core import settings
+from berg.core.commands import download_command
 from berg.core.model_registry import get_card
-from berg.weights.commands import download_command
 from berg.weights.inventory import Held, held_files
 
 

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 from berg.core import settings
+from berg.core.commands import given_berg_dir, how_to_get_again
 from berg.core.exceptions import CorruptedFileError
 from berg.core.layout import ModelId
-from berg.weights.commands import given_berg_dir, how_to_get_again
 from berg.weights.inventory import DAMAGED, record_files, verify_files
 
 

@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from berg.core import settings
+from berg.core.commands import how_to_forget
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, listing
 from berg.core.layout import METADATA, ModelId
 from berg.core.model_card import ModelCard
@@ -26,7 +27,6 @@ from berg.transfer.remote import Remote, TryAgain
 from berg.transfer.retries import Patience
 from berg.transfer.source import Source, parse_source
 from berg.weights import manifest, model_files
-from berg.weights.commands import how_to_forget
 from berg.weights.manifest import DATE_FORMAT, Entry
 from berg.weights.needed_files import NetworkFile
 

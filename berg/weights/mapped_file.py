@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from berg.core.commands import how_to_get_again
 from berg.core.exceptions import CorruptedFileError, MissingFileError, UnsafeFileError
-from berg.weights.commands import how_to_get_again
 
 Buffer = bytes | memoryview
 

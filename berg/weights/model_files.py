@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from berg.core.commands import download_command, name_fields
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.weights import manifest
-from berg.weights.commands import download_command, name_fields
 from berg.weights.mapped_file import map_file
 from berg.weights.npy_files import read_npy
 from berg.weights.safetensors_files import read_metadata as safetensors_metadata

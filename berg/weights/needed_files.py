@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from berg.core.commands import listed_values
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_value
 from berg.core.selection import check_selection
 from berg.weights import model_files
-from berg.weights.commands import listed_values
 
 
 @dataclass(frozen=True)
