@@ -20,6 +20,7 @@ from berg.stimuli.images import image_files
 from berg.stimuli.open import Stimuli
 from berg.stimuli.sounds import sound_files
 from berg.stimuli.stimulus_files import file_names
+from berg.system.file_hash import hash_file
 from berg.weights import manifest, model_files
 
 _N_PIECES = 64
@@ -75,7 +76,7 @@ def _sha256(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _hashed(path: Path, size: int, changed: int) -> str:
-    return manifest.hash_file(path)
+    return hash_file(path)
 
 
 def stimuli_identity(

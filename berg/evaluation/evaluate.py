@@ -53,6 +53,7 @@ from berg.evaluation.card_units import REPETITION, unit_axes, unit_coordinates
 from berg.evaluation.known_accuracy import accuracy_file
 from berg.models.encoding_model import EncodingModel
 from berg.statistics.groups import FEW, Groups, SamplesWarning, group_numbers
+from berg.system.file_hash import hash_file
 from berg.system.progress import progress_bar
 from berg.weights import manifest
 from berg.weights.download import update_manifest
@@ -315,7 +316,7 @@ def check_belongs_beside_weights(model: EncodingModel, split: str) -> None:
 def _entry(path: Path, folder: Path) -> manifest.Entry:
     now = datetime.now(UTC).strftime(manifest.DATE_FORMAT)
     name = path.relative_to(folder).as_posix()
-    return manifest.Entry(name, path.stat().st_size, manifest.hash_file(path), "", now)
+    return manifest.Entry(name, path.stat().st_size, hash_file(path), "", now)
 
 
 def _stimuli_of(dataset: EncodingDataset, split: str) -> NDArray[np.intp]:

@@ -28,6 +28,7 @@ from berg.fitting.card_agreement import REPETITION, Place, places
 from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
 from berg.system.durable_file import replacing
+from berg.system.file_hash import hash_file
 from berg.weights import manifest, model_files
 from berg.weights.download import update_manifest
 from berg.weights.safetensors_files import write_safetensors
@@ -148,9 +149,7 @@ def write_evidence(job: FitJob, fitted: Fitted, model: EncodingModel, accuracy: 
         files.berg_dir,
         job.card.model_id,
         [
-            manifest.Entry(
-                path.relative_to(files.folder).as_posix(), path.stat().st_size, manifest.hash_file(path), "", now
-            )
+            manifest.Entry(path.relative_to(files.folder).as_posix(), path.stat().st_size, hash_file(path), "", now)
             for path in written
         ],
     )

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, StorageError
 from berg.system.durable_file import storage_errors
+from berg.system.file_hash import hash_file
 from berg.system.portable_names import name_fault
 from berg.system.transfer_bars import Advance, FileBars, transfer_bars
 from berg.transfer.file_heads import file_fault
@@ -23,7 +24,6 @@ from berg.transfer.partial_file import KEPT, PartialFile
 from berg.transfer.remote import Answer, Changed, Remote, Stopped, TryAgain
 from berg.transfer.retries import Patience
 from berg.transfer.source import Source, parse_source
-from berg.weights.manifest import hash_file
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from berg.system.durable_file import flush, storage_errors
+from berg.system.file_hash import hash_file
 from berg.system.progress import Advance
-from berg.weights.manifest import hash_file
 
 PIECE = 16 * 2**20
 _SECONDS_BETWEEN_NOTES = 1.0

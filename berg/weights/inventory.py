@@ -13,6 +13,7 @@ from threading import Event
 from typing import Literal
 
 from berg.core.layout import ModelId, split_model_path
+from berg.system.file_hash import hash_file
 from berg.system.progress import Advance, progress_bar
 from berg.transfer.file_heads import file_fault
 from berg.weights import manifest
@@ -95,7 +96,7 @@ def record_files(berg_dir: Path, files: Iterable[Held], *, progress: bool | None
     now = datetime.now(UTC).strftime(DATE_FORMAT)
     with progress_bar("record", sum(file.size for file in new), "bytes", progress) as advance:
         for file in new:
-            sha256 = manifest.hash_file(ModelId.parse(file.model_id).folder(berg_dir) / file.path, advance)
+            sha256 = hash_file(ModelId.parse(file.model_id).folder(berg_dir) / file.path, advance)
             update_manifest(berg_dir, file.model_id, [Entry(file.path, file.size, sha256, "", now)])
 
 
@@ -156,5 +157,5 @@ def _quick_state(entry: Entry | None, size: int | None) -> State:
 
 def _hashed(berg_dir: Path, file: Held, advance: Advance) -> State:
     folder = ModelId.parse(file.model_id).folder(berg_dir)
-    same = manifest.hash_file(folder / file.path, advance) == _recorded(folder)[file.path].sha256
+    same = hash_file(folder / file.path, advance) == _recorded(folder)[file.path].sha256
     return "whole" if same else "wrong hash"

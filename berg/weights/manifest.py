@@ -11,7 +11,6 @@ Paths are relative to the model's folder. Source (a URL) and date (UTC) may be e
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
@@ -22,12 +21,12 @@ from typing import Literal
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.regular_file import check_regular_file
 from berg.system.durable_file import replacing
+from berg.system.file_hash import hash_file
 from berg.system.portable_names import name_fault, names_clash
 from berg.system.progress import Advance
 
 NAME = "manifest.tsv"
 MAX_BYTES = 2**24
-CHUNK = 2**20
 DATE_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SOURCE = re.compile(r"([a-z][a-z0-9+.-]*://\S+)?")
@@ -173,26 +172,6 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     data = format_manifest(entries)
     with replacing(path) as file:
         file.write(data)
-
-
-def hash_file(path: Path, progress: Advance | None = None) -> str:
-    """The sha256 of a file in hexadecimal digits; `progress` is told the bytes that were read.
-
-    Raises
-    ------
-    MissingFileError
-        When it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb", buffering=0) as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-                if progress:
-                    progress(len(chunk))
-    except OSError as error:
-        raise MissingFileError(f"{path} cannot be read: {error.strerror}.") from error
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

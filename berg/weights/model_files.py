@@ -17,6 +17,7 @@ from berg.core.commands import download_command, name_fields
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
+from berg.system.file_hash import hash_file
 from berg.weights import manifest
 from berg.weights.mapped_file import map_file
 from berg.weights.npy_files import read_npy
@@ -147,9 +148,7 @@ def _check_recorded(path: Path, folder: Path, how_to_get: str) -> None:
     if entry is None:
         return
     status = path.stat()
-    if status.st_size == entry.size and (
-        not _is_later(status.st_mtime, entry.date) or manifest.hash_file(path) == entry.sha256
-    ):
+    if status.st_size == entry.size and (not _is_later(status.st_mtime, entry.date) or hash_file(path) == entry.sha256):
         return
     raise CorruptedFileError(
         f"{path} is not the file that came here: it has {status.st_size:,} bytes, recorded are {entry.size:,} with "

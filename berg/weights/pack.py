@@ -22,10 +22,11 @@ from berg.core.exceptions import CorruptedFileError, InvalidParameterError, Miss
 from berg.core.layout import ACCURACY, METADATA, PUBLISHED_NAME, WEIGHTS, ModelId, split_model_path
 from berg.core.model_card import ModelCard
 from berg.system.durable_file import replacing
+from berg.system.file_hash import CHUNK
 from berg.system.portable_names import name_fault, names_clash
 from berg.system.progress import Advance, progress_bar
 from berg.weights import manifest, model_files
-from berg.weights.manifest import CHUNK, Entry
+from berg.weights.manifest import Entry
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
 _N_SAMPLES, _SAMPLE_BYTES = 16, 2**16

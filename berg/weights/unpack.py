@@ -25,6 +25,7 @@ from berg.core.exceptions import CorruptedFileError, StorageError, listing
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
 from berg.system.directory_lock import directory_lock
 from berg.system.durable_file import flush, storage_errors
+from berg.system.file_hash import hash_file
 from berg.system.progress import Advance, progress_bar
 from berg.weights import manifest
 from berg.weights.manifest import Entry
@@ -186,11 +187,11 @@ def _is_same(archive: ModelArchive, member: Member, entries: dict[str, Entry] | 
     if not path.is_file() or path.stat().st_size != member.size:
         return False
     if entries is not None:
-        return manifest.hash_file(path) == entries[member.inside].sha256
+        return hash_file(path) == entries[member.inside].sha256
     digest = hashlib.sha256()
     for chunk in archive.chunks(member):
         digest.update(chunk)
-    return manifest.hash_file(path) == digest.hexdigest()
+    return hash_file(path) == digest.hexdigest()
 
 
 def _check_replaced(plans: list[_Plan], overwrite: bool) -> None:
@@ -257,7 +258,7 @@ def _stage(archive: ModelArchive, plan: _Plan, folder: Path, advance: Advance) -
         came[member.inside] = _extract(archive, member, target, came.get(member.inside), advance)
     for member in plan.same:
         if member.inside not in came:
-            came[member.inside] = Entry(member.inside, member.size, manifest.hash_file(plan.folder / member.inside))
+            came[member.inside] = Entry(member.inside, member.size, hash_file(plan.folder / member.inside))
     there = plan.folder / manifest.NAME
     held = manifest.read_manifest(there) if there.exists() else {}
     known = {entry.path for entry in held.values() if entry.path in came and came[entry.path].sha256 == entry.sha256}

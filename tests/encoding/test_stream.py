@@ -36,7 +36,7 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from berg.encoding import encoded_stimuli, space, stream
+from berg.encoding import encoded_stimuli, space, store_identity, stream
 from berg.encoding.estimate import estimate
 from berg.encoding.store_identity import sampled_content
 from berg.encoding.stream import DamagedStimulusWarning, encode_to_store
@@ -579,7 +579,7 @@ def test_the_sha256_that_the_manifest_has_is_not_computed_again(own_berg_dir, mo
     )
     manifest.write_manifest(folder / manifest.NAME, [recorded])
     fwrf = BERG(own_berg_dir).get_encoding_model(layouts.FWRF, "cpu", {"roi": "V2"}, subject=1)
-    monkeypatch.setattr(manifest, "hash_file", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr(store_identity, "hash_file", lambda path: pytest.fail("it was read"))
     labelled = BERG().encode(fwrf, pictures(1), labelled=True)
     assert labelled.attrs["weights_sha256"] == f"{'ab' * 32}  {path.name}"
 

@@ -25,6 +25,7 @@ from berg.core.selection import check_selection, resolve_selection
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.device import resolve_device
 from berg.stimuli.checks import check_stimulus
+from berg.system.file_hash import hash_file
 from berg.weights import manifest, model_files
 from berg.weights.pt_files import read_pt
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
@@ -199,8 +200,7 @@ def write_files(berg_dir: Path) -> Path:
 def write_manifest(folder: Path) -> None:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != manifest.NAME]
     entries = [
-        manifest.Entry(path.relative_to(folder).as_posix(), path.stat().st_size, manifest.hash_file(path))
-        for path in files
+        manifest.Entry(path.relative_to(folder).as_posix(), path.stat().st_size, hash_file(path)) for path in files
     ]
     manifest.write_manifest(folder / manifest.NAME, entries)
 

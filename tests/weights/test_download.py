@@ -21,6 +21,7 @@ from berg.core.exceptions import (
 )
 from berg.core.layout import ModelId
 from berg.features import torchvision_network
+from berg.system.file_hash import hash_file
 from berg.weights import manifest
 from berg.weights.download import update_manifest
 from berg.weights.inventory import held_files, remove_files, verify_files
@@ -227,7 +228,7 @@ def test_the_network_is_fetched_too_and_its_published_hash_must_fit(monkeypatch,
     with pytest.raises(CorruptedFileError, match=r"vit_b_32-d86f8d99\.pth"):  # random weights
         berg.download(EEG, subject=1, source=mirror)
     (weights,) = checkpoints.glob("vit_b_32*.pth")
-    monkeypatch.setattr(torchvision_network, "published_hash", lambda _: manifest.hash_file(weights)[:8])
+    monkeypatch.setattr(torchvision_network, "published_hash", lambda _: hash_file(weights)[:8])
     fetched = berg.download(EEG, subject=1, source=mirror)
     assert [each.was_here for each in fetched] == [True, True, False]
     assert (tmp_path / "torch" / "hub" / "checkpoints" / weights.name).stat().st_size == weights.stat().st_size

@@ -11,16 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, StorageError
+from berg.system.file_hash import CHUNK, hash_file
 from berg.system.portable_names import name_fault, names_clash
 from berg.weights.manifest import (
-    CHUNK,
     HEADER,
     MAX_BYTES,
     NAME,
     Entry,
     Problem,
     format_manifest,
-    hash_file,
     parse_manifest,
     read_manifest,
     verify,

@@ -26,6 +26,7 @@ from berg.core.exceptions import (
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
 from berg.families.prf.model import PRFModel
+from berg.system.file_hash import hash_file
 from berg.weights import manifest
 from berg.weights import pack as packing
 from berg.weights.pack import Packed, pack
@@ -222,7 +223,7 @@ def test_a_file_that_was_damaged_on_disk_is_not_packed_as_whole(folder: Path) ->
         packed(folder)
     assert (folder.parents[4] / "model.zip").read_bytes() == held
     entries = {entry.path: entry for entry in packed(folder, force=True).entries}
-    sha256 = manifest.hash_file(folder / "metadata" / "metadata_sub-01_roi-V1.npy")
+    sha256 = hash_file(folder / "metadata" / "metadata_sub-01_roi-V1.npy")
     assert entries["metadata/metadata_sub-01_roi-V1.npy"].sha256 == sha256
 
 
