@@ -61,7 +61,9 @@ from berg.models import stream
 
 stream.MAX_BLOCK_STIMULI = 8
 stimuli, store, batch_size = np.load(sys.argv[1], mmap_mode="r"), sys.argv[2], int(sys.argv[3])
-model = BERG().get_encoding_model("fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": 0.7})
+model = BERG().get_encoding_model(
+    "fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": 0.7}, stimulus_width_deg=1.0
+)  # 32 pixels per degree, which nothing warns of
 print("ready", flush=True)
 stream.encode_to_store(model, stimuli, store, batch_size=batch_size, show_progress=False)
 """
