@@ -7,7 +7,7 @@ fit has not seen -> accuracy table, sample, manifest, card, report
 from __future__ import annotations
 
 import importlib
-import shutil
+import json
 import sys
 import time
 import warnings
@@ -35,6 +35,8 @@ from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection
 from berg.datasets.check import check_dataset
 from berg.datasets.dataset import DatasetWarning, EncodingDataset
+from berg.datasets.splits import SPLITS
+from berg.evaluation.accuracy_table import read_accuracy
 from berg.evaluation.evaluate import evaluate_model, evaluate_responses
 from berg.fitting import fitted_files
 from berg.fitting.card_agreement import check_agreement
@@ -274,7 +276,7 @@ def _check(module: ModuleType, job: FitJob) -> None:
         check_agreement(job.card, job.dataset, getattr(module, "METADATA", ()))
     if not getattr(module, "HOLDS_OUT", False):
         check_test_split(job.card, job.dataset)
-    for split in ("train", "test"):
+    for split in SPLITS:
         check_responses_vary(job.dataset, split)
     faults = check_dataset(job.dataset, job.show_progress).faults
     errors = [f"{fault.place}: {fault.text}" for fault in faults if fault.severity == "error"]
@@ -286,30 +288,62 @@ def _check(module: ModuleType, job: FitJob) -> None:
 
 
 def _fit_all(module: ModuleType, jobs: Sequence[FitJob], options: _Options) -> list[FitReport]:
-    for job in jobs:
+    """Fit what is not done, and keep a trace of what is until all is."""
+    together = hasattr(module, "fit_together") and len(jobs) > 1
+    done = fitted_files.are_done(jobs)
+    left = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
+    for job in left:
         _refuse_what_is_there(job, options.overwrite)
+    if together and left:
+        done, left = [False] * len(jobs), list(jobs)
+    fitted = iter(_fit_each(module, left, options, together))
+    reports = [
+        _report_of(job, options.say) if is_done else next(fitted) for job, is_done in zip(jobs, done, strict=True)
+    ]
+    fitted_files.forget(jobs)
+    return reports
+
+
+def _fit_each(module: ModuleType, jobs: Sequence[FitJob], options: _Options, together: bool) -> list[FitReport]:
+    if not jobs:
+        return []
     announced = [_announce(module, job, options.say) for job in jobs]
     start, before = time.perf_counter(), _resident()
-    together = getattr(module, "fit_together", None) if len(jobs) > 1 else None
     if together:
         announced = [sum(announced)] * len(jobs)
         options.say(f"All {len(jobs)} subjects together: {size_words(announced[0])}")
     for job in jobs:
         fitted_files.begin(job)
-    shared: Sequence[Fitted] | None = together(jobs) if together else None
+    shared: Sequence[Fitted] | None = module.fit_together(jobs) if together else None
     reports = []
     for index, job in enumerate(jobs):
         fitted = shared[index] if shared is not None else module.fit(job)
         report = _finish(job, fitted, options)
+        if not together:
+            fitted_files.finish([job])
         seconds, start = time.perf_counter() - start, time.perf_counter()
         peak = max(0, peak_resident() - before)
         reports.append(replace(report, seconds=seconds, announced_bytes=announced[index], peak_bytes=peak))
+    if together:
+        fitted_files.finish(jobs)
     return reports
+
+
+def _report_of(job: FitJob, say: Callable[[str], None]) -> FitReport:
+    """The report of a model that an interrupted call has written; what is left of that call is removed."""
+    say(f"{job.card.model_id}{_subject_words(job)} is fitted and written already")
+    fitted_files.finish_again(job)
+    files, subject = fitted_files.of_job(job), job.parameters.get("subject")
+    facts = json.loads(files.metadata.read_text("utf-8"))["encoding_models"]["fit"]
+    facts = {name: value for name, value in facts.items() if name not in ("berg_version", fitted_files.FINGERPRINT)}
+    return FitReport(
+        job.card.model_id, subject, files.folder, files.weights, read_accuracy(files.accuracy), facts, 0.0, 0, 0
+    )
 
 
 def _refuse_what_is_there(job: FitJob, overwrite: bool) -> None:
     files = fitted_files.of_job(job)
-    if files.weights.exists() and not overwrite and not files.work.exists():
+    if files.weights.exists() and not overwrite and not files.ledger.exists():
         raise InvalidParameterError(
             f"{files.weights} is there already. Fit it anew with overwrite=True (--overwrite), or give another "
             "BERG directory."
@@ -351,7 +385,6 @@ def _finish(job: FitJob, fitted: Fitted, options: _Options) -> FitReport:
         accuracy = evaluate_model(model, job.dataset, show_progress=job.show_progress, **resampling)
     fitted_files.write_evidence(job, fitted, model, accuracy)
     model.cleanup()
-    shutil.rmtree(files.work, ignore_errors=True)
     subject = job.parameters.get("subject")
     return FitReport(job.card.model_id, subject, files.folder, files.weights, accuracy, dict(fitted.facts), 0.0, 0, 0)
 

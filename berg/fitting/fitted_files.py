@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from berg.evaluation.report import write_report
 from berg.fitting.card_agreement import REPETITION, Place, places
 from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
+from berg.system.directory_lock import directory_lock
 from berg.system.durable_file import replacing
 from berg.system.file_hash import hash_file
 from berg.weights import manifest, model_files
@@ -35,6 +36,8 @@ from berg.weights.safetensors_files import write_safetensors
 from berg.weights.sample import Sample, write_sample
 
 N_SAMPLE = 4
+FINGERPRINT = "fingerprint"
+"""In the metadata, under ``encoding_models.fit``: of the card, the parameters, the stimuli and the responses."""
 _STORE = re.compile(r"(?m)^(\s+store:\s*)(built_in|package)\b")
 
 
@@ -53,6 +56,21 @@ class FittedFiles:
     def work(self) -> Path:
         """What lets an interrupted fit go on."""
         return self.folder / f".fit_{self.suffix}"
+
+    @property
+    def ledger(self) -> Path:
+        """What the fit in `work` is of; without it, nothing in there counts."""
+        return self.work / "job.json"
+
+    @property
+    def done(self) -> Path:
+        """The ledger of a fit that is written whole, while what it left is removed."""
+        return self.folder / f".fit_{self.suffix}.done"
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """All files that a user gets."""
+        return (self.weights, self.metadata, self.accuracy, self.sample, self.card, self.report)
 
     @property
     def accuracy(self) -> Path:
@@ -94,15 +112,87 @@ def begin(job: FitJob) -> None:
     files = of_job(job)
     for folder in (files.folder / WEIGHTS, files.folder / METADATA, files.folder / ACCURACY, job.cache):
         folder.mkdir(parents=True, exist_ok=True)
-    given = _identity(job)
-    same = files.work / "job.json"
-    if files.work.exists() and (not same.is_file() or same.read_text("utf-8") != given):
-        shutil.rmtree(files.work)
+    given = identity_of(job)
+    if files.work.exists() and not (files.ledger.is_file() and files.ledger.read_text("utf-8") == given):
+        _remove_work(files)
     files.work.mkdir(exist_ok=True)
-    same.write_text(given, encoding="utf-8")
+    with replacing(files.ledger) as file:
+        file.write(given.encode())
+    files.done.unlink(missing_ok=True)
 
 
-def _identity(job: FitJob) -> str:
+def _remove_work(files: FittedFiles) -> None:
+    """The ledger goes first: what is left when this is interrupted is no fit to go on with."""
+    files.ledger.unlink(missing_ok=True)
+    shutil.rmtree(files.work, ignore_errors=True)
+
+
+def finish(jobs: Sequence[FitJob]) -> None:
+    """Say that the models of these jobs are written whole, and remove what let their fits go on.
+
+    The first job goes last: what the jobs share lies in its work folder.
+    """
+    for job in reversed(jobs):
+        files = of_job(job)
+        files.ledger.replace(files.done)
+    for job in jobs:
+        finish_again(job)
+
+
+def finish_again(job: FitJob) -> None:
+    """Remove what a finished fit left."""
+    _remove_work(of_job(job))
+    _remove_torn(of_job(job))
+
+
+def forget(jobs: Sequence[FitJob]) -> None:
+    """Remove the last traces of fits that are done; until the last of them goes, `are_done` tells."""
+    for job in jobs:
+        of_job(job).done.unlink(missing_ok=True)
+
+
+def are_done(jobs: Sequence[FitJob]) -> list[bool]:
+    """Whether each model was written whole by an earlier call for the same jobs, which was interrupted later on.
+
+    A fit under way has a ledger, and until the call is over there is at least one that says `done`.
+    """
+    found = [of_job(job) for job in jobs]
+    if not any(files.done.is_file() for files in found):
+        return [False] * len(jobs)
+    return [
+        _is_written(files) and _fingerprint(files) == _hash(identity_of(job))
+        for files, job in zip(found, jobs, strict=True)
+    ]
+
+
+def _is_written(files: FittedFiles) -> bool:
+    return not files.ledger.is_file() and all(path.is_file() for path in files.written)
+
+
+def _fingerprint(files: FittedFiles) -> str:
+    """Of what a written model was fitted to."""
+    found = json.loads(files.metadata.read_text("utf-8")).get("encoding_models", {}).get("fit", {})
+    return str(found.get(FINGERPRINT, ""))
+
+
+def _hash(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()
+
+
+def _remove_torn(files: FittedFiles) -> None:
+    """Remove what a killed fit was writing, under the names that files have until they are whole.
+
+    Not of the card: fits of other subjects may be writing theirs.
+    """
+    for path in files.written:
+        for torn in path.parent.glob(f".{path.name}.*tmp") if path != files.card else ():
+            torn.unlink(missing_ok=True)
+    with directory_lock(files.berg_dir):
+        for torn in files.folder.glob(f".{manifest.NAME}.*.tmp"):
+            torn.unlink(missing_ok=True)
+
+
+def identity_of(job: FitJob) -> str:
     """What must be the same for an interrupted fit to go on.
 
     Stimuli count by their content; responses by those to 64 stimuli, evenly spread.
@@ -143,14 +233,13 @@ def write_evidence(job: FitJob, fitted: Fitted, model: EncodingModel, accuracy: 
     _write_card(files.card, job.card)
     fill_performance(files.card, accuracy)
     write_report(files.report, ModelCard.read(files.card), accuracy, facts=fitted.facts)
-    written = (files.weights, files.metadata, files.accuracy, files.sample, files.card, files.report)
     now = datetime.now(UTC).strftime(manifest.DATE_FORMAT)
     update_manifest(
         files.berg_dir,
         job.card.model_id,
         [
             manifest.Entry(path.relative_to(files.folder).as_posix(), path.stat().st_size, hash_file(path), "", now)
-            for path in written
+            for path in files.written
         ],
     )
 
@@ -169,7 +258,9 @@ def metadata_of(job: FitJob, fitted: Fitted, accuracy: xr.Dataset | xr.DataTree 
     models = found.setdefault("encoding_models", {})
     for split, indices in job.dataset.splits.items():
         models.setdefault(f"{split}_stimuli", names[indices].tolist())
-    models.setdefault("fit", {"berg_version": version("berg"), **fitted.facts})
+    ledger = of_job(job).ledger
+    of = {FINGERPRINT: _hash(ledger.read_text("utf-8"))} if ledger.is_file() else {}
+    models.setdefault("fit", {"berg_version": version("berg"), **of, **fitted.facts})
     for place in places(job.card):
         if place.axis != REPETITION and not _has(found, place.path):
             _put(found, place.path, _values(job, place, accuracy))

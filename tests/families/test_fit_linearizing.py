@@ -27,8 +27,10 @@ from berg.features.pretrained_network import network_features
 from berg.fitting import principal_components as components
 from berg.fitting.fit import fit_model
 from berg.fitting.fit_job import FitJob
+from berg.fitting.linear_solvers import PenaltyGridWarning
 from berg.weights.safetensors_files import write_safetensors
 
+pytestmark = pytest.mark.filterwarnings("ignore::berg.fitting.linear_solvers.PenaltyGridWarning")
 CPU = torch.device("cpu")
 NETWORK, WEIGHTS = "shufflenet_v2_x0_5", "IMAGENET1K_V1"
 NODES = ["stage3", "stage4"]
@@ -488,6 +490,38 @@ def test_a_penalty_of_zero_is_refused(pictures, features, cache, tmp_path):
     steps = ["standardize", {"ridge": {"alphas": [0.0, 1.0]}}]
     with pytest.raises(InvalidParameterError, match="above zero"):
         fit(job(tmp_path, pictures, {"lh": responses(features, 12)}, cache, steps))
+
+
+@pytest.mark.parametrize("steps", [
+    ["standardize", {"ridge": {"folds": 31}}],
+    ["standardize", {"banded": {"folds": 31}}],
+])  # fmt: skip
+def test_more_folds_than_pairs_of_training_stimuli_are_refused_before_the_fit(
+    steps, pictures, features, cache, tmp_path
+):
+    with pytest.raises(InvalidParameterError, match=r"31 folds, of 60 training stimuli.*folds: 30  or less"):
+        linearizing.check(job(tmp_path, pictures, {"lh": responses(features, 4)}, cache, steps))
+
+
+def test_penalties_at_the_edge_are_warned_of_and_among_the_facts(pictures, features, cache, tmp_path):
+    steps = ["standardize", {"pca": 10}, {"ridge": {"alphas": [1e-3, 1e15], "folds": 4}}]
+    noise = np.random.default_rng(0).standard_normal((N, 6)).astype(np.float32)
+    measured = np.hstack([responses(features, 2, noise=0), noise])
+    with pytest.warns(PenaltyGridWarning, match=r"100\.0% of the 8 units of 'lh': 25\.0% at the smallest"):
+        fitted = fit(job(tmp_path, pictures, {"lh": measured}, cache, steps))
+    assert fitted.facts["lh_share_at_smallest_and_largest_penalty"] == [0.25, 0.75]
+
+
+def test_the_announced_disk_holds_what_is_written(pictures, features, cache, tmp_path):
+    for steps in (["standardize", "ridge"], ["standardize", {"pca": 10}, "linear"]):
+        folder = tmp_path / str(len(steps))
+        folder.mkdir()
+        own = job(folder, pictures, {"lh": responses(features, 30)}, cache, steps)
+        fitted = fit(own)
+        written = sum(path.stat().st_size for path in own.work.iterdir())
+        written += sum(np.asarray(tensor).nbytes for tensor in fitted.tensors.values())
+        assert written <= linearizing.disk_bytes(own) + 1_000_000
+        assert linearizing.disk_bytes(own) < 2 * written + 1_000_000
 
 
 def test_more_components_than_training_stimuli_are_refused(pictures, features, cache, tmp_path):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import own_family
+import psutil
 import pytest
 import yaml
 from safetensors.numpy import load_file
@@ -15,9 +19,17 @@ from safetensors.numpy import load_file
 from berg import BERG
 from berg.cli.app import main
 from berg.core import model_registry
-from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, ModelCardError
+from berg.core.exceptions import (
+    DatasetError,
+    DeviceMemoryError,
+    InvalidParameterError,
+    ModelCardError,
+    RegistrationError,
+    StorageError,
+)
 from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
+from berg.fitting import fitted_files
 from berg.fitting.fit import fit_model, fit_subjects
 from berg.testing import check_model
 from berg.weights.inventory import verify_files
@@ -214,6 +226,159 @@ def test_too_little_memory_is_refused_before_anything_is_computed(card, truth, t
     with pytest.raises(DeviceMemoryError, match=r"needs 10\.0 MB of memory, and may use 1\.0 MB.*--memory"):
         fit_model(card, data_of(truth), tmp_path / "berg", subject=1, memory=1_000_000)
     assert len(own_family.FITS) == before
+
+
+# What can be known before the fit
+
+
+def some_responses(truth, indices, value):
+    """Responses that have one value in all presentations of these stimuli."""
+    measured = truth["measured"].copy()
+    measured[np.isin(truth["presentations"], indices)] = value
+    return {**truth, "measured": measured}
+
+
+TEN = {"train": np.arange(300), "test": np.arange(300, 310)}
+
+
+@pytest.mark.filterwarnings("ignore::berg.datasets.dataset.DatasetWarning")
+@pytest.mark.parametrize(
+    ("changes", "replaced", "error", "words"),
+    [
+        ({"splits": {"train": np.arange(300)}}, None, DatasetError, "'test' has 0 stimuli.*test_fraction: 0.1"),
+        ({"splits": {"train": np.arange(300), "test": [305]}}, None, DatasetError, "'test' has 1 stimuli"),
+        ({"splits": {"train": np.arange(300), "test": [305, 306]}}, None, DatasetError, "'test' has 2 stimuli"),
+        (
+            {"splits": TEN},
+            (np.arange(400), np.nan),
+            DatasetError,
+            "No unit of 'responses' varies.*300 stimuli of 'train'",
+        ),
+        ({"splits": TEN}, (np.arange(400), 3.0), DatasetError, "No unit of 'responses' varies.*300 stimuli of 'train'"),
+        ({"splits": TEN}, (np.arange(300, 400), np.nan), DatasetError, "No unit.*10 stimuli of 'test'"),
+        ({"splits": TEN}, (np.arange(300, 400), 0.1), DatasetError, "No unit.*10 stimuli of 'test'.*dataset check"),
+        ({"sampling_interval_s": 2.0, "presentations": None}, None, InvalidParameterError, "frames of a sequence.*prf"),
+    ],
+)
+def test_data_that_cannot_be_fitted_or_evaluated_are_refused_before_the_fit(
+    card, truth, tmp_path, changes, replaced, error, words
+):
+    before = len(own_family.FITS)
+    own = truth if replaced is None else some_responses(truth, *replaced)
+    if changes.get("presentations", ()) is None:
+        own = {**own, "measured": own["measured"][:N_STIMULI]}
+    with pytest.raises(error, match=words):
+        fit_model(card, data_of(own, **changes), tmp_path / "berg", subject=1)
+    assert len(own_family.FITS) == before
+    assert not (tmp_path / "berg").exists()
+
+
+def test_responses_that_vary_over_a_few_stimuli_are_fitted(card, truth, tmp_path):
+    own = some_responses(truth, np.setdiff1d(np.arange(400), [7, *TEN["test"]]), 1.0)  # 7 is not among those looked at
+    report = fit_model(card, data_of(own, splits=TEN), tmp_path / "berg", subject=1, bootstrap=0)
+    assert report.weights.is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"bootstrap": -1}, "bootstrap is -1; it must be a whole number from 0. Try bootstrap=1000"),
+        ({"permutations": 0.5}, "permutations is 0.5; it must be a whole number"),
+        ({"permutations": True}, "permutations is True"),
+    ],
+)
+def test_numbers_of_resamples_are_checked_before_the_fit(card, truth, tmp_path, options, words):
+    before = len(own_family.FITS)
+    with pytest.raises(InvalidParameterError, match=words):
+        fit_model(card, data_of(truth), tmp_path / "berg", subject=1, **options)
+    with pytest.raises(InvalidParameterError, match=words):
+        fit_subjects(card, {1: data_of(truth)}, tmp_path / "berg", **options)
+    assert len(own_family.FITS) == before
+
+
+def test_a_card_without_a_file_or_a_class_is_refused_before_the_fit(card, truth, tmp_path):
+    before, held = len(own_family.FITS), ModelCard.read(card)
+    with pytest.raises(InvalidParameterError, match=r"is in no file\. Write it to one"):
+        fit_model(ModelCard.parse(card.read_text(), "fmri-pixels-ols.yaml"), data_of(truth), tmp_path, subject=1)
+    with pytest.raises(RegistrationError, match="NoModel"):
+        fit_model(held.model_copy(update={"family": "own_family:NoModel"}), data_of(truth), tmp_path, subject=1)
+    assert len(own_family.FITS) == before
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_fit(card, truth, tmp_path, monkeypatch):
+    before = len(own_family.FITS)
+    needed = psutil.disk_usage(str(tmp_path)).total
+    monkeypatch.setattr(own_family, "disk_bytes", lambda job: needed, raising=False)
+    with pytest.raises(StorageError, match=r"This fit writes .*B, and .* has .*B free. Make room"):
+        fit_model(card, data_of(truth), tmp_path / "berg", subject=1)
+    assert len(own_family.FITS) == before
+
+
+# Interrupted after the fit
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing catches it."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("where", "subjects", "overwrite"),
+    [("rmtree", [1], False), ("forget", [1, 2], True)]
+    + [pytest.param(*each, marks=pytest.mark.slow) for each in (("forget", [1], True), ("rmtree", [1, 2], False))],
+)
+def test_a_fit_that_was_interrupted_while_it_tidied_up_is_done(
+    card, truth, tmp_path, monkeypatch, where, subjects, overwrite
+):
+    data = {subject: data_of(truth) for subject in subjects}
+
+    def fit():
+        return fit_subjects(card, data, tmp_path / "berg", bootstrap=0, cache=tmp_path / "cache", overwrite=overwrite)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((shutil, "rmtree") if where == "rmtree" else (fitted_files, "forget")), killed)
+        with pytest.raises(Killed):
+            fit()
+    before = len(own_family.FITS)
+    reports = fit()
+    assert len(own_family.FITS) - before == (len(subjects) - 1 if where == "rmtree" else 0)  # the first one is done
+    assert [report.subject for report in reports] == subjects
+    assert reports[0].facts == {"n_features": 64}
+    assert float(reports[0].accuracy.r[0]) > 0.99
+    assert not list(reports[0].folder.glob(".fit*"))
+    assert {file.state for file in verify_files(tmp_path / "berg")} == {"whole"}
+    if not overwrite:
+        with pytest.raises(InvalidParameterError, match="overwrite=True"):
+            fit()
+
+
+def test_what_a_finished_fit_of_other_data_left_is_no_reason_not_to_fit(card, truth, tmp_path, monkeypatch):
+    where: dict[str, Any] = {"subject": 1, "bootstrap": 0, "cache": tmp_path / "cache"}
+    with monkeypatch.context() as patch:
+        patch.setattr(fitted_files, "forget", killed)
+        with pytest.raises(Killed):
+            fit_model(card, data_of(truth), tmp_path / "berg", **where)
+    with pytest.raises(InvalidParameterError, match="overwrite=True"):
+        fit_model(card, data_of(truth, test_fraction=0.5), tmp_path / "berg", **where)
+    report = fit_model(card, data_of(truth, test_fraction=0.5), tmp_path / "berg", overwrite=True, **where)
+    assert own_family.FITS[-1] == 200
+    assert not list(report.folder.glob(".fit*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["linearizing", "two subjects"])
+def test_a_fit_killed_at_any_file_operation_goes_on_to_the_same_model(family, tmp_path):
+    script = Path(__file__).with_name("kill_trials.py")
+    ended = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), family], capture_output=True, text=True, timeout=3000
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    found = json.loads(ended.stdout)
+    assert found["n_operations"] > 60
+    assert found["failures"] == []
 
 
 def test_a_family_that_cannot_be_fitted_is_named_with_those_that_can(registry, tmp_path, truth):

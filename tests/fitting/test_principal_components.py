@@ -165,6 +165,23 @@ def test_more_components_than_there_are_name_the_number_that_there_is():
         principal_components(correlated(40, 700), 50)
 
 
+@pytest.mark.parametrize("shape", [(20, 50), (50, 20)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_named(shape, value):
+    features = correlated(*shape).astype(np.float32)
+    features[3, 17] = value
+    with pytest.raises(
+        InvalidParameterError, match=r"1 of the features 16 to \d+ are NaN or infinite.*\(17\).*float32"
+    ):
+        principal_components(features, 3, block=16)
+
+
+@pytest.mark.parametrize("shape", [(20, 50), (50, 20)])
+def test_features_that_do_not_vary_at_all_have_no_components(shape):
+    with pytest.raises(InvalidParameterError, match=r"No feature varies over the .* training stimuli.*the same"):
+        principal_components(np.full(shape, 0.1, np.float32), 3)
+
+
 def test_stimuli_that_are_there_twice_give_no_components():
     features = np.repeat(correlated(20, 100), 2, axis=0)
     assert principal_components(features).scores.shape == (40, 19)

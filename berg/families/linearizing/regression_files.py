@@ -95,7 +95,8 @@ class RegressionFiles:
             "alphas": (self.n_rows, self.n_bands),
             "scores": (self.n_rows,),
         }
-        if not self._ledger.is_file():
+        if not self._ledger.is_file() or not all(self._path(name).is_file() for name in shapes):
+            self._ledger.unlink(missing_ok=True)
             for name, shape in shapes.items():
                 np.lib.format.open_memmap(self._path(name), "w+", np.float32, shape)
         return {name: np.lib.format.open_memmap(self._path(name), "r+") for name in shapes}
