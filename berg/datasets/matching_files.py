@@ -139,7 +139,10 @@ def joined(files: Sequence[Path], parts: Sequence[ResponseFile]) -> ResponseFile
     """
     first = parts[0]
     alike = [first, *(_as_in(files[0], first, file, part) for file, part in zip(files[1:], parts[1:], strict=True))]
-    return first if len(parts) == 1 else replace(first, rows=StackedRows(tuple(part.rows for part in alike)))
+    if len(parts) == 1:
+        return first
+    attributes = {**first.attributes, "files": [file.name for file in files]}
+    return replace(first, rows=StackedRows(tuple(part.rows for part in alike)), attributes=attributes)
 
 
 def _as_in(name: Path, first: ResponseFile, file: Path, part: ResponseFile) -> ResponseFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import struct
 import traceback
@@ -18,7 +19,7 @@ from berg.core.regular_file import check_regular_file
 # What readers raise at a byte that they did not expect. MemoryError is not among them: sizes are checked first.
 DAMAGE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, EOFError,
-    RuntimeError, SyntaxError, struct.error, zlib.error, zipfile.BadZipFile, ExpatError,
+    RuntimeError, SyntaxError, csv.Error, struct.error, zlib.error, zipfile.BadZipFile, ExpatError,
 )  # fmt: skip
 
 MOST_COMPRESSED = 2000

@@ -129,7 +129,7 @@ def test_a_configuration_with_a_list_of_passwords_is_refused_without_them(capsys
     (tmp_path / "berg").mkdir()
     (tmp_path / "berg" / "config.toml").write_text('network_source = ["https://me:secret@host"]')
     error = refused(capsys, "where")
-    assert "network_source is a list; write a str, such as network_source =" in error
+    assert "network_source is of type list; write a str, such as network_source =" in error
     assert "secret" not in error
 
 

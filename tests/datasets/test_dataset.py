@@ -16,7 +16,7 @@ from PIL import Image
 from berg.core.exceptions import DatasetError
 from berg.datasets.dataset import DatasetWarning, EncodingDataset
 from berg.datasets.response_arrays import ChunkedRows, MappedRows, as_rows
-from berg.datasets.splits import SPLITS, make_splits
+from berg.datasets.splits import SPLITS, LabelWarning, make_splits
 
 
 def pictures(n=10, seed=0):
@@ -427,7 +427,8 @@ def of_responses(responses, **options):
 
 
 def test_groups_are_kept_and_differ_where_their_labels_do():
-    dataset = of_responses(VALUES, groups=["1", 1, "1 ", "b", "b", *"cdefghi"], axes=("voxel",))
+    with pytest.warns(LabelWarning, match="look alike"):
+        dataset = of_responses(VALUES, groups=["1", 1, "1 ", "b", "b", *"cdefghi"], axes=("voxel",))
     assert dataset.groups.tolist() == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10]
     assert dataset.groups_of([3, 4, 0]).tolist() == [3, 3, 0]
     assert dataset.groups_of([0, 1, 2, 3]) is None  # each alone

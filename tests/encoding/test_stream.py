@@ -57,7 +57,7 @@ ENCODE = """
 import sys
 import numpy as np
 from berg import BERG
-from berg.models import stream
+from berg.encoding import stream
 
 stream.MAX_BLOCK_STIMULI = 8
 stimuli, store, batch_size = np.load(sys.argv[1], mmap_mode="r"), sys.argv[2], int(sys.argv[3])

@@ -232,7 +232,7 @@ def test_a_full_disk_is_named_and_what_came_is_kept(shelf, tmp_path):
     out = tmp_path / "out"
     limited = (
         "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))\n"
-        "from berg.weights import partial_file; partial_file.PIECE = 300_000"
+        "from berg.transfer import partial_file; partial_file.PIECE = 300_000"
     )
     command = [sys.executable, "-c", limited + CHILD, shelf.as_uri(), out, "weights.npy"]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
