@@ -206,7 +206,7 @@ def fit_module(card: ModelCard) -> ModuleType:
     try:
         module = importlib.import_module(name) if name else None
     except ModuleNotFoundError as error:
-        if error.name != name:
+        if error.name not in (name, name.removesuffix(".fit")):
             raise
         module = None
     if module is None or not hasattr(module, "fit"):
