@@ -180,16 +180,12 @@ def _hash(identity: str) -> str:
 
 
 def _remove_torn(files: FittedFiles) -> None:
-    """Remove what a killed fit was writing, under the names that files have until they are whole.
-
-    Not of the card: fits of other subjects may be writing theirs.
-    """
-    for path in files.written:
-        for torn in path.parent.glob(f".{path.name}.*tmp") if path != files.card else ():
-            torn.unlink(missing_ok=True)
-    with directory_lock(files.berg_dir):
-        for torn in files.folder.glob(f".{manifest.NAME}.*.tmp"):
-            torn.unlink(missing_ok=True)
+    """Remove what a killed fit was writing, under the names that files have until they are whole."""
+    shared = (files.card, files.folder / manifest.NAME)
+    with directory_lock(files.berg_dir):  # what others write of these, they write under it
+        for path in {*files.written, *shared}:
+            for torn in path.parent.glob(f".{path.name}.*.tmp"):
+                torn.unlink(missing_ok=True)
 
 
 def identity_of(job: FitJob) -> str:
@@ -230,8 +226,9 @@ def write_evidence(job: FitJob, fitted: Fitted, model: EncodingModel, accuracy: 
     write_accuracy(files.accuracy, accuracy)
     _write_metadata(files.metadata, metadata_of(job, fitted, accuracy))
     _write_sample(files.sample, job, fitted, model)
-    _write_card(files.card, job.card)
-    fill_performance(files.card, accuracy)
+    with directory_lock(files.berg_dir):  # fits of other subjects write the same card
+        _write_card(files.card, job.card)
+        fill_performance(files.card, accuracy)
     write_report(files.report, ModelCard.read(files.card), accuracy, facts=fitted.facts)
     now = datetime.now(UTC).strftime(manifest.DATE_FORMAT)
     update_manifest(
