@@ -162,7 +162,7 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
 
     Examples
     --------
-    >>> import tempfile
+    >>> import hashlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, NAME)
     ...     write_manifest(path, [Entry("metadata/a.npy", 0, hashlib.sha256().hexdigest())])
