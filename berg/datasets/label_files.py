@@ -7,9 +7,9 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from berg.system.file_errors import check_readable, reading
 from berg.system.hdf5_files import has_array, hdf5_values, open_hdf5
 
 Labels = NDArray[Any] | dict[str, Any]
+Reader = TypeVar("Reader", bound=Callable[..., Any])
 
 
 def read_labels(path: Path, key: str | None = None, *, as_text: bool = False) -> Labels:
@@ -54,17 +55,31 @@ def read_labels(path: Path, key: str | None = None, *, as_text: bool = False) ->
     DatasetError
         For a key that is not there, with those that are.
     """
-    check_readable(path)
-    reader = next((read for ending, read in _READERS.items() if path.name.lower().endswith(ending)), None)
-    if reader is None and path.is_dir():
-        reader = _stored
-    if reader is None:
-        raise DatasetError(f"{path} cannot be read as a list. Known are {listing(_READERS, 30)} and zarr.")
+    reader = reader_of(path, _READERS, _stored, "a list")
     with reading(path):
         found = reader(path, key)
         if isinstance(found, list):
             return _text_array(path, found) if as_text else numbers_or_names(found, _text_array(path, found))
     return found if isinstance(found, dict) else _plain(found)
+
+
+def reader_of(path: Path, readers: Mapping[str, Reader], of_folder: Reader, what: str) -> Reader:
+    """What reads a file, by the ending of its name; `of_folder` reads folders of zarr with any name.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    DatasetError
+        For an ending that is not among those of `readers`; `what` says what the file is wanted as.
+    """
+    check_readable(path)
+    reader = next((read for ending, read in readers.items() if path.name.lower().endswith(ending)), None)
+    if reader is None and path.is_dir():
+        reader = of_folder
+    if reader is None:
+        raise DatasetError(f"{path} cannot be read as {what}. Known are {listing(readers, 30)} and zarr.")
+    return reader
 
 
 def chosen_key(path: Path, keys: list[str], key: str | None) -> str:

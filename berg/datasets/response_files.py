@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, listing
 from berg.datasets.epoch_files import open_epochs
-from berg.datasets.label_files import chosen_key, hdf5_key
+from berg.datasets.label_files import chosen_key, hdf5_key, reader_of
 from berg.datasets.response_arrays import (
     BLOCK_BYTES,
     MappedRows,
@@ -39,7 +39,7 @@ from berg.stimuli.arrays import (
     open_zarr,
     zarr_array,
 )
-from berg.system.file_errors import check_readable, reading
+from berg.system.file_errors import reading
 from berg.system.hdf5_files import hdf5_array, open_hdf5
 
 _EPOCHS_AT_ONCE = 64
@@ -103,12 +103,7 @@ def open_responses(
     DatasetError
         Where the file holds no responses, or others than the axes say.
     """
-    check_readable(path)
-    reader = next((read for ending, read in _READERS.items() if path.name.lower().endswith(ending)), None)
-    if reader is None and path.is_dir():
-        reader = _stored
-    if reader is None:
-        raise DatasetError(f"{path} cannot be read as responses. Known are {listing(_READERS, 30)} and zarr.")
+    reader = reader_of(path, _READERS, _stored, "responses")
     with reading(path):
         found = reader(path, key, axes, mask)
     return found if isinstance(found.rows, MappedRows) else replace(found, rows=_NamedRows(path, found.rows))
