@@ -5,7 +5,7 @@ READY := .venv/.ready
 DOCS_READY := .venv/.ready-docs
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-slow test-lowest docs check fix dist clean
+.PHONY: demo test test-slow docs check fix dist clean
 
 demo: $(READY)
 	$(BIN)/berg demo
@@ -31,12 +31,6 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The lowest versions that pyproject.toml promises, in an environment of their own.
-test-lowest:
-	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt --editable ".[dev]"
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --dist loadgroup -m "not slow" -W default
-
 # Wheel and source distribution, each installed into a fresh environment, which runs the demo.
 dist: $(READY)
 	rm -rf dist
@@ -48,7 +42,7 @@ dist: $(READY)
 	rm -rf dist/try
 
 clean:
-	rm -rf .venv .venv-lowest dist berg-demo docs/_build docs/models docs/parts docs/recipes
+	rm -rf .venv dist berg-demo docs/_build docs/models docs/parts docs/recipes
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("BERG needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
