@@ -129,7 +129,9 @@ def pixels(folder: Path, subjects: list[int]) -> Callable[[Path], Any]:
 def linearizing(folder: Path) -> Callable[[Path], Any]:
     """Ridge on the layers of a network with random weights."""
     import torch
-    from test_fit_linearizing import NETWORK, SPLITS, WEIGHTS, N, card
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from families.linearizing.test_fit import NETWORK, SPLITS, WEIGHTS, N, card
     from torchvision.models import get_model, get_model_weights
 
     from berg.datasets.dataset import EncodingDataset

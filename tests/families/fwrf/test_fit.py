@@ -472,7 +472,7 @@ def resumable_job(folder: Path, frozen: bool) -> FitJob:
 
 def run(program: str, *arguments: Any) -> subprocess.CompletedProcess[bytes]:
     """A program in a process of its own, which can import this file."""
-    path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    path = os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])
     threads = f"import torch\ntorch.set_num_threads({torch.get_num_threads()})\n"
     command = [sys.executable, "-c", threads + textwrap.dedent(program), *map(str, arguments)]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
@@ -487,7 +487,7 @@ def test_a_killed_process_leaves_a_checkpoint_that_gives_the_same_bits(tmp_path:
         import os, signal, sys
         from pathlib import Path
         import numpy as np
-        from test_fit_fwrf import SMALL, dataset, fwrf, fwrf_training, job_of
+        from families.fwrf.test_fit import SMALL, dataset, fwrf, fwrf_training, job_of
         kept = fwrf_training._Run._save
         def save_and_die(self, state):
             kept(self, state)
@@ -636,7 +636,7 @@ def test_a_fit_keeps_to_the_memory_that_was_stated(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         import numpy as np, psutil
-        from test_fit_fwrf import dataset, fwrf, job_of
+        from families.fwrf.test_fit import dataset, fwrf, job_of
         from berg.fitting.fit import peak_resident
         pictures = np.load(sys.argv[1], mmap_mode="r")
         own = dataset(pictures, np.random.default_rng(0).standard_normal((len(pictures), 40)))

@@ -366,7 +366,7 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[2]]
 import numpy as np
-import test_fit_linearizing as tests
+from families.linearizing import test_fit as tests
 from berg.families.linearizing import fit as linearizing
 from berg.families.linearizing import regression_files
 
@@ -389,7 +389,7 @@ STEPS = ["standardize", {"pca": 20}, "linear"]
 def test_a_killed_fit_goes_on_to_the_same_model(pictures, features, cache, tmp_path, monkeypatch):
     measured = {"lh": responses(features, 44)}
     np.savez(tmp_path / "data.npz", pictures=pictures, lh=measured["lh"])
-    command = [sys.executable, "-c", CHILD, str(tmp_path), str(Path(__file__).parent), str(tmp_path / "data.npz")]
+    command = [sys.executable, "-c", CHILD, str(tmp_path), str(Path(__file__).parents[2]), str(tmp_path / "data.npz")]
     assert subprocess.run(command, check=False, env=os.environ).returncode == 9
     ledger = json.loads((tmp_path / "work" / "lh.ledger.json").read_text())
     assert list(ledger) == ["0", "10"]

@@ -8,19 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prf_simulation import (
-    CUT,
-    FIELDS,
-    N_VOLUMES,
-    TR_S,
-    X_CENTRES,
-    Y_CENTRES,
-    bars,
-    dataset,
-    job,
-    responses,
-    wedges,
-)
 from scipy.stats import gamma
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError
@@ -38,6 +25,19 @@ from berg.families.prf.receptive_fields import (
 )
 from berg.fitting.fit import fit_model
 from berg.fitting.fit_job import Fitted
+from families.prf.simulation import (
+    CUT,
+    FIELDS,
+    N_VOLUMES,
+    TR_S,
+    X_CENTRES,
+    Y_CENTRES,
+    bars,
+    dataset,
+    job,
+    responses,
+    wedges,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
