@@ -27,6 +27,7 @@ from berg.evaluation.report import write_report
 from berg.fitting.card_agreement import REPETITION, Place, places
 from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
+from berg.statistics.groups import group_numbers
 from berg.system.directory_lock import directory_lock
 from berg.system.durable_file import replacing
 from berg.system.file_hash import hash_file
@@ -191,10 +192,11 @@ def _remove_torn(files: FittedFiles) -> None:
 def identity_of(job: FitJob) -> str:
     """What must be the same for an interrupted fit to go on.
 
-    Stimuli count by their content; responses by those to 64 stimuli, evenly spread.
+    Stimuli count by their content; responses by those to 64 stimuli, evenly spread; groups by who is in one with whom.
     """
     splits = job.dataset.splits
     used = np.sort(np.concatenate(list(splits.values())))
+    groups = job.dataset.groups_of(used)
     some = used[np.unique(np.linspace(0, len(used) - 1, 64).astype(int))]
     responses = {
         name: [*output.axes, *output.shape, hashlib.sha256(output.mean(some).tobytes()).hexdigest()]
@@ -205,6 +207,7 @@ def identity_of(job: FitJob) -> str:
         "parameters": job.parameters,
         "stimuli": job.dataset.fingerprint_of_stimuli(used),
         "splits": {name: indices.tolist() for name, indices in splits.items()},
+        "groups": None if groups is None else group_numbers(groups, len(used)).tolist(),
         "responses": responses,
         "berg": version("berg"),
     }

@@ -368,6 +368,23 @@ def test_what_a_finished_fit_of_other_data_left_is_no_reason_not_to_fit(card, tr
     assert not list(report.folder.glob(".fit*"))
 
 
+def test_a_fit_is_not_gone_on_with_in_other_groups(card, truth, tmp_path, monkeypatch):
+    where: dict[str, Any] = {"subject": 1, "bootstrap": 0, "cache": tmp_path / "cache"}
+    splits = {"train": np.arange(300), "test": np.arange(300, 400)}
+    pairs, fives = (data_of(truth, splits=splits, groups=np.arange(400) // size) for size in (2, 5))
+    renamed = data_of(truth, splits=splits, groups=[f"pair {number // 2}" for number in range(400)])
+    with monkeypatch.context() as patch:
+        patch.setattr(fitted_files, "forget", killed)
+        with pytest.raises(Killed):
+            fit_model(card, pairs, tmp_path / "berg", **where)
+    for other in (fives, data_of(truth, splits=splits)):
+        with pytest.raises(InvalidParameterError, match="overwrite=True"):
+            fit_model(card, other, tmp_path / "berg", **where)
+    before = len(own_family.FITS)
+    fit_model(card, renamed, tmp_path / "berg", **where)
+    assert len(own_family.FITS) == before  # the same groups, with other labels: it was done
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["linearizing", "two subjects"])
 def test_a_fit_killed_at_any_file_operation_goes_on_to_the_same_model(family, tmp_path):
