@@ -52,6 +52,7 @@ def main() -> None:
     for title, rows in (
         ("Independent series in time", in_time(rng, arguments.units)),
         ("Series of known r in time, n = 400", related(rng, arguments.units)),
+        ("Intervals of r2 in time, in stretches", of_r2(rng, arguments.units // 5)),
         ("Pure noise, three repeats of 400 samples, above its chance ceiling", ceilings(rng, arguments.units)),
         ("Groups of near-copies, nothing else in common", in_groups(rng, arguments.units)),
         ("Cross-validation over near-copies, nothing to be found", folds(rng)),
@@ -98,6 +99,25 @@ def related(rng: np.random.Generator, n_units: int) -> Iterator[list[str]]:
         }
         for name, (m, p, r) in cases.items():
             yield [name, f"{r:.3f}", share(interval_in_time(m, p), r)]
+
+
+def of_r2(rng: np.random.Generator, n_units: int) -> Iterator[list[str]]:
+    yield ["n", "AR", "effective samples", "block_length", "intervals with the true r2", "of single samples"]
+    for n, ar in ((400, 0.5), (400, 0.9), (2000, 0.5), (2000, 0.9), (2000, 0.95)):
+        signal = series(rng, n, n_units, ar)
+        measured = signal + series(rng, n, n_units, ar)
+        n_effective = np.median(effective_samples(measured, signal))
+        lengths = (int(np.ceil(3 * n / n_effective)), 1)
+        intervals = [
+            bootstrap_interval(measured, signal, "r2", n_resamples=500, block_length=length) for length in lengths
+        ]
+        yield [
+            f"{n:,}",
+            f"{ar:g}",
+            f"{n_effective:.0f}",
+            str(lengths[0]),
+            *(share(interval, 0.5) for interval in intervals),
+        ]
 
 
 def ceilings(rng: np.random.Generator, n_units: int) -> Iterator[list[str]]:

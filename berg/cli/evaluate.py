@@ -57,7 +57,9 @@ def evaluate(
     bootstrap
         For intervals; 0 for none.
     block_length
-        Samples in a row that are resampled together; 1 for separate stimuli.
+        Samples in a row that are resampled together; 1 for separate stimuli. Without it, what the data allow: their
+        groups; else each stimulus, with all its moments; of fewer than 20 stimuli with moments in time, the moments
+        (p by circular shifts, intervals of r by the effective number of samples).
     seed
         Of the resamples.
     selection

@@ -279,7 +279,9 @@ def bootstrap_interval(
     n_resamples
         Some 1,000 for an interval of 95 %.
     block_length
-        Stimuli in a row that are drawn together (circular block bootstrap); 1 for independent stimuli.
+        Stimuli in a row that are drawn together (circular block bootstrap); 1 for independent stimuli. Along time give
+        one, above all for r2, which `interval_in_time` does not know: at least 3 n over `effective_samples`. Below 100
+        effective samples even these intervals are too narrow (docs/evaluation.md has the coverage).
     groups
         Shape (n_stimuli,), a label for each: near-copies have the same. Groups are drawn as a whole, and levels widened
         as Student's t is wider than the normal distribution (Hesterberg 2015, Am Stat 69:371).

@@ -63,6 +63,20 @@ def test_intervals_hold_an_r_that_is_not_zero():
         assert np.mean((interval.low <= true) & (interval.high >= true)) >= 0.915
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Neighbouring stimuli:berg.evaluation.SamplesWarning")
+def test_intervals_of_r2_in_long_enough_stretches_hold_it_and_of_single_samples_do_not():
+    signal = series(2000, 200, 0.9)
+    measured = signal + series(2000, 200, 0.9, 1)
+    length = int(np.ceil(3 * 2000 / np.median(effective_samples(measured, signal))))
+    held = {}
+    for block_length in (length, 1):
+        interval = bootstrap_interval(measured, signal, "r2", n_resamples=400, block_length=block_length)
+        held[block_length] = np.mean((interval.low <= 0.5) & (interval.high >= 0.5))
+    assert held[length] >= 0.88
+    assert held[1] < 0.6
+
+
 def test_p_is_the_part_of_shifts_that_do_as_well():
     rng = np.random.default_rng(3)
     m, p = rng.standard_normal((2, 60, 4))
