@@ -28,7 +28,7 @@ from berg.evaluation import (
     r2_score,
     split_half_ceiling,
 )
-from berg.statistics.resampling import permuted_orders
+from berg.statistics.permutation import permuted_orders
 
 
 def main() -> None:

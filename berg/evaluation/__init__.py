@@ -1,7 +1,9 @@
 """How well a model predicts: accuracy per unit, noise ceilings, intervals and tests."""
 
+from berg.statistics.autocorrelation import effective_samples, noise_effective_samples
+from berg.statistics.bootstrap import Interval, bootstrap_interval
 from berg.statistics.groups import SamplesWarning
-from berg.statistics.in_time import effective_samples, interval_in_time, noise_effective_samples, shift_test
+from berg.statistics.in_time import interval_in_time, shift_test
 from berg.statistics.metrics import mean_over_repeats, noise_normalised, over_repeats, pearson_r, r2_score
 from berg.statistics.noise_ceilings import (
     CeilingBounds,
@@ -15,14 +17,8 @@ from berg.statistics.noise_ceilings import (
     split_half_ceiling,
     variance_components,
 )
-from berg.statistics.resampling import (
-    Interval,
-    PermutationTest,
-    benjamini_hochberg,
-    bootstrap_interval,
-    max_statistic_p,
-    permutation_test,
-)
+from berg.statistics.p_values import PermutationTest, benjamini_hochberg, max_statistic_p
+from berg.statistics.permutation import permutation_test
 
 __all__ = [
     "CeilingBounds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError
 
 Indices = NDArray[np.intp]
+Seed = int | np.random.Generator
 Floats = NDArray[np.float64]
 Groups = Sequence[Hashable] | NDArray[Any]
 
@@ -50,6 +52,29 @@ def group_numbers(groups: Groups, n_stimuli: int, error: type[ValueError] = Inva
         )
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.intp)
+
+
+def independent_groups(groups: Groups | None, n_stimuli: int, block_length: int) -> Indices | None:
+    """The number of each stimulus's group; None if each stands alone. Raise if there is one group alone."""
+    if groups is None:
+        return None
+    if block_length != 1:
+        raise InvalidParameterError(f"Both groups and block_length={block_length} were given; take one of them.")
+    numbers = group_numbers(groups, n_stimuli)
+    n_groups = int(numbers.max()) + 1
+    if n_groups < 2:
+        raise InvalidParameterError(
+            f"All {n_stimuli:,} stimuli are in one group: there is one independent sample, which no test and no "
+            "interval can be had from. Measure stimuli of other groups too."
+        )
+    if n_groups < FEW:
+        warnings.warn(
+            f"{n_stimuli:,} stimuli are in {n_groups} groups, fewer than {FEW}: tests and intervals rest on as few "
+            "independent samples.",
+            SamplesWarning,
+            stacklevel=4,
+        )
+    return None if n_groups == n_stimuli else numbers
 
 
 def _plain_label(label: Any) -> Any:
@@ -118,7 +143,7 @@ def orders_of_groups(numbers: Indices, orders: Indices) -> Indices:
     return found
 
 
-def signs(n_groups: int, n_draws: int, seed: int | np.random.Generator) -> Floats:
+def signs(n_groups: int, n_draws: int, seed: Seed) -> Floats:
     """Signs of groups other than all plus: all there are, or that many random ones; shape (n_draws, n_groups)."""
     if 2**n_groups - 1 <= n_draws:
         return np.array(list(itertools.product((1.0, -1.0), repeat=n_groups))[1:])

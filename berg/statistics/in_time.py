@@ -1,68 +1,27 @@
 r"""Accuracy along time: tests and intervals for samples that follow each other in one recording.
 
-Neighbouring samples say nearly the same, so that n samples are worth fewer independent ones. If two series are
-independent, the variance of their correlation is 1 / (effective number), with
-
-.. math:: n_\mathrm{eff} = n \Big/ \sum_k \rho_m(k) \, \rho_p(k)
-
-and the autocorrelations :math:`\rho` of both at all lags k (Bartlett 1935, J R Stat Soc 98:536). They are taken from
-autoregressive models (Burg's method), whose order is chosen for each series by Akaike's criterion.
-
-Arrays are as in `berg.statistics.metrics`, with samples in time, evenly spaced, on the first axis.
+Both count by the effective number of samples of `berg.statistics.autocorrelation`. Arrays are as in
+`berg.statistics.metrics`, with samples in time, evenly spaced, on the first axis.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import scipy.fft
 from scipy.special import stdtr, stdtrit
 
-from berg.core.exceptions import InvalidParameterError
-from berg.statistics.array_kinds import REPEATS, STIMULI, Array, plain
+from berg.statistics.array_kinds import Array
+from berg.statistics.autocorrelation import N_FREQUENCIES, effective_number, per_unit
+from berg.statistics.bootstrap import Interval
 from berg.statistics.groups import FEW, SamplesWarning
-from berg.statistics.metrics import correlation, matrices, nan_mean, standardised_pair
-from berg.statistics.resampling import TIE, Interval, PermutationTest, by_pattern, max_statistic_p
-from berg.statistics.unit_blocks import (
-    Floats,
-    as_units,
-    check_repeats,
-    read_units,
-    rounding,
-    unit_blocks,
-)
+from berg.statistics.metrics import correlation, matrices, standardised_pair
+from berg.statistics.options import check_choice, check_level
+from berg.statistics.p_values import TIE, PermutationTest, max_statistic_p
+from berg.statistics.unit_blocks import Floats, by_pattern, read_units, unit_blocks
 from berg.system.progress import progress_bar
-
-_GRID = 2048  # frequencies of the whole circle, at least
-_LEAST = 2.0  # effective samples: fewer are no series
-
-
-def effective_samples(measured: Array, predicted: Array) -> Floats:
-    """How many independent samples a correlation of two series is worth, if nothing connects them.
-
-    Parameters
-    ----------
-    measured, predicted
-        Shape (n_samples, ...units).
-
-    Returns
-    -------
-    n_effective
-        Shape (...units), from 2 to n_samples; NaN where a unit does not vary.
-
-    Examples
-    --------
-    >>> steps = np.random.default_rng(0).standard_normal((2, 1000, 1))
-    >>> bool(effective_samples(*steps)[0] > 900)
-    True
-    >>> smooth = (steps[:, 9:] + sum(steps[:, 9 - lag : -lag] for lag in range(1, 10)))  # means over 10 samples
-    >>> bool(100 < effective_samples(*smooth)[0] < 200)
-    True
-    """
-    return _per_unit(lambda m, p, tolerance: _effective(m, p, tolerance, related=False), measured, predicted)
 
 
 def shift_test(
@@ -100,18 +59,17 @@ def shift_test(
     >>> shift_test(signal + rng.standard_normal((500, 1)), signal).p
     array([0.002])
     """
-    if alternative not in ("greater", "two-sided"):
-        raise InvalidParameterError(f"alternative={alternative!r} is not known. Allowed: 'greater', 'two-sided'.")
+    check_choice("alternative", alternative, ("greater", "two-sided"))
     measured, predicted, tolerance, shape = matrices(measured, predicted)
     n_samples, n_units = measured.shape
     two_sided = alternative == "two-sided"
     r, p, n_effective = np.empty((3, n_units))
     maximum = np.full(n_samples - 1, -np.inf)
     with progress_bar("Shift", n_units, "units", show_progress) as advance:
-        for units in unit_blocks(max(n_samples, _GRID), n_units):
+        for units in unit_blocks(max(n_samples, N_FREQUENCIES), n_units):
             pair = read_units(measured, units), read_units(predicted, units)
             r[units], p[units], largest = _shifted(*pair, tolerance, two_sided)
-            n_effective[units] = _effective(*pair, tolerance, related=False)
+            n_effective[units] = effective_number(*pair, tolerance, related=False)
             np.maximum(maximum, largest, out=maximum)
             advance(units.stop - units.start)
     p_family = max_statistic_p(np.abs(r) if two_sided else r, maximum)
@@ -149,86 +107,22 @@ def interval_in_time(measured: Array, predicted: Array, level: float = 0.95) -> 
     interval
         Each of shape (...units).
     """
-    if not 0 < level < 1:
-        raise InvalidParameterError(f"level is {level}; it must lie between 0 and 1. Try level=0.95.")
+    check_level(level)
     n_samples = 0
 
     def block(m: Floats, p: Floats, tolerance: tuple[float, float]) -> Floats:
         nonlocal n_samples
         n_samples = len(m)
-        n_effective = _effective(m, p, tolerance, related=True)
+        n_effective = effective_number(m, p, tolerance, related=True)
         return np.stack([correlation(m, p, tolerance), n_effective])
 
-    r, n_effective = _per_unit(block, measured, predicted, n_results=2)
+    r, n_effective = per_unit(block, measured, predicted, n_results=2)
     _warn_of_few(n_effective, n_samples, "their intervals are wide, and a guess")
     enough = np.maximum(n_effective, 3.5)
     with np.errstate(divide="ignore"):
         width = stdtrit(enough - 2, (1 + level) / 2) / np.sqrt(enough - 3)
         low, high = (np.tanh(np.arctanh(r) + side * width) for side in (-1, 1))
     return Interval(r, low, high)
-
-
-def noise_effective_samples(repeats: Array) -> Floats:
-    """How many independent samples the noise of repeated recordings is worth; for `chance_ceiling`.
-
-    Parameters
-    ----------
-    repeats
-        Shape (n_repeats, n_samples, ...units).
-
-    Returns
-    -------
-    n_effective
-        Shape (...units), from 2 to n_samples; NaN where repeats do not differ.
-    """
-    numbers = plain(repeats, (REPEATS, STIMULI))
-    check_repeats(numbers, least=2)
-    shape, tolerance, numbers = np.shape(numbers)[2:], rounding(numbers), as_units(numbers, 2)
-    n_repeats, n_samples, n_units = numbers.shape
-    found = np.empty(n_units)
-    for units in unit_blocks(n_repeats * max(n_samples, _GRID), n_units):
-        values = read_units(numbers, units)
-        noise = np.where(np.isnan(values), 0.0, values - nan_mean(values))
-        small = np.sqrt(np.square(noise).mean((0, 1))) <= tolerance * np.abs(nan_mean(nan_mean(values)))
-        spectrum = np.mean([_spectrum(each) for each in noise], axis=0)
-        found[units] = np.where(small, np.nan, _clipped(n_samples / _mean(spectrum**2), n_samples))
-    return found.reshape(shape)
-
-
-def warn_of_neighbours(measured: Array, predicted: Array, block_length: int) -> None:
-    """Warn if stimuli that are taken as independent look like samples in time, judged by some of the units."""
-    n_samples = measured.shape[0]
-    if n_samples < 50:
-        return
-    units = slice(0, max(16, min(256, 10**6 // n_samples)))
-    pair = read_units(measured, units), read_units(predicted, units)
-    n_effective = _effective(*pair, (0.0, 0.0), related=False)
-    present = n_effective[~np.isnan(n_effective)]
-    ratio = n_samples / np.median(present) if present.size else 1.0
-    if ratio > 2 and block_length < 3 * ratio:
-        warnings.warn(
-            f"Neighbouring stimuli are alike in measured and predicted responses: {n_samples:,} are worth "
-            f"{n_samples / ratio:,.0f} independent ones. If they follow each other in time, take shift_test and "
-            "interval_in_time; if they are near-copies, give groups=...; if each stands alone and they are only "
-            "sorted, nothing is wrong.",
-            SamplesWarning,
-            stacklevel=3,
-        )
-
-
-def _per_unit(
-    block: Callable[[Floats, Floats, tuple[float, float]], Floats],
-    measured: Array,
-    predicted: Array,
-    n_results: int = 0,
-) -> Floats:
-    measured, predicted, tolerance, shape = matrices(measured, predicted)
-    n_samples, n_units = measured.shape
-    leading = (n_results,) if n_results else ()
-    found = np.empty((*leading, n_units))
-    for units in unit_blocks(max(n_samples, _GRID), n_units):
-        found[..., units] = block(read_units(measured, units), read_units(predicted, units), tolerance)
-    return found.reshape(*leading, *shape)
 
 
 def _shifted(m: Floats, p: Floats, tolerance: tuple[float, float], two_sided: bool) -> tuple[Floats, Floats, Floats]:
@@ -276,67 +170,3 @@ def _warn_of_few(n_effective: Floats, n_samples: int, what: str) -> None:
             SamplesWarning,
             stacklevel=3,
         )
-
-
-def _effective(measured: Floats, predicted: Floats, tolerance: tuple[float, float], related: bool) -> Floats:
-    """Of one block; `related`: of an interval around r, where series have something in common."""
-    n_samples = np.maximum((~np.isnan(measured)).sum(axis=0), 1)
-    m, p = standardised_pair(measured, predicted, tolerance)
-    spectra = _spectrum(m), _spectrum(p)
-    inflation = _mean(spectra[0] * spectra[1])
-    if related:
-        r = np.clip(np.einsum("su,su->u", m, p), -1.0, 1.0)
-        together, apart = _spectrum(m + p), _spectrum(m - p)
-        crossed = (spectra[0] - spectra[1]) ** 2 / 4
-        with np.errstate(divide="ignore", invalid="ignore"):
-            in_common = _mean((together**2 + apart**2) / 2 - crossed / (1 - r**2))
-        inflation = np.fmax(inflation, in_common)
-    return _clipped(n_samples / inflation, n_samples)
-
-
-def _clipped(n_effective: Floats, n_samples: int | Floats) -> Floats:
-    with np.errstate(invalid="ignore"):
-        return np.clip(n_effective, _LEAST, n_samples)
-
-
-def _spectrum(series: Floats) -> Floats:
-    """The power spectrum of each unit's autoregressive model, with mean 1 over the circle; half of it.
-
-    Shape (n_samples, n_units), of mean 0, to (n_frequencies, n_units); NaN where a unit does not vary.
-    """
-    n_grid = max(_GRID, 2 ** int(np.ceil(np.log2(len(series)))))
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        response = scipy.fft.rfft(_autoregression(series), n_grid, axis=0)
-        power = 1 / np.square(np.abs(response))
-        spectrum: Floats = power / _mean(power)
-    return spectrum
-
-
-def _mean(half: Floats) -> Floats:
-    """Over the whole circle, of what is symmetric."""
-    total: Floats = (2 * half.sum(axis=0) - half[0] - half[-1]) / (2 * (len(half) - 1))
-    return total
-
-
-def _autoregression(series: Floats) -> Floats:
-    """Filters that leave of each unit what its past does not tell, by Burg's method; shape (1 + order, n_units).
-
-    The order is that of the smallest n log(variance) + 2 (order), up to 10 log10(n) and a fifth of the samples.
-    """
-    n_samples, n_units = series.shape
-    largest = max(1, min(n_samples // 5, int(10 * np.log10(n_samples))))
-    forward, backward = series, series
-    weights = np.zeros((largest + 1, n_units))
-    weights[0] = 1.0
-    log_variance, least, chosen = np.zeros(n_units), np.zeros(n_units), weights.copy()
-    for order in range(1, largest + 1):
-        ahead, behind = forward[1:], backward[:-1]
-        both = np.einsum("su,su->u", ahead, ahead) + np.einsum("su,su->u", behind, behind)
-        reflection = np.clip(2 * np.einsum("su,su->u", ahead, behind) / both, -1 + 1e-9, 1 - 1e-9)
-        weights[1 : order + 1] -= reflection * weights[order - 1 :: -1][:order]
-        forward, backward = ahead - reflection * behind, behind - reflection * ahead
-        log_variance += np.log1p(-(reflection**2))
-        criterion = n_samples * log_variance + 2 * order
-        better = criterion < least
-        least, chosen = np.where(better, criterion, least), np.where(better, weights, chosen)
-    return np.where(np.isnan(series).any(axis=0) | (series == 0).all(axis=0), np.nan, chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,14 @@ def unit_blocks(n_rows: int, n_units: int, block_bytes: int | None = None) -> It
 def read_units(array: Array, units: slice) -> Floats:
     """One block as float64; shape (..., n_units of the block)."""
     return read(array[..., units]).astype(np.float64, copy=False)
+
+
+def by_pattern(present: Mask) -> Iterable[tuple[Mask, NDArray[np.intp] | slice]]:
+    """Units that miss the same stimuli, together: which stimuli they have, and which units they are."""
+    if present.all():
+        return [(present[:, 0], slice(None))]
+    patterns, which = np.unique(present, axis=1, return_inverse=True)
+    return [(patterns[:, i], np.flatnonzero(which == i)) for i in range(patterns.shape[1])]
 
 
 def rounding(array: Array) -> float:
