@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from berg.core.exceptions import StimulusError, listing
-from berg.datasets.dataset import EncodingDataset, OutputData
+from berg.datasets.dataset import EncodingDataset
+from berg.datasets.recordings import OutputData
 from berg.datasets.response_arrays import BLOCK_BYTES
 from berg.datasets.splits import SPLITS
 from berg.stimuli import stimulus_set

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, MissingFileError, did_you_mean, listing
+from berg.datasets.assembly import assembled
 from berg.datasets.card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
-from berg.datasets.dataset import Coordinates, EncodingDataset, OutputData, assembled, order_of_rows
 from berg.datasets.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
 from berg.datasets.matching_files import (
     Space,
@@ -28,6 +28,7 @@ from berg.datasets.matching_files import (
     space_of,
     space_of_responses,
 )
+from berg.datasets.recordings import Coordinates, OutputData, order_of_rows
 from berg.datasets.response_arrays import ScaledRows
 from berg.datasets.response_files import ResponseFile, open_responses
 from berg.datasets.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
@@ -37,13 +38,13 @@ from berg.stimuli.stimulus_files import warn_of_order
 NAMES = ("roi", "channel")  # coordinates that are names, also if they look like numbers
 
 
-def open_folder(folder: Path, subject: Any = None) -> EncodingDataset:
-    """See `EncodingDataset.open`."""
+def read_folder(folder: Path, subject: Any = None) -> dict[str, Any]:
+    """The attributes of the `EncodingDataset` of a folder; see its `open`."""
     path = folder if folder.is_file() else folder / NAME
     if not path.is_file():
         raise MissingFileError(f"There is no {path}. A dataset has one, which says what lies where (docs/datasets.md).")
     card = DatasetCard.read(path)
-    return _Folder(path.parent, card, _subject(card, subject)).dataset()
+    return _Folder(path.parent, card, _subject(card, subject)).parts()
 
 
 def _subject(card: DatasetCard, subject: Any) -> Any:
@@ -73,7 +74,7 @@ class _Folder:
     card: DatasetCard
     subject: Any
 
-    def dataset(self) -> EncodingDataset:
+    def parts(self) -> dict[str, Any]:
         stimuli, names = self._stimuli(self.card.stimuli)
         order = self._indices(self.card.presentations, names, "presentations")
         outputs = {name: self._output(name, own, order, len(names)) for name, own in self.card.responses.items()}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, listing
 from berg.core.units import scale_between
-from berg.datasets.response_arrays import Floats, ResponseArray, StackedRows, Units
+from berg.datasets.response_arrays import ReorderedRows, ResponseArray, StackedRows
 from berg.datasets.response_files import ResponseFile
 from berg.datasets.splits import Indices
 from berg.datasets.surface_files import open_surface, structure_of
@@ -209,35 +209,7 @@ def _order(values: NDArray[Any], own: NDArray[Any], label: str, names: tuple[str
 def _reordered(part: ResponseFile, axis: str, order: Indices) -> ResponseArray:
     shape = part.rows.shape
     units = np.arange(int(np.prod(shape))).reshape(shape)
-    return _ReorderedRows(part.rows, np.take(units, order, part.axes.index(axis)).ravel())
-
-
-@dataclass(frozen=True)
-class _ReorderedRows:
-    """Others with their units in another order.
-
-    Attributes
-    ----------
-    order
-        Shape (n_units,): which unit of the others each is.
-    """
-
-    rows: ResponseArray
-    order: Indices
-
-    @property
-    def n_rows(self) -> int:
-        """See `ResponseArray`."""
-        return self.rows.n_rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See `ResponseArray`."""
-        return self.rows.shape
-
-    def read(self, rows: Indices, units: Units) -> Floats:
-        """See `ResponseArray`."""
-        return self.rows.read(rows, self.order[units])
+    return ReorderedRows(part.rows, np.take(units, order, part.axes.index(axis)).ravel())
 
 
 def check_labels_agree(label: str, given: Any, known: Any, where: str = "the file") -> None:

@@ -196,40 +196,10 @@ class ChunkedRows(_Axes):
 
 
 @dataclass(frozen=True)
-class MaskedRows:
-    """Some units of others.
-
-    Attributes
-    ----------
-    kept
-        Shape (n_units,), which of them.
-    """
+class DerivedRows:
+    """Rows made from others: as many, of the same shape; those below read them in ways of their own."""
 
     rows: ResponseArray
-    kept: NDArray[np.intp]
-
-    @property
-    def n_rows(self) -> int:
-        """See `ResponseArray`."""
-        return self.rows.n_rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See `ResponseArray`."""
-        return (len(self.kept),)
-
-    def read(self, rows: NDArray[np.intp], units: Units) -> Floats:
-        """See `ResponseArray`."""
-        return self.rows.read(rows, self.kept[units])
-
-
-@dataclass(frozen=True)
-class ScaledRows:
-    """Others times a factor, and an offset added."""
-
-    rows: ResponseArray
-    scale: float
-    offset: float = 0.0
 
     @property
     def n_rows(self) -> int:
@@ -240,6 +210,41 @@ class ScaledRows:
     def shape(self) -> tuple[int, ...]:
         """See `ResponseArray`."""
         return self.rows.shape
+
+
+@dataclass(frozen=True)
+class ReorderedRows(DerivedRows):
+    """Others with their units in another order.
+
+    Attributes
+    ----------
+    order
+        Shape (n_units,): which unit of the others each is.
+    """
+
+    order: NDArray[np.intp]
+
+    def read(self, rows: NDArray[np.intp], units: Units) -> Floats:
+        """See `ResponseArray`."""
+        return self.rows.read(rows, self.order[units])
+
+
+@dataclass(frozen=True)
+class MaskedRows(ReorderedRows):
+    """Some units of others, along one axis; `order` says which."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `ResponseArray`."""
+        return (len(self.order),)
+
+
+@dataclass(frozen=True)
+class ScaledRows(DerivedRows):
+    """Others times a factor, and an offset added."""
+
+    scale: float
+    offset: float = 0.0
 
     def read(self, rows: NDArray[np.intp], units: Units) -> Floats:
         """See `ResponseArray`."""

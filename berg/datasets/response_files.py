@@ -16,6 +16,7 @@ from berg.datasets.epoch_files import open_epochs
 from berg.datasets.label_files import chosen_key, hdf5_key, reader_of
 from berg.datasets.response_arrays import (
     BLOCK_BYTES,
+    DerivedRows,
     MappedRows,
     MaskedRows,
     ResponseArray,
@@ -106,25 +107,14 @@ def open_responses(
     reader = reader_of(path, _READERS, _stored, "responses")
     with reading(path):
         found = reader(path, key, axes, mask)
-    return found if isinstance(found.rows, MappedRows) else replace(found, rows=_NamedRows(path, found.rows))
+    return found if isinstance(found.rows, MappedRows) else replace(found, rows=_NamedRows(found.rows, path))
 
 
 @dataclass(frozen=True)
-class _NamedRows:
+class _NamedRows(DerivedRows):
     """Rows whose file is named if it turns out to be damaged while they are read."""
 
     path: Path
-    rows: ResponseArray
-
-    @property
-    def n_rows(self) -> int:
-        """See `ResponseArray`."""
-        return self.rows.n_rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See `ResponseArray`."""
-        return self.rows.shape
 
     def read(self, rows: Indices, units: Units) -> NDArray[np.float32]:
         """See `ResponseArray`."""

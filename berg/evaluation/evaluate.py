@@ -27,8 +27,9 @@ from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
 from berg.core.selection import resolve_selection
 from berg.core.unit_labels import axis_length, coordinates
-from berg.datasets.dataset import EncodingDataset, OutputData
+from berg.datasets.dataset import EncodingDataset
 from berg.datasets.matching_files import check_labels_agree
+from berg.datasets.recordings import OutputData
 from berg.evaluation import (
     PermutationTest,
     benjamini_hochberg,

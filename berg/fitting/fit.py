@@ -33,8 +33,9 @@ from berg.core.exceptions import (
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection
+from berg.datasets.assembly import DatasetWarning
 from berg.datasets.check import check_dataset
-from berg.datasets.dataset import DatasetWarning, EncodingDataset
+from berg.datasets.dataset import EncodingDataset
 from berg.datasets.splits import SPLITS
 from berg.evaluation.accuracy_table import read_accuracy
 from berg.evaluation.evaluate import evaluate_model, evaluate_responses

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError, StorageError
 from berg.core.model_card import ModelCard
-from berg.datasets.dataset import EncodingDataset, OutputData
+from berg.datasets.dataset import EncodingDataset
+from berg.datasets.recordings import OutputData
 from berg.evaluation.card_units import unit_axes
 from berg.fitting.card_agreement import fitted_axes
 from berg.system.memory import size_words

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from berg.core.exceptions import DatasetError
-from berg.datasets.dataset import DatasetWarning, EncodingDataset
+from berg.datasets.assembly import DatasetWarning
+from berg.datasets.dataset import EncodingDataset
 from berg.datasets.response_arrays import ChunkedRows, MappedRows, as_rows
 from berg.datasets.splits import SPLITS, LabelWarning, make_splits
 
@@ -152,7 +153,7 @@ def test_a_missing_response_is_missing_and_not_zero():
 
 
 def test_rows_may_be_read_in_many_blocks(monkeypatch):
-    monkeypatch.setattr("berg.datasets.dataset.BLOCK_BYTES", 64)
+    monkeypatch.setattr("berg.datasets.recordings.BLOCK_BYTES", 64)
     monkeypatch.setattr("berg.datasets.response_arrays.BLOCK_BYTES", 64)
     rng = np.random.default_rng(0)
     responses, order = rng.normal(size=(50, 7)).astype(np.float32), rng.integers(0, 10, 50)

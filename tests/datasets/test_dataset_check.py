@@ -3,8 +3,9 @@ import pytest
 from PIL import Image
 
 from berg.cli.app import main
+from berg.datasets.assembly import DatasetWarning
 from berg.datasets.check import check_dataset
-from berg.datasets.dataset import DatasetWarning, EncodingDataset
+from berg.datasets.dataset import EncodingDataset
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (10, 3, 6, 6), np.uint8)

@@ -241,7 +241,7 @@ def some_responses(truth, indices, value):
 TEN = {"train": np.arange(300), "test": np.arange(300, 310)}
 
 
-@pytest.mark.filterwarnings("ignore::berg.datasets.dataset.DatasetWarning")
+@pytest.mark.filterwarnings("ignore::berg.datasets.assembly.DatasetWarning")
 @pytest.mark.parametrize(
     ("changes", "replaced", "error", "words"),
     [

@@ -568,7 +568,7 @@ def test_a_transform_that_the_model_would_not_encode_with_is_refused(pictures, f
 # From end to end
 
 
-@pytest.mark.filterwarnings("ignore:.*noise ceiling:berg.datasets.dataset.DatasetWarning")
+@pytest.mark.filterwarnings("ignore:.*noise ceiling:berg.datasets.assembly.DatasetWarning")
 def test_the_fitted_model_predicts_what_it_has_not_seen(pictures, features, cache, tmp_path):
     measured = responses(features, 12, noise=0.1)
     dataset = EncodingDataset.from_arrays(pictures, {"lh": measured}, axes=("vertex",), unit="z", splits=SPLITS)
