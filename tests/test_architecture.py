@@ -30,7 +30,11 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.spl
 BESIDE = {("fitting", "evaluation"), ("plotting", "responses")}
 """Rooms on one line, or one line up, that may be imported all the same: a fit is evaluated, responses are drawn."""
 
-BY_NAME = {"core/model_registry.py": "models families", "models/new_model.py": "families", "fitting/fit.py": "families"}
+BY_NAME = {
+    "core/model_registry.py": "models families",
+    "models/new_model.py": "families",
+    "fitting/family.py": "families",
+}
 """The one exception: a family is reached by its name in a card, and classes written by hand by their folder."""
 
 HEAVY = {"torch", "torchvision", "xarray", "matplotlib"}  # none of them in core, at any level

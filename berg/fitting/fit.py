@@ -1,4 +1,4 @@
-"""From recordings to a packaged model: the card is the recipe.
+"""From recordings to a packaged model, as its card says.
 
 card + dataset -> family fits -> weights, metadata -> loaded as a user would -> evaluated on what the
 fit has not seen -> accuracy table, sample, manifest, card, report
@@ -6,15 +6,13 @@ fit has not seen -> accuracy table, sample, manifest, card, report
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
@@ -27,8 +25,6 @@ from berg.core.exceptions import (
     DeviceMemoryError,
     InvalidParameterError,
     ModelCardError,
-    did_you_mean,
-    listing,
 )
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
@@ -40,9 +36,10 @@ from berg.datasets.splits import SPLITS
 from berg.evaluation.accuracy_table import read_accuracy
 from berg.evaluation.evaluate import evaluate_model, evaluate_responses
 from berg.fitting import fitted_files
-from berg.fitting.card_agreement import check_agreement
+from berg.fitting.family import fitting_family
 from berg.fitting.fit_checks import check_card, check_resampling, check_responses_vary, check_room, check_test_split
-from berg.fitting.fit_job import FitJob, Fitted
+from berg.fitting.fit_job import FitJob, Fitted, FittingFamily
+from berg.fitting.model_paths import paths_of
 from berg.models.device import resolve_device
 from berg.models.encoding_model import EncodingModel
 from berg.system.memory import free_memory, size_words
@@ -105,7 +102,7 @@ def fit_model(
     Parameters
     ----------
     card
-        The recipe: a card, its file, or the id of a model.
+        A card, its file, or the id of a model.
     data
         The recordings, or their folder (see `EncodingDataset.open`).
     berg_dir
@@ -137,11 +134,11 @@ def fit_model(
         Where the fit cannot be done in so much memory; before anything is computed.
     """
     check_resampling(permutations, bootstrap)
-    recipe = _stored(read_recipe(card))
-    module = fit_module(recipe)
-    job = _job(recipe, data, device, memory, cache, show_progress, parameters, berg_dir)
-    _check(module, job)
-    return _fit_all(module, [job], _Options(overwrite, permutations, bootstrap, say))[0]
+    stored = _stored(read_card(card))
+    family = fitting_family(stored)
+    job = _job(stored, data, device, memory, cache, show_progress, parameters, berg_dir)
+    _check(family, job)
+    return _fit_all(family, [job], _Options(overwrite, permutations, bootstrap, say))[0]
 
 
 def fit_subjects(
@@ -167,14 +164,14 @@ def fit_subjects(
         By subject.
     """
     check_resampling(permutations, bootstrap)
-    recipe = _stored(read_recipe(card))
-    module = fit_module(recipe)
+    stored = _stored(read_card(card))
+    family = fitting_family(stored)
     jobs = []
     for subject, own in data.items():
         values = {**parameters, "subject": subject}
-        jobs.append(_job(recipe, own, device, memory, cache, show_progress, values, berg_dir))
-        _check(module, jobs[-1])
-    return _fit_all(module, jobs, _Options(overwrite, permutations, bootstrap, say))
+        jobs.append(_job(stored, own, device, memory, cache, show_progress, values, berg_dir))
+        _check(family, jobs[-1])
+    return _fit_all(family, jobs, _Options(overwrite, permutations, bootstrap, say))
 
 
 @dataclass(frozen=True)
@@ -185,38 +182,12 @@ class _Options:
     say: Callable[[str], None]
 
 
-def read_recipe(card: ModelCard | Path | str) -> ModelCard:
+def read_card(card: ModelCard | Path | str) -> ModelCard:
     """A card, from its file or by the id of its model."""
     if isinstance(card, ModelCard):
         return card
     is_file = Path(card).suffix in (".yaml", ".yml")
     return ModelCard.read(card) if is_file else model_registry.get_card(str(card))
-
-
-def fit_module(card: ModelCard) -> ModuleType:
-    """The module that fits the models of a card's family.
-
-    Raises
-    ------
-    ModelCardError
-        Where the family cannot be fitted; it names those that can.
-    """
-    family = card.family or ""
-    name = f"berg.families.{family}.fit" if family.isidentifier() else family.partition(":")[0]
-    known = sorted(path.parent.name for path in Path(__file__).parents[1].glob("families/*/fit.py"))
-    try:
-        module = importlib.import_module(name) if name else None
-    except ModuleNotFoundError as error:
-        if error.name not in (name, name.removesuffix(".fit")):
-            raise
-        module = None
-    if module is None or not hasattr(module, "fit"):
-        raise ModelCardError(
-            f"The family '{card.family}' of {card.model_id} cannot be fitted.{did_you_mean(family, known)} Families "
-            f"that can: {listing(known)}; or a module of your own with a function fit(job), named in the card as "
-            "family: package.module:Class."
-        )
-    return module
 
 
 def default_cache() -> Path:
@@ -249,7 +220,7 @@ def _job(
     subject = values.get("subject")
     dataset = data if isinstance(data, EncodingDataset) else EncodingDataset.open(Path(data), subject)
     root = settings.berg_dir(berg_dir).value
-    files = fitted_files.paths_of(card, root, {**values, **selection})
+    files = paths_of(card, root, {**values, **selection})
     return FitJob(
         card=card,
         dataset=dataset,
@@ -263,19 +234,15 @@ def _job(
     )
 
 
-def _check(module: ModuleType, job: FitJob) -> None:
+def _check(family: FittingFamily, job: FitJob) -> None:
     """Raise where card and data do not belong together, or the data are damaged; warn of what is odd in them.
 
     A family may look at card and data in its own way; it returns the places (``splits``, an output) where it finds
     nothing odd in what others would be warned of.
     """
     check_card(job.card)
-    usual: Collection[str] = ()
-    if own := getattr(module, "check", None):
-        usual = own(job) or ()
-    else:
-        check_agreement(job.card, job.dataset, getattr(module, "METADATA", ()))
-    if not getattr(module, "HOLDS_OUT", False):
+    usual = family.check(job)
+    if not family.HOLDS_OUT:
         check_test_split(job.card, job.dataset)
     for split in SPLITS:
         check_responses_vary(job.dataset, split)
@@ -288,16 +255,16 @@ def _check(module: ModuleType, job: FitJob) -> None:
             warnings.warn(f"{fault.place}: {fault.text}", DatasetWarning, stacklevel=4)
 
 
-def _fit_all(module: ModuleType, jobs: Sequence[FitJob], options: _Options) -> list[FitReport]:
+def _fit_all(family: FittingFamily, jobs: Sequence[FitJob], options: _Options) -> list[FitReport]:
     """Fit what is not done, and keep a trace of what is until all is."""
-    together = hasattr(module, "fit_together") and len(jobs) > 1
+    together = family.fit_together is not None and len(jobs) > 1
     done = fitted_files.are_done(jobs)
     left = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
     for job in left:
         _refuse_what_is_there(job, options.overwrite)
     if together and left:
         done, left = [False] * len(jobs), list(jobs)
-    fitted = iter(_fit_each(module, left, options, together))
+    fitted = iter(_fit_each(family, left, options, together))
     reports = [
         _report_of(job, options.say) if is_done else next(fitted) for job, is_done in zip(jobs, done, strict=True)
     ]
@@ -305,20 +272,20 @@ def _fit_all(module: ModuleType, jobs: Sequence[FitJob], options: _Options) -> l
     return reports
 
 
-def _fit_each(module: ModuleType, jobs: Sequence[FitJob], options: _Options, together: bool) -> list[FitReport]:
+def _fit_each(family: FittingFamily, jobs: Sequence[FitJob], options: _Options, together: bool) -> list[FitReport]:
     if not jobs:
         return []
-    announced = [_announce(module, job, options.say) for job in jobs]
+    announced = [_announce(family, job, options.say) for job in jobs]
     start, before = time.perf_counter(), _resident()
     if together:
         announced = [sum(announced)] * len(jobs)
         options.say(f"All {len(jobs)} subjects together: {size_words(announced[0])}")
     for job in jobs:
         fitted_files.begin(job)
-    shared: Sequence[Fitted] | None = module.fit_together(jobs) if together else None
+    shared = family.fit_together(jobs) if together and family.fit_together is not None else None
     reports = []
     for index, job in enumerate(jobs):
-        fitted = shared[index] if shared is not None else module.fit(job)
+        fitted = shared[index] if shared is not None else family.fit(job)
         report = _finish(job, fitted, options)
         if not together:
             fitted_files.finish([job])
@@ -334,7 +301,7 @@ def _report_of(job: FitJob, say: Callable[[str], None]) -> FitReport:
     """The report of a model that an interrupted call has written; what is left of that call is removed."""
     say(f"{job.card.model_id}{_subject_words(job)} is fitted and written already")
     fitted_files.finish_again(job)
-    files, subject = fitted_files.of_job(job), job.parameters.get("subject")
+    files, subject = job.files, job.parameters.get("subject")
     facts = json.loads(files.metadata.read_text("utf-8"))["encoding_models"]["fit"]
     facts = {name: value for name, value in facts.items() if name not in ("berg_version", fitted_files.FINGERPRINT)}
     return FitReport(
@@ -343,7 +310,7 @@ def _report_of(job: FitJob, say: Callable[[str], None]) -> FitReport:
 
 
 def _refuse_what_is_there(job: FitJob, overwrite: bool) -> None:
-    files = fitted_files.of_job(job)
+    files = job.files
     if files.weights.exists() and not overwrite and not files.ledger.exists():
         raise InvalidParameterError(
             f"{files.weights} is there already. Fit it anew with overwrite=True (--overwrite), or give another "
@@ -351,9 +318,9 @@ def _refuse_what_is_there(job: FitJob, overwrite: bool) -> None:
         )
 
 
-def _announce(module: ModuleType, job: FitJob, say: Callable[[str], None]) -> int:
+def _announce(family: FittingFamily, job: FitJob, say: Callable[[str], None]) -> int:
     """State the size of the work and the memory that it takes; refuse what cannot be done in it, or on the disk."""
-    needed = int(module.peak_bytes(job))
+    needed = int(family.peak_bytes(job))
     units = ", ".join(f"{output.n_units:,} ({name})" for name, output in job.dataset.outputs.items())
     n_train = len(job.dataset.splits["train"])
     say(
@@ -365,9 +332,9 @@ def _announce(module: ModuleType, job: FitJob, say: Callable[[str], None]) -> in
             f"This fit needs {size_words(needed)} of memory, and may use {size_words(job.memory)}. Allow more "
             "(memory=..., --memory), fit fewer units, or use a larger machine."
         )
-    if hasattr(module, "disk_bytes"):
+    if n_bytes := family.disk_bytes(job):
         held = sum(path.stat().st_size for path in job.work.glob("*"))
-        check_room(job.work, int(module.disk_bytes(job)), held)
+        check_room(job.work, n_bytes, held)
     return needed
 
 
@@ -393,7 +360,7 @@ def _finish(job: FitJob, fitted: Fitted, options: _Options) -> FitReport:
 def _load(job: FitJob) -> EncodingModel:
     given = dict(job.parameters)
     selection = given.pop("selection", None)
-    berg_dir = str(fitted_files.of_job(job).berg_dir)
+    berg_dir = str(job.berg_dir)
     model_class: Any = model_registry.bind_card(job.card)
     model: EncodingModel = model_class(str(job.device), selection, berg_dir, **given)
     model.load_model()

@@ -1,4 +1,4 @@
-"""The files of a fitted model, in the layout of the guide."""
+"""The files of a fitted model: begun, gone on with, and written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,19 +18,20 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.card_yaml import parse_card_yaml
-from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
+from berg.core.layout import ACCURACY, METADATA, WEIGHTS
 from berg.core.model_card import ModelCard
 from berg.evaluation.accuracy_summary import fill_performance
 from berg.evaluation.accuracy_table import accuracy_values, write_accuracy
 from berg.evaluation.report import write_report
 from berg.fitting.card_agreement import REPETITION, Place, places
 from berg.fitting.fit_job import FitJob, Fitted
+from berg.fitting.model_paths import ModelPaths
 from berg.models.encoding_model import EncodingModel
 from berg.statistics.groups import group_numbers
 from berg.system.directory_lock import directory_lock
 from berg.system.durable_file import replacing
 from berg.system.file_hash import hash_file
-from berg.weights import manifest, model_files
+from berg.weights import manifest
 from berg.weights.download import update_manifest
 from berg.weights.safetensors_files import write_safetensors
 from berg.weights.sample import Sample, write_sample
@@ -42,75 +42,9 @@ FINGERPRINT = "fingerprint"
 _STORE = re.compile(r"(?m)^(\s+store:\s*)(built_in|package)\b")
 
 
-@dataclass(frozen=True)
-class FittedFiles:
-    """Where the files of one subject's model lie."""
-
-    berg_dir: Path
-    folder: Path
-    weights: Path
-    metadata: Path
-    suffix: str  # what the files of this subject end with, such as subject-01
-    card: Path
-
-    @property
-    def work(self) -> Path:
-        """What lets an interrupted fit go on."""
-        return self.folder / f".fit_{self.suffix}"
-
-    @property
-    def ledger(self) -> Path:
-        """What the fit in `work` is of; without it, nothing in there counts."""
-        return self.work / "job.json"
-
-    @property
-    def done(self) -> Path:
-        """The ledger of a fit that is written whole, while what it left is removed."""
-        return self.folder / f".fit_{self.suffix}.done"
-
-    @property
-    def written(self) -> tuple[Path, ...]:
-        """All files that a user gets."""
-        return (self.weights, self.metadata, self.accuracy, self.sample, self.card, self.report)
-
-    @property
-    def accuracy(self) -> Path:
-        """The accuracy of each unit."""
-        return self.folder / ACCURACY / f"accuracy_{self.suffix}.nc"
-
-    @property
-    def sample(self) -> Path:
-        """A few stimuli and the responses to them."""
-        return self.folder / METADATA / f"sample_{self.suffix}.safetensors"
-
-    @property
-    def report(self) -> Path:
-        """The page for people."""
-        return self.folder / ACCURACY / f"report_{self.suffix}.html"
-
-
-def paths_of(card: ModelCard, berg_dir: Path, values: Mapping[str, Any]) -> FittedFiles:
-    """Where the files of a model lie, whether they are there or not."""
-    weights, metadata = (Path(name) for name in model_files.file_names(card, values))
-    folder = ModelId.parse(card.model_id).folder(berg_dir)
-    return FittedFiles(
-        berg_dir=berg_dir,
-        folder=folder,
-        weights=(folder / weights).with_suffix(model_files.CONVERTED),
-        metadata=(folder / metadata).with_suffix(".json"),
-        suffix=weights.stem.removeprefix("weights_"),
-        card=folder / f"{card.model_id}.yaml",
-    )
-
-
-def of_job(job: FitJob) -> FittedFiles:
-    """Where the files of the model that a job fits lie."""
-    return paths_of(job.card, job.berg_dir, {**job.parameters, **job.parameters.get("selection", {})})
-
-
 def begin(job: FitJob) -> None:
     """Make the folders; what an earlier fit of another card or other data left to go on with is deleted."""
-    files = of_job(job)
+    files = job.files
     for folder in (files.folder / WEIGHTS, files.folder / METADATA, files.folder / ACCURACY, job.cache):
         folder.mkdir(parents=True, exist_ok=True)
     given = identity_of(job)
@@ -122,7 +56,7 @@ def begin(job: FitJob) -> None:
     files.done.unlink(missing_ok=True)
 
 
-def _remove_work(files: FittedFiles) -> None:
+def _remove_work(files: ModelPaths) -> None:
     """The ledger goes first: what is left when this is interrupted is no fit to go on with."""
     files.ledger.unlink(missing_ok=True)
     shutil.rmtree(files.work, ignore_errors=True)
@@ -134,7 +68,7 @@ def finish(jobs: Sequence[FitJob]) -> None:
     The first job goes last: what the jobs share lies in its work folder.
     """
     for job in reversed(jobs):
-        files = of_job(job)
+        files = job.files
         files.ledger.replace(files.done)
     for job in jobs:
         finish_again(job)
@@ -142,14 +76,14 @@ def finish(jobs: Sequence[FitJob]) -> None:
 
 def finish_again(job: FitJob) -> None:
     """Remove what a finished fit left."""
-    _remove_work(of_job(job))
-    _remove_torn(of_job(job))
+    _remove_work(job.files)
+    _remove_torn(job.files)
 
 
 def forget(jobs: Sequence[FitJob]) -> None:
     """Remove the last traces of fits that are done; until the last of them goes, `are_done` tells."""
     for job in jobs:
-        of_job(job).done.unlink(missing_ok=True)
+        job.files.done.unlink(missing_ok=True)
 
 
 def are_done(jobs: Sequence[FitJob]) -> list[bool]:
@@ -157,7 +91,7 @@ def are_done(jobs: Sequence[FitJob]) -> list[bool]:
 
     A fit under way has a ledger, and until the call is over there is at least one that says `done`.
     """
-    found = [of_job(job) for job in jobs]
+    found = [job.files for job in jobs]
     if not any(files.done.is_file() for files in found):
         return [False] * len(jobs)
     return [
@@ -166,11 +100,11 @@ def are_done(jobs: Sequence[FitJob]) -> list[bool]:
     ]
 
 
-def _is_written(files: FittedFiles) -> bool:
+def _is_written(files: ModelPaths) -> bool:
     return not files.ledger.is_file() and all(path.is_file() for path in files.written)
 
 
-def _fingerprint(files: FittedFiles) -> str:
+def _fingerprint(files: ModelPaths) -> str:
     """Of what a written model was fitted to."""
     found = json.loads(files.metadata.read_text("utf-8")).get("encoding_models", {}).get("fit", {})
     return str(found.get(FINGERPRINT, ""))
@@ -180,7 +114,7 @@ def _hash(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def _remove_torn(files: FittedFiles) -> None:
+def _remove_torn(files: ModelPaths) -> None:
     """Remove what a killed fit was writing, under the names that files have until they are whole."""
     shared = (files.card, files.folder / manifest.NAME)
     with directory_lock(files.berg_dir):  # what others write of these, they write under it
@@ -214,9 +148,9 @@ def identity_of(job: FitJob) -> str:
     return json.dumps(identity, default=str, sort_keys=True)
 
 
-def write_weights(job: FitJob, fitted: Fitted) -> FittedFiles:
+def write_weights(job: FitJob, fitted: Fitted) -> ModelPaths:
     """Weights and metadata, so that the model can be loaded; its accuracy is not known yet."""
-    files = of_job(job)
+    files = job.files
     _forget(files, files.weights, files.metadata)
     write_safetensors(files.weights, fitted.tensors, {"berg_version": version("berg")})
     _write_metadata(files.metadata, metadata_of(job, fitted, None))
@@ -225,7 +159,7 @@ def write_weights(job: FitJob, fitted: Fitted) -> FittedFiles:
 
 def write_evidence(job: FitJob, fitted: Fitted, model: EncodingModel, accuracy: xr.Dataset | xr.DataTree) -> None:
     """Accuracy, metadata with it, sample, card with its performance filled in, report, manifest."""
-    files = of_job(job)
+    files = job.files
     write_accuracy(files.accuracy, accuracy)
     _write_metadata(files.metadata, metadata_of(job, fitted, accuracy))
     _write_sample(files.sample, job, fitted, model)
@@ -244,7 +178,7 @@ def write_evidence(job: FitJob, fitted: Fitted, model: EncodingModel, accuracy: 
     )
 
 
-def _forget(files: FittedFiles, *paths: Path) -> None:
+def _forget(files: ModelPaths, *paths: Path) -> None:
     """Take files out of the manifest before they are written anew: what is recorded must not change."""
     if (files.folder / manifest.NAME).is_file():
         model_id = files.card.stem
@@ -258,7 +192,7 @@ def metadata_of(job: FitJob, fitted: Fitted, accuracy: xr.Dataset | xr.DataTree 
     models = found.setdefault("encoding_models", {})
     for split, indices in job.dataset.splits.items():
         models.setdefault(f"{split}_stimuli", names[indices].tolist())
-    ledger = of_job(job).ledger
+    ledger = job.files.ledger
     of = {FINGERPRINT: _hash(ledger.read_text("utf-8"))} if ledger.is_file() else {}
     models.setdefault("fit", {"berg_version": version("berg"), **of, **fitted.facts})
     for place in places(job.card):

@@ -405,6 +405,19 @@ def test_a_family_that_cannot_be_fitted_is_named_with_those_that_can(registry, t
         fit_model(path, data_of(truth), tmp_path / "berg", subject=1)
 
 
+def test_a_module_that_lacks_what_a_family_must_have_is_told_what_that_is(registry, card, truth, tmp_path, monkeypatch):
+    monkeypatch.delattr(own_family, "peak_bytes")
+    with pytest.raises(ModelCardError, match=r"functions fit\(job\) and peak_bytes\(job\).*FittingFamily"):
+        fit_model(card, data_of(truth), tmp_path / "berg", subject=1)
+
+
+def test_the_check_of_a_family_is_called_once(card, truth, tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr(own_family, "check", checked.append, raising=False)
+    report = fit_model(card, data_of(truth), tmp_path / "berg", subject=1, bootstrap=0, cache=tmp_path / "cache")
+    assert [job.files.weights for job in checked] == [report.weights]
+
+
 def test_the_command_fits_evaluates_and_checks(card, truth, tmp_path, capsys):
     folder = tmp_path / "data"
     folder.mkdir()

@@ -118,8 +118,6 @@ def fit_together(jobs: Sequence[FitJob]) -> list[Fitted]:
         As in `fit`.
     """
     settings = _settings(jobs[0])
-    for job in jobs:
-        check(job)
     _check_memory(jobs)
     network = _starting_network(jobs[0], settings)
     pictures = [_pictures(job) for job in jobs]

@@ -16,7 +16,6 @@ from torchvision.transforms.functional import resize
 from berg.families.fwrf.features import INPUT_SIZE, MAP_SIZES, GNet, n_channels
 from berg.families.fwrf.readout import saturate
 from berg.fitting.fit_job import FitJob
-from berg.stimuli.checks import as_expected, check_stimulus
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
 from berg.system.progress import progress_bar
@@ -33,12 +32,12 @@ def by_pixel(maps: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([saturate(group.permute(0, 2, 3, 1).flatten(1, 2)) for group in maps], dim=1)
 
 
-def resized_pictures(job: FitJob, places: NDArray[np.intp]) -> NDArray[Any]:
-    """The pictures of a dataset at the size of the network, from a file in the job's cache that is made where missing.
+def resized_pictures(job: FitJob, indices: NDArray[np.intp]) -> NDArray[Any]:
+    """The pictures of a dataset at the size of the network, from a file in the job's cache, made if it is missing.
 
     Parameters
     ----------
-    places
+    indices
         Shape (n_pictures,), which stimuli, in ascending order.
 
     Returns
@@ -48,14 +47,12 @@ def resized_pictures(job: FitJob, places: NDArray[np.intp]) -> NDArray[Any]:
     """
 
     def resized(block: slice) -> NDArray[Any]:
-        found = job.dataset.read_stimuli(places[block])
-        if job.card.input is not None:
-            found = as_expected(check_stimulus(found, job.card.input), job.card.input)
-        pictures: NDArray[Any] = resize(torch.from_numpy(found), [INPUT_SIZE, INPUT_SIZE], antialias=True).numpy()
+        found = torch.from_numpy(job.read_stimuli(indices[block]))
+        pictures: NDArray[Any] = resize(found, [INPUT_SIZE, INPUT_SIZE], antialias=True).numpy()
         return pictures
 
-    path = job.cache / f"gnet_pictures_{_digest(job.dataset.fingerprint_of_stimuli(places))}.npy"
-    return _kept(path, "reading pictures", len(places), resized, job.show_progress)
+    path = job.cache / f"gnet_pictures_{_digest(job.dataset.fingerprint_of_stimuli(indices))}.npy"
+    return _kept(path, "reading pictures", len(indices), resized, job.show_progress)
 
 
 def saturated_maps(job: FitJob, pictures: NDArray[Any], name: str, network: GNet) -> NDArray[np.float32]:

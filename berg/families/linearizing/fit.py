@@ -55,7 +55,6 @@ from berg.fitting.linear_solvers import (
     warn_of_edges,
 )
 from berg.fitting.principal_components import BLOCK, Components, principal_components
-from berg.stimuli.checks import as_expected, check_stimulus
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
 from berg.system.progress import progress_bar
@@ -152,7 +151,6 @@ def fit(job: FitJob) -> Fitted:
     StorageError
         Where there is no room for the features in the cache.
     """
-    check(job)
     recipe, plan = read_recipe(job.card), _kept_plan(job)
     features = _features(job)
     identity = f"{features.digest} {recipe} {plan}"
@@ -213,10 +211,9 @@ def _nodes(card: ModelCard) -> list[str]:
     return [node for item in ([nodes] if isinstance(nodes, str) else nodes) for node in expand(item)]
 
 
-def _stimuli(job: FitJob, places: NDArray[np.intp]) -> NDArray[Any]:
+def _stimuli(job: FitJob, indices: NDArray[np.intp]) -> NDArray[Any]:
     """Some of the training stimuli, as the network takes them."""
-    found = job.dataset.read_stimuli(job.dataset.splits["train"][places])
-    return found if job.card.input is None else as_expected(check_stimulus(found, job.card.input), job.card.input)
+    return job.read_stimuli(job.dataset.splits["train"][indices])
 
 
 def _features(job: FitJob) -> CachedFeatures:

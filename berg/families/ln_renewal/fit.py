@@ -44,9 +44,9 @@ from berg.families.ln_renewal.neurons import (
 from berg.families.ln_renewal.readout import weighted_past
 from berg.fitting.card_agreement import check_agreement
 from berg.fitting.fit_job import FitJob, Fitted, HeldOut
+from berg.fitting.kept import Tensors, kept
 from berg.stimuli.sounds import as_floats, check_sampling_rate, resample
 from berg.system.progress import Advance, progress_bar
-from berg.weights.safetensors_files import read_safetensors, write_safetensors
 
 HOLDS_OUT = True
 """The fit returns what it held out: it is not evaluated on the split ``test``."""
@@ -213,8 +213,6 @@ def fit(job: FitJob) -> Fitted:
         Where the card and the data do not belong together, or the cross-validation chooses another window than that
         of the card.
     """
-    check(job)
-    job.work.mkdir(parents=True, exist_ok=True)
     with one_thread():
         recordings = read_recordings(job, ("train", "validation"))
         with progress_bar("neurons", _n_fits(recordings, job), "fits", job.show_progress) as advance:
@@ -223,7 +221,7 @@ def fit(job: FitJob) -> Fitted:
 
 def peak_bytes(job: FitJob) -> int:
     """Bytes that `fit` needs at its peak, beyond what the process holds before."""
-    settings, (output,) = _settings(job), job.dataset.outputs.values()
+    settings, output = _settings(job), job.output
     basis, n_units = Basis(settings.shape, _bins_per_s(job)), output.shape[0]
     n_trains = len(job.dataset.presentations)
     n_bins, n_windows = n_trains * output.shape[1], len(settings.windows_ms or [0])
@@ -266,19 +264,23 @@ def _fold(
 ) -> tuple[Settings, list[Neuron]]:
     """Settings and neurons from all blocks but the held-out ones; kept for a call that goes on here."""
     path = job.work / f"neurons_without_{'_'.join(map(str, held_out)) or 'nothing'}.safetensors"
-    if not path.is_file():
-        blocks = recordings.blocks
-        inner = blocks.inner_folds(held_out[0]) if held_out else [[block] for block in range(blocks.n_blocks)]
-        chosen = choose(recordings, held_out, inner, advance)
-        neurons = fit_units(recordings, chosen, held_out, advance)
-        tensors = {f"{unit}.{name}": value.detach().numpy() for unit, own in enumerate(neurons)
-                   for name, value in own.named_parameters()}  # fmt: skip
-        write_safetensors(path, {"chosen": np.array(list(asdict(chosen).values()), np.float64), **tensors})
-    return _read_fold(path, recordings)
+    return _neurons_of(kept(path, lambda: _tensors_without(recordings, held_out, advance)), recordings)
 
 
-def _read_fold(path: Any, recordings: Recordings) -> tuple[Settings, list[Neuron]]:
-    tensors = read_safetensors(path)
+def _tensors_without(recordings: Recordings, held_out: Sequence[int], advance: Advance) -> Tensors:
+    """Settings and neurons that are chosen and fitted without some blocks."""
+    blocks = recordings.blocks
+    inner = blocks.inner_folds(held_out[0]) if held_out else [[block] for block in range(blocks.n_blocks)]
+    chosen = choose(recordings, held_out, inner, advance)
+    tensors = {
+        f"{unit}.{name}": value.detach().numpy()
+        for unit, neuron in enumerate(fit_units(recordings, chosen, held_out, advance))
+        for name, value in neuron.named_parameters()
+    }
+    return {"chosen": np.array(list(asdict(chosen).values()), np.float64), **tensors}
+
+
+def _neurons_of(tensors: Tensors, recordings: Recordings) -> tuple[Settings, list[Neuron]]:
     window_ms, n_hidden, penalty = tensors["chosen"].tolist()
     chosen = Settings(window_ms, int(n_hidden), penalty)
     neurons = []
@@ -541,7 +543,7 @@ def read_recordings(job: FitJob, splits: Sequence[str]) -> Recordings:
     """Sounds and spikes of some splits."""
     settings, features = _settings(job), job.card.part("features", Features)
     places = np.sort(np.concatenate([job.dataset.splits[split] for split in splits]))
-    (output,) = job.dataset.outputs.values()
+    output = job.output
     bins_per_s, rate = _bins_per_s(job), _model_rate(job)
     repeats = output.repeats(places).reshape(-1, len(places), *output.shape)
     spikes = torch.from_numpy(repeats.astype(np.float64)) / bins_per_s

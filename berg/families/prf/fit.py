@@ -46,6 +46,7 @@ from berg.families.prf.receptive_fields import (
 )
 from berg.fitting.card_agreement import check_agreement
 from berg.fitting.fit_job import FitJob, Fitted, HeldOut
+from berg.fitting.kept import kept
 from berg.fitting.linear_solvers import split_folds
 from berg.system.progress import AdvanceAndTell, progress_bar
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
@@ -128,8 +129,6 @@ def fit(job: FitJob) -> Fitted:
     InvalidParameterError
         Where the card and the data do not belong together.
     """
-    check(job)
-    job.work.mkdir(parents=True, exist_ok=True)
     recording = _read(job)
     total = recording.n_steps
     with progress_bar("receptive fields", total, "steps", job.show_progress) as advance:
@@ -138,7 +137,7 @@ def fit(job: FitJob) -> Fitted:
 
 def peak_bytes(job: FitJob) -> int:
     """Bytes that `fit` needs at its peak, beyond what the process holds before."""
-    settings, (output,), (x, y) = _settings(job), job.dataset.outputs.values(), _centres(job)
+    settings, output, (x, y) = _settings(job), job.output, _centres(job)
     n_volumes, n_voxels, n_cells = len(job.dataset.stimulus_names), output.n_units, len(x) * len(y)
     n_candidates = len(candidate_fields(Apertures(torch.empty(0), x, y, None).field, settings.search))
     block = min(BLOCK, n_voxels)
@@ -226,10 +225,9 @@ def _choose_delay(recording: _Recording, advance: AdvanceAndTell) -> float:
 
 def _kept_r2(recording: _Recording, delay_s: float, advance: AdvanceAndTell) -> Floats:
     path = recording.job.work / f"delay_{delay_s:g}.safetensors"
-    if not path.is_file():
-        write_safetensors(path, {"r2": _coarse_r2(recording, delay_s)})
+    r2 = kept(path, lambda: {"r2": _coarse_r2(recording, delay_s)})["r2"]
     advance(1, f"haemodynamic delay {delay_s:g} s")
-    return read_safetensors(path)["r2"]
+    return r2
 
 
 def _coarse_r2(recording: _Recording, delay_s: float) -> Floats:
@@ -422,7 +420,7 @@ def null_r2(bold: Tensor, held_out: Floats, recording: _Recording) -> Floats:
 
 def _read(job: FitJob) -> _Recording:
     settings, dataset = _settings(job), job.dataset
-    n_volumes, (output,) = len(dataset.stimulus_names), dataset.outputs.values()
+    n_volumes, output = len(dataset.stimulus_names), job.output
     device = torch.device("cpu") if job.device.type == "mps" else job.device  # mps has no float64
     bold = torch.from_numpy(output.mean(np.arange(n_volumes))).double().to(device)
     volumes, test = _fitted_volumes(job), dataset.splits["test"]

@@ -674,7 +674,7 @@ def test_blocks_of_voxels_do_not_change_the_gradient(monkeypatch: pytest.MonkeyP
 def test_data_without_a_validation_split_are_refused(tmp_path: Path) -> None:
     own = dataset(few_pictures(), few_responses(), validation_fraction=0.0)
     with pytest.raises(DatasetError, match=r"no stimuli in the split 'validation'.*validation_fraction: 0\.1"):
-        fwrf.fit(job_of(tmp_path, SMALL, own))
+        fwrf.check(job_of(tmp_path, SMALL, own))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
 from berg.families.linearizing import fit as linearizing
 from berg.families.linearizing import regression_files
-from berg.families.linearizing.fit import fit, peak_bytes
+from berg.families.linearizing.fit import peak_bytes
 from berg.families.linearizing.model import read_converted
 from berg.families.linearizing.readout import LinearReadout, Projection
 from berg.families.linearizing.regression_steps import read_recipe
@@ -139,6 +139,12 @@ def job(folder, pictures, measured, cache, steps, **options):
     work.mkdir(exist_ok=True)
     given = {"parameters": {"subject": 1}, "device": CPU, "cache": cache, "work": work, "memory": 10**10}
     return FitJob(card=own_card, dataset=dataset, show_progress=False, **(given | options))
+
+
+def fit(given):
+    """As berg.fitting.fit does."""
+    linearizing.check(given)
+    return linearizing.fit(given)
 
 
 def predictions(fitted, features, outputs, folder):

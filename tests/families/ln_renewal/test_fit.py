@@ -100,6 +100,12 @@ def job(data: EncodingDataset, folder: Path, **changes: Any) -> FitJob:
     return FitJob(card, data, given, torch.device("cpu"), folder / "cache", folder / "work", 10**10, False, folder)
 
 
+def checked_fit(given: FitJob) -> Fitted:
+    """As berg.fitting.fit does."""
+    ln_renewal.check(given)
+    return ln_renewal.fit(given)
+
+
 @pytest.fixture(scope="module")
 def fitted(sounds, spikes, tmp_path_factory) -> Fitted:
     return ln_renewal.fit(job(dataset(sounds, spikes), tmp_path_factory.mktemp("neurons")))
@@ -222,7 +228,7 @@ def test_the_window_of_the_card_must_be_the_one_that_is_chosen(sounds, spikes, t
 def test_what_cannot_be_fitted_is_named(sounds, spikes, tmp_path):
     def said(error: type[Exception], words: str, own: np.ndarray = spikes, settings: Any = None, **changes: Any):
         with pytest.raises(error, match=words):
-            ln_renewal.fit(job(dataset(sounds, own, **changes), tmp_path, **(settings or {})))
+            checked_fit(job(dataset(sounds, own, **changes), tmp_path, **(settings or {})))
 
     said(DatasetError, r"scale: 2000", spikes / BINS_PER_S)
     said(DatasetError, r"where a bin holds several spikes", 2 * spikes)

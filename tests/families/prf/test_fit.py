@@ -60,7 +60,9 @@ def fitted(bold: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Fitted
 
 
 def fit(stimuli: Any, bold: np.ndarray, folder: Path, settings: dict[str, Any] | None = None, **changes: Any) -> Fitted:
-    return prf.fit(job(dataset(stimuli, bold, **changes), folder, **(settings or {})))
+    given = job(dataset(stimuli, bold, **changes), folder, **(settings or {}))
+    prf.check(given)
+    return prf.fit(given)
 
 
 def extent(found: Any) -> np.ndarray:
