@@ -61,7 +61,8 @@ def ridge_data(size: float) -> tuple[np.ndarray, ...]:
 
 
 def ridge_ours(X: np.ndarray, Y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    from berg.fitting.linear_solvers import ridge_cv, split_folds
+    from berg.fitting.folds import split_folds
+    from berg.fitting.linear_solvers import ridge_cv
 
     return ridge_cv(X, Y, ALPHAS, split_folds(len(X), N_FOLDS, seed=None)).predict
 

@@ -1,4 +1,4 @@
-r"""Linear regressions of many targets: least squares, ridge with a penalty per target, banded ridge.
+r"""Linear regressions of many targets: least squares, and ridge with a penalty per target.
 
 .. math::
     y_t = X w_t + b_t + \epsilon, \qquad
@@ -14,17 +14,15 @@ Features may be in very different units, and targets in any (teslas: 1e-15): wha
 which rounds nothing, and decomposed so that the smallest penalty is told from rounding.
 
 Each solver comes twice: as a function of X and Y, and as one of X alone that returns a function of Y, for targets
-that come in blocks. How the targets are cut into blocks changes no penalty.
+that come in blocks. How the targets are cut into blocks changes no penalty. Ridge with a penalty for each band of
+features is in `berg.fitting.banded_ridge`.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,68 +30,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from berg.core.exceptions import InvalidParameterError, MissingExtraError, listing
 from berg.features.linear import linear
+from berg.fitting.folds import Folds, checked_folds, splits_of_samples
 from berg.fitting.graded_svd import GradedQR
+from berg.fitting.penalties import checked_alphas, default_alphas, warn_of_edges
 from berg.fitting.principal_components import slices
-from berg.statistics.groups import Groups, group_folds, group_numbers
-
-log = logging.getLogger(__name__)
-
-Floats = NDArray[np.floating[Any]]
-Folds = Sequence[NDArray[np.intp]]
+from berg.fitting.regression import (
+    Floats,
+    Regression,
+    Solver,
+    by_missing_samples,
+    centred_targets,
+    checked_features,
+    scaled_features,
+)
+from berg.statistics.groups import Groups, group_numbers
 
 N_TARGETS_BATCH = 4096
 """Targets that are computed together."""
-RELATIVE_ALPHAS = np.logspace(-5, 5, 11)
-"""Default penalties, in units of the mean eigenvalue of the products of X (centred, without those that are zero)."""
-_N_PATTERNS_KEPT = 4
 _NEGLIGIBLE = 1e-6  # of the smallest penalty: an eigenvalue as small changes no weight by more
-_ENOUGH = 1e-3  # of the root of the smallest penalty: what himalaya's singular values may be off
 _SINGLE, _DOUBLE = np.finfo(np.float32), np.finfo(np.float64)
 _SEEN = 1e6 * float(_DOUBLE.eps)  # of the largest eigenvalue: smaller ones are not right to 1e-6
-_SAFE = 2.0**40  # squares of targets between its inverse and itself can be summed up in float32
-_CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Regression:
-    """Regressions of some targets.
-
-    Attributes
-    ----------
-    coefficients
-        Shape (n_targets, n_features). Zero for a target that has too few samples.
-    intercepts
-        Shape (n_targets,).
-    alphas
-        Shape (n_targets, n_bands): the penalties, of ridge with one band; NaN where there was none.
-    scores
-        Shape (n_targets,): r2 over left-out samples, at those penalties; NaN where nothing was left out.
-    """
-
-    coefficients: NDArray[np.float32]
-    intercepts: NDArray[np.float32]
-    alphas: NDArray[np.float32]
-    scores: NDArray[np.float32]
-
-    @classmethod
-    def empty(cls, n_targets: int, n_features: int, n_bands: int = 1) -> Regression:
-        """What a target without samples has."""
-        zeros, nan = np.zeros((n_targets, n_features), np.float32), np.float32(np.nan)
-        return cls(zeros, zeros[:, 0].copy(), np.full((n_targets, n_bands), nan), np.full(n_targets, nan))
-
-    def predict(self, X: Floats) -> Floats:
-        """Shape (n_samples, n_targets)."""
-        predicted: Floats = X @ self.coefficients.T + self.intercepts
-        return predicted
-
-
-Solver = Callable[[Floats], Regression]
-
-
-class PenaltyGridWarning(UserWarning):
-    """Penalties were chosen at an edge of those that were tried: better ones may lie beyond."""
+CPU = torch.device("cpu")
 
 
 def least_squares(X: Floats, Y: Floats) -> Regression:
@@ -117,7 +75,7 @@ def least_squares(X: Floats, Y: Floats) -> Regression:
 
 def least_squares_solver(X: Floats) -> Solver:
     """`least_squares` for targets that come in blocks; X is decomposed once."""
-    return _by_missing_samples(_checked_features(X), _prepared_least_squares, n_needed=1)
+    return by_missing_samples(checked_features(X), _prepared_least_squares, n_needed=1)
 
 
 def ridge_cv(
@@ -159,7 +117,7 @@ def ridge_cv_solver(
     folds: int | Folds = 5,
     *,
     groups: Groups | None = None,
-    device: torch.device = _CPU,
+    device: torch.device = CPU,
     n_targets_batch: int = N_TARGETS_BATCH,
 ) -> Solver:
     """`ridge_cv` for targets that come in blocks; X is decomposed once per fold.
@@ -173,305 +131,17 @@ def ridge_cv_solver(
     n_targets_batch
         How many targets are computed together; does not change the result.
     """
-    X = _checked_features(X)
+    X = checked_features(X)
     chosen = default_alphas(X) if alphas is None else checked_alphas(alphas)
-    splits = _checked_folds(folds, len(X), groups)
+    splits = checked_folds(folds, len(X), groups)
     numbers = None if groups is None else group_numbers(groups, len(X))
     where = torch.device("cpu") if device.type == "mps" else device  # which has no float64
     prepare = partial(_prepared_ridge, alphas=chosen, folds=splits, groups=numbers, device=where, batch=n_targets_batch)
-    return _by_missing_samples(X, prepare, n_needed=2 * len(splits), groups=numbers)
-
-
-def banded_ridge_cv(
-    X: Floats, Y: Floats, bands: Sequence[slice], alphas: Sequence[float] | Floats | None = None, **options: Any
-) -> Regression:
-    r"""Ridge regression with a penalty for each target and band of features, by himalaya's random search.
-
-    .. math::
-        w_t = \arg\min_w \lVert y_t - \sum_b X_b w_b - b_t \rVert^2 + \sum_b \alpha_{tb} \lVert w_b \rVert^2
-
-    Candidates are :math:`\alpha_{tb} = \alpha_t / \gamma_b`, with shares :math:`\gamma` that sum to one, drawn from
-    Dirichlet distributions (Dupré la Tour et al. 2022, NeuroImage 264:119728).
-
-    Parameters
-    ----------
-    bands
-        The columns of each band.
-    alphas
-        As in `ridge_cv`.
-    **options
-        As in `banded_ridge_cv_solver`.
-    """
-    alphas = default_alphas(X) if alphas is None else alphas
-    found = banded_ridge_cv_solver(X, bands, alphas, **options)(Y)
-    warn_of_edges(found.alphas, alphas)
-    return found
-
-
-def banded_ridge_cv_solver(
-    X: Floats,
-    bands: Sequence[slice],
-    alphas: Sequence[float] | Floats | None = None,
-    folds: int | Folds = 5,
-    *,
-    groups: Groups | None = None,
-    n_iterations: int = 100,
-    seed: int = 0,
-    device: torch.device = _CPU,
-    n_targets_batch: int = N_TARGETS_BATCH,
-) -> Solver:
-    """`banded_ridge_cv` for targets that come in blocks.
-
-    Parameters
-    ----------
-    groups
-        As in `ridge_cv_solver`.
-    n_iterations
-        How many shares are tried; each costs a decomposition per fold.
-    seed
-        Of the shares.
-    """
-    X = _checked_features(X)
-    chosen = default_alphas(X) if alphas is None else checked_alphas(alphas)
-    splits = _checked_folds(folds, len(X), groups)
-    numbers = None if groups is None else group_numbers(groups, len(X))
-    settings = {"alphas": chosen, "n_iter": n_iterations, "random_state": seed, "n_targets_batch": n_targets_batch}
-    prepare = partial(
-        _prepared_banded_ridge, bands=bands, folds=splits, groups=numbers, device=device, settings=settings
-    )
-    return _by_missing_samples(X, prepare, n_needed=2 * len(splits), n_bands=len(bands), groups=numbers)
-
-
-def default_alphas(X: Floats) -> NDArray[np.float64]:
-    """`RELATIVE_ALPHAS` times the mean eigenvalue of the products of X; times 1 if no feature varies."""
-    centred, _ = _centred(_checked_features(X))
-    mean = float(np.vdot(centred, centred)) / min(X.shape)
-    return checked_alphas(RELATIVE_ALPHAS * (mean or 1.0))
-
-
-def warn_of_edges(chosen: Floats, alphas: Sequence[float] | Floats, of: str = "targets") -> tuple[float, float]:
-    """Warn if penalties lie at an edge of the grid that they were chosen from.
-
-    Parameters
-    ----------
-    chosen
-        Shape (n_targets, n_bands), as in `Regression`; NaN where there was none.
-    alphas
-        The grid; one penalty alone has no edges.
-    of
-        What the targets are called.
-
-    Returns
-    -------
-    smallest, largest
-        The share of the targets at either edge.
-
-    Warns
-    -----
-    PenaltyGridWarning
-        With these shares.
-    """
-    grid = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
-    # Of shares that sum to one: 1 / alpha = the sum of 1 / alpha_b.
-    own = 1 / (1 / np.asarray(chosen, dtype=np.float64)).sum(axis=1)
-    own = own[~np.isnan(own)]
-    if len(grid) < 2 or not len(own):
-        return 0.0, 0.0
-    smallest, largest = (float(np.isclose(own, edge, rtol=1e-3).mean()) for edge in grid[[0, -1]])
-    if smallest or largest:
-        warnings.warn(
-            f"Chosen penalties lie at the edge of the grid for {smallest + largest:.1%} of the {len(own):,} {of}: "
-            f"{smallest:.1%} at the smallest ({grid[0]:.3g}), {largest:.1%} at the largest ({grid[-1]:.3g}; usual for "
-            f"{of} that the features do not predict). Better ones may lie beyond. Give more of them in alphas, such as "
-            f"np.logspace({np.log10(grid[0]) - 3 * (smallest > 0):.0f}, {np.log10(grid[-1]) + 3 * (largest > 0):.0f}, "
-            "20), or standardize the features.",
-            PenaltyGridWarning,
-            stacklevel=3,
-        )
-    return smallest, largest
-
-
-def split_folds(n_samples: int, n_folds: int, seed: int | None = 0, groups: Groups | None = None) -> Folds:
-    """The left-out samples of each fold.
-
-    Parameters
-    ----------
-    seed
-        Samples are shuffled; None: neighbours stay together, as samples in time must.
-    groups
-        A label per sample: those of one, such as near-copies, are in one fold.
-
-    Examples
-    --------
-    >>> split_folds(5, 2, seed=None)
-    [array([0, 1, 2]), array([3, 4])]
-    """
-    if groups is not None:
-        return group_folds(group_numbers(groups, n_samples), n_folds, seed)
-    order = np.arange(n_samples) if seed is None else np.random.default_rng(seed).permutation(n_samples)
-    return [np.sort(part) for part in np.array_split(order, n_folds)]
-
-
-def checked_alphas(alphas: Sequence[float] | Floats) -> NDArray[np.float64]:
-    """The penalties in ascending order. Raise InvalidParameterError if there is none, or one that cannot be."""
-    checked = np.sort(np.asarray(alphas, dtype=np.float64).ravel())
-    if not len(checked) or not np.isfinite(checked).all() or checked[0] <= 0:
-        raise InvalidParameterError(
-            f"Penalties (alphas) are numbers above zero, got {list(alphas)}. Without a penalty: write  linear  instead."
-        )
-    if checked[0] < _SINGLE.tiny or checked[-1] > _SINGLE.max:
-        raise InvalidParameterError(
-            f"Penalties (alphas) from {checked[0]:.3g} to {checked[-1]:.3g} are beyond what float32 holds "
-            f"({_SINGLE.tiny:.0e} to {_SINGLE.max:.0e}). Bring the features to other units, such as by standardizing."
-        )
-    return checked
-
-
-def _checked_folds(folds: int | Folds, n_samples: int, groups: Groups | None) -> Folds:
-    if not isinstance(folds, int):
-        return folds
-    if groups is not None:
-        return split_folds(n_samples, folds, groups=groups)
-    if not 2 <= folds <= n_samples // 2:
-        raise InvalidParameterError(
-            f"{folds} folds of {n_samples:,} samples; a fold needs two samples, and there must be two folds. "
-            f"Choose 2 to {max(2, n_samples // 2):,}."
-        )
-    return split_folds(n_samples, folds)
-
-
-# Features and targets
-
-
-def _checked_features(X: Floats) -> Floats:
-    X = np.asanyarray(X)
-    if isinstance(X, np.ma.MaskedArray) or X.ndim != 2 or not X.size or X.dtype.kind not in "biuf":
-        raise InvalidParameterError(
-            f"Features are a {type(X).__name__} of shape {X.shape} and dtype {X.dtype}; they must be a plain array of "
-            "real numbers, shape (n_samples, n_features), with at least one of each. Leave out what is masked."
-        )
-    is_finite = np.isfinite(X)
-    if not is_finite.all():
-        samples, features = np.flatnonzero(~is_finite.all(axis=1)), np.flatnonzero(~is_finite.all(axis=0))
-        raise InvalidParameterError(
-            f"{len(features):,} of {X.shape[1]:,} features are NaN or infinite at some samples (features "
-            f"{listing(features, 5)}; samples {listing(samples, 5)}). Leave those features or samples out."
-        )
-    return X
-
-
-def _checked_targets(Y: Floats, n_samples: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """The targets, and where they are there; what is masked counts as missing."""
-    Y = np.ma.filled(Y.astype(np.float64), np.nan) if isinstance(Y, np.ma.MaskedArray) else np.asarray(Y)
-    if Y.ndim != 2 or len(Y) != n_samples or Y.dtype.kind not in "biuf":
-        raise InvalidParameterError(
-            f"Targets have shape {Y.shape} and dtype {Y.dtype}; they must be real numbers of shape ({n_samples:,}, "
-            "n_targets), one row per sample of the features. Of one target, write  Y[:, None]."
-        )
-    is_there = np.isfinite(Y)
-    if not is_there.all() and (n_infinite := int(np.isinf(Y).sum())):
-        targets = np.flatnonzero(np.isinf(Y).any(axis=0))
-        raise InvalidParameterError(
-            f"{n_infinite:,} values of the targets are infinite (targets {listing(targets, 5)}). Write NaN for what is "
-            "missing."
-        )
-    return Y, is_there
-
-
-def _centred(X: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The features less their means, in float64, and the means; zero where only rounding varies."""
-    centre = X.mean(0, dtype=np.float64)
-    centred: NDArray[np.float64] = X - centre
-    eps = float(_DOUBLE.eps)
-    largest = np.maximum(centred.max(0), -centred.min(0))
-    centred[:, largest <= len(X) * eps * np.abs(centre)] = 0  # as scikit-learn has it
-    return centred, centre
-
-
-def _power_of_two(values: Any) -> Any:
-    """The power of two below each value; 1 for zero."""
-    return np.exp2(np.floor(np.log2(np.where(np.asarray(values) > 0, values, 1.0))))
-
-
-def _scaled_features(X: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Centred features with 1 to 2 as the largest, their means, and what they were divided by."""
-    centred, centre = _centred(X)
-    scale = float(_power_of_two(max(centred.max(), -centred.min())))
-    centred /= scale
-    return centred, centre, scale
-
-
-def _centred_targets(
-    Y: Floats, safe: float = _SAFE
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
-    """Targets less their means, shape (n_targets, n_samples), the means, and what they were divided by.
-
-    Only targets beyond `safe` or its inverse are divided. One step takes a tenth of the time of three.
-    """
-    mean = Y.mean(0, dtype=np.float64)
-    spread = np.maximum(Y.max(0) - mean, mean - Y.min(0))
-    scale = np.where((spread > safe) | (spread < 1 / safe), _power_of_two(spread), 1.0)
-    rows = np.empty(Y.shape[::-1], np.float32)
-    if (scale == 1).all():
-        np.subtract(Y.T, mean[:, None], out=rows, casting="same_kind")
-    else:
-        np.divide(Y.T - mean[:, None], scale[:, None], out=rows, casting="same_kind")
-    rows[spread <= len(Y) * float(_DOUBLE.eps) * np.abs(mean)] = 0
-    return rows, mean, scale
-
-
-# Missing samples
-
-
-def _by_missing_samples(
-    X: Floats,
-    prepare: Callable[[Floats, NDArray[np.intp]], Solver],
-    n_needed: int,
-    n_bands: int = 1,
-    groups: NDArray[np.intp] | None = None,
-) -> Solver:
-    """Solve the targets that are there at the same samples together."""
-
-    @lru_cache(maxsize=_N_PATTERNS_KEPT)
-    def prepared(pattern: bytes) -> Solver:
-        samples = np.flatnonzero(np.unpackbits(np.frombuffer(pattern, np.uint8), count=len(X)))
-        return prepare(X if len(samples) == len(X) else X[samples], samples)
-
-    def solve(Y: Floats) -> Regression:
-        Y, all_there = _checked_targets(Y, len(X))
-        found = Regression.empty(Y.shape[1], X.shape[1], n_bands)
-        for pattern, targets in _patterns(all_there):
-            is_there = np.unpackbits(np.frombuffer(pattern, np.uint8), count=len(X)).astype(bool)
-            if is_there.sum() < n_needed:
-                log.warning("%d targets have fewer than %d samples and are not fitted", len(targets), n_needed)
-                continue
-            is_all = is_there.all() and len(targets) == Y.shape[1]
-            part = prepared(pattern)(Y if is_all else Y[np.ix_(is_there, targets)])
-            for field in fields(Regression):
-                getattr(found, field.name)[targets] = getattr(part, field.name)
-            if groups is not None and len(np.unique(groups[is_there])) < 2:
-                found.scores[targets] = np.nan  # no independent sample was left out
-        return found
-
-    return solve
-
-
-def _patterns(is_there: NDArray[np.bool_]) -> Iterator[tuple[bytes, NDArray[np.intp]]]:
-    """The different columns, packed into bytes, and where each of them is."""
-    packed = np.ascontiguousarray(np.packbits(is_there, axis=0).T)  # (n_targets, n_bytes)
-    if (packed == packed[:1]).all():
-        yield packed[0].tobytes(), np.arange(len(packed))
-        return
-    patterns, number = np.unique(packed, axis=0, return_inverse=True)
-    for index, pattern in enumerate(patterns):
-        yield pattern.tobytes(), np.flatnonzero(number.ravel() == index)
-
-
-# Least squares
+    return by_missing_samples(X, prepare, n_needed=2 * len(splits), groups=numbers)
 
 
 def _prepared_least_squares(X: Floats, samples: NDArray[np.intp]) -> Solver:
-    centred, centre, scale = _scaled_features(X)
+    centred, centre, scale = scaled_features(X)
     inverse = GradedQR.of(centred).inverse() / scale
 
     def solve(Y: Floats) -> Regression:
@@ -485,9 +155,6 @@ def _prepared_least_squares(X: Floats, samples: NDArray[np.intp]) -> Solver:
         return found
 
     return solve
-
-
-# Ridge
 
 
 @dataclass(frozen=True)
@@ -558,7 +225,7 @@ class _Fold:
         mean = kept.mean(1, keepdim=True)
         measured = targets.index_select(1, self.left_out).sub_(mean)
         on_axes = linear(kept.sub_(mean), self.decomposed.scores)
-        # Not the targets are divided, of which there are more.
+        # Divide the axes, not the targets: there are fewer of them.
         predictions = (linear(on_axes, self.projected / (self.decomposed.squares + alpha)) for alpha in alphas)
         return torch.stack([torch.linalg.vector_norm(each.sub_(measured), dim=1).square() for each in predictions])
 
@@ -572,16 +239,16 @@ def _prepared_ridge(
     device: torch.device,
     batch: int,
 ) -> Solver:
-    scaled, centre, scale = _scaled_features(X)
+    scaled, centre, scale = scaled_features(X)
     centred, relative = torch.from_numpy(scaled).to(device), alphas / scale**2
-    in_folds = [_Fold.of(centred, relative[0], *split) for split in _splits(samples, folds, groups)]
+    in_folds = [_Fold.of(centred, relative[0], *split) for split in splits_of_samples(samples, folds, groups)]
     in_all = _Decomposed.of(centred, relative[0])
     candidates = torch.from_numpy(np.clip(relative, _SINGLE.tiny, _SINGLE.max)).float().to(device)
 
     def solve(Y: Floats) -> Regression:
         found = Regression.empty(Y.shape[1], X.shape[1])
         for targets in slices(Y.shape[1], batch):
-            rows, mean, size = _centred_targets(Y[:, targets])
+            rows, mean, size = centred_targets(Y[:, targets])
             own = torch.from_numpy(rows).to(device)
             errors = torch.stack([fold.errors(own, candidates.tolist()) for fold in in_folds]).sum(0)
             chosen = _largest_of_the_best(errors)
@@ -602,134 +269,7 @@ def _largest_of_the_best(errors: Tensor) -> Tensor:
     return len(errors) - 1 - errors.flip(0).argmin(0)
 
 
-def _splits(
-    samples: NDArray[np.intp], folds: Folds, groups: NDArray[np.intp] | None
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Where the kept and the left-out samples of each fold are among those that are there."""
-    left_out = [np.isin(samples, fold) for fold in folds]
-    usable = [each for each in left_out if each.any() and not each.all()]
-    if not usable:  # all that is there is in one fold
-        own = None if groups is None else groups[samples]
-        n_folds = len(folds) if own is None else min(len(folds), len(np.unique(own)))
-        if n_folds < 2:
-            log.warning("targets were measured in one group of stimuli: their penalty is chosen within it")
-            own, n_folds = None, len(folds)
-        usable = [np.isin(np.arange(len(samples)), fold) for fold in split_folds(len(samples), n_folds, None, own)]
-    return [(np.flatnonzero(~each), np.flatnonzero(each)) for each in usable]
-
-
 def _r2(errors: Tensor, targets: Tensor) -> Tensor:
     """1 - error / variance, of centred targets; NaN where they do not vary."""
     variances: Tensor = torch.linalg.vector_norm(targets, dim=1).square()
     return 1 - errors / variances
-
-
-# Banded ridge
-
-Solved = tuple[list[Floats], Floats, Floats]
-
-
-def _prepared_banded_ridge(
-    X: Floats,
-    samples: NDArray[np.intp],
-    bands: Sequence[slice],
-    folds: Folds,
-    groups: NDArray[np.intp] | None,
-    device: torch.device,
-    settings: dict[str, Any],
-) -> Solver:
-    centred, centre, scale = _scaled_features(X)
-    alphas = settings["alphas"] / scale**2
-    options = {**settings, "cv": _Splitter(_splits(samples, folds, groups)), "progress_bar": False, "local_alpha": True}
-    form, dtype = _banded_form(centred, alphas[0], settings["alphas"][0])
-    solve_centred = partial(form, options={**options, "alphas": alphas})
-    parts = [centred[:, band].astype(dtype, order="C") for band in bands]
-
-    def solve(Y: Floats) -> Regression:
-        found = Regression.empty(Y.shape[1], X.shape[1], len(bands))
-        rows, mean, size = _centred_targets(Y, safe=1.0)  # himalaya tells scores apart that differ by 1e-7
-        with _himalaya_backend(device):
-            coefficients, chosen, errors = solve_centred(parts, rows.T.astype(dtype))
-        for band, own in zip(bands, coefficients, strict=True):
-            found.coefficients[:, band] = own.T * (size / scale)[:, None]
-        found.intercepts[:] = mean - found.coefficients @ centre
-        found.alphas[:] = chosen.T * scale**2
-        with np.errstate(invalid="ignore", divide="ignore"):  # of targets that do not vary
-            found.scores[:] = 1 - errors / np.square(rows).mean(1, dtype=np.float64)
-        return found
-
-    return solve
-
-
-def _banded_form(centred: NDArray[np.float64], least: float, stated: float) -> tuple[Callable[..., Solved], Any]:
-    """The fastest of himalaya's solvers, and the precision, that tell the smallest penalty from rounding."""
-    size, needed = float(np.linalg.norm(centred)), _ENOUGH * np.sqrt(least)
-    is_tall = len(centred) >= centred.shape[1]
-    if is_tall and _SINGLE.eps * size <= needed:
-        return _by_weights, np.float32
-    if not is_tall and _DOUBLE.eps * size**2 <= needed * np.sqrt(least):  # kernels are squares
-        return _by_kernels, np.float64
-    if _DOUBLE.eps * size <= needed:
-        return _by_weights, np.float64
-    raise InvalidParameterError(
-        f"The smallest penalty ({stated:.3g}) is lost in the rounding of the largest features. Standardize the "
-        "features, or give larger alphas."
-    )
-
-
-@dataclass(frozen=True)
-class _Splitter:
-    """Folds, as scikit-learn and himalaya take them."""
-
-    pairs: list[tuple[NDArray[np.intp], NDArray[np.intp]]]
-
-    def split(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[tuple[Any, Any]]:
-        return iter(self.pairs)
-
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        return len(self.pairs)
-
-
-def _by_weights(parts: list[Floats], Y: Floats, options: dict[str, Any]) -> Solved:
-    """By himalaya's singular values, fast for fewer features than samples: coefficients, penalties, squared errors."""
-    from himalaya.backend import get_backend
-    from himalaya.ridge import solve_group_ridge_random_search
-
-    options = {**options, "return_weights": True, "warn": False}
-    deltas, weights, scores = solve_group_ridge_random_search(parts, Y, **options)
-    weights, deltas, scores = (get_backend().to_numpy(each) for each in (weights, deltas, scores))
-    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
-    return np.split(weights, ends), np.exp(-deltas), -scores.max(0)
-
-
-def _by_kernels(parts: list[Floats], Y: Floats, options: dict[str, Any]) -> Solved:
-    """As `_by_weights`, for more features than samples."""
-    from himalaya.backend import get_backend
-    from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
-
-    kernels = np.stack([part @ part.T for part in parts])
-    solved = solve_multiple_kernel_ridge_random_search(kernels, Y, return_weights="dual", **options)
-    deltas, duals, scores = (get_backend().to_numpy(each) for each in solved)
-    weights = [part.T @ duals * np.exp(delta) for part, delta in zip(parts, deltas, strict=True)]
-    return weights, np.exp(-deltas), -scores.max(0)
-
-
-def check_himalaya() -> None:
-    """Raise MissingExtraError if banded ridge cannot be solved."""
-    try:
-        import himalaya.backend  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError('Banded ridge needs himalaya:  pip install "berg[fit]"') from error
-
-
-@contextmanager
-def _himalaya_backend(device: torch.device) -> Iterator[None]:
-    check_himalaya()
-    from himalaya.backend import get_backend, set_backend
-
-    before = get_backend()
-    set_backend("torch_cuda" if device.type == "cuda" else "torch")
-    try:
-        yield
-    finally:
-        set_backend(before)

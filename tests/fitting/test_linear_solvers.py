@@ -10,21 +10,13 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.model_selection import KFold, PredefinedSplit, cross_val_score
 
 from berg.core.exceptions import InvalidParameterError
+from berg.fitting.banded_ridge import banded_ridge_cv, banded_ridge_cv_solver
+from berg.fitting.folds import split_folds
 from berg.fitting.graded_svd import GradedQR
-from berg.fitting.linear_solvers import (
-    PenaltyGridWarning,
-    banded_ridge_cv,
-    banded_ridge_cv_solver,
-    default_alphas,
-    least_squares,
-    least_squares_solver,
-    ridge_cv,
-    ridge_cv_solver,
-    split_folds,
-    warn_of_edges,
-)
+from berg.fitting.linear_solvers import least_squares, least_squares_solver, ridge_cv, ridge_cv_solver
+from berg.fitting.penalties import PenaltyGridWarning, default_alphas, warn_of_edges
 
-pytestmark = pytest.mark.filterwarnings("ignore::berg.fitting.linear_solvers.PenaltyGridWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::berg.fitting.penalties.PenaltyGridWarning")
 
 ALPHAS = [0.1, 1, 10, 100, 1000]
 SHAPES = {"more samples than features": (120, 20), "more features than samples": (60, 100)}

@@ -32,6 +32,7 @@ from berg.families.linearizing.regression_steps import BandedStep, Recipe, Ridge
 from berg.features.pretrained_network import NetworkFeatures, expand, network_features
 from berg.fitting import feature_cache
 from berg.fitting import principal_components as components
+from berg.fitting.banded_ridge import banded_ridge_cv_solver, check_himalaya
 from berg.fitting.card_agreement import REPETITION, check_agreement
 from berg.fitting.feature_cache import (
     CachedFeatures,
@@ -41,20 +42,11 @@ from berg.fitting.feature_cache import (
     fingerprint_of_network,
 )
 from berg.fitting.fit_job import FitJob, Fitted
-from berg.fitting.linear_solvers import (
-    N_TARGETS_BATCH,
-    RELATIVE_ALPHAS,
-    Solver,
-    banded_ridge_cv_solver,
-    check_himalaya,
-    checked_alphas,
-    default_alphas,
-    least_squares_solver,
-    ridge_cv_solver,
-    split_folds,
-    warn_of_edges,
-)
+from berg.fitting.folds import split_folds
+from berg.fitting.linear_solvers import N_TARGETS_BATCH, least_squares_solver, ridge_cv_solver
+from berg.fitting.penalties import RELATIVE_ALPHAS, checked_alphas, default_alphas, warn_of_edges
 from berg.fitting.principal_components import BLOCK, Components, principal_components
+from berg.fitting.regression import Solver
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
 from berg.system.progress import progress_bar

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.fitting.linear_solvers import Regression, Solver
 from berg.fitting.principal_components import slices
+from berg.fitting.regression import Regression, Solver
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
 from berg.system.progress import progress_bar

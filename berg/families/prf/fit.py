@@ -46,8 +46,8 @@ from berg.families.prf.receptive_fields import (
 )
 from berg.fitting.card_agreement import check_agreement
 from berg.fitting.fit_job import FitJob, Fitted, HeldOut
+from berg.fitting.folds import split_folds
 from berg.fitting.kept import kept
-from berg.fitting.linear_solvers import split_folds
 from berg.system.progress import AdvanceAndTell, progress_bar
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 

@@ -27,10 +27,10 @@ from berg.features.pretrained_network import network_features
 from berg.fitting import principal_components as components
 from berg.fitting.fit import fit_model
 from berg.fitting.fit_job import FitJob
-from berg.fitting.linear_solvers import PenaltyGridWarning
+from berg.fitting.penalties import PenaltyGridWarning
 from berg.weights.safetensors_files import write_safetensors
 
-pytestmark = pytest.mark.filterwarnings("ignore::berg.fitting.linear_solvers.PenaltyGridWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::berg.fitting.penalties.PenaltyGridWarning")
 CPU = torch.device("cpu")
 NETWORK, WEIGHTS = "shufflenet_v2_x0_5", "IMAGENET1K_V1"
 NODES = ["stage3", "stage4"]
