@@ -37,7 +37,7 @@ class Values(CardPart):
     values: list[Any] | dict[str, list[StrictInt]] | None = Field(
         None, description="the list itself, in place of a file"
     )
-    first: int = Field(0, description="the number of the first stimulus or unit, where they are numbered")
+    first: int = Field(0, description="the number of the first stimulus or unit, if they are numbered")
     by: Literal["name", "number"] | None = Field(
         None, description="what stimuli are told by, if numbers are also the names of files"
     )
@@ -139,7 +139,7 @@ class DatasetCard(CardPart):
         DatasetError
             With file, line, key, what is allowed and the nearest allowed name.
         MissingFileError
-            Where the file cannot be opened.
+            If the file cannot be opened.
         """
         try:
             return cls._from_text(read_card_text(Path(path)), Path(path))

@@ -91,7 +91,7 @@ def check_dataset(dataset: EncodingDataset, show_progress: bool | None = None) -
     Parameters
     ----------
     show_progress
-        None: a bar where standard error is a terminal.
+        None: a bar if standard error is a terminal.
 
     Examples
     --------

@@ -43,7 +43,7 @@ class EncodingDataset:
         Of the dataset, for reports.
     groups
         Shape (n_stimuli,), the number of each stimulus's group: those of one are no independent samples, and stay
-        together in splits, folds, permutations and resamples. None where each stands alone.
+        together in splits, folds, permutations and resamples. None if each stands alone.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class EncodingDataset:
     groups: Indices | None = None
 
     def groups_of(self, stimuli: ArrayLike) -> Indices | None:
-        """The numbers of the groups of these stimuli; None where each of them stands alone."""
+        """The numbers of the groups of these stimuli; None if each of them stands alone."""
         own = None if self.groups is None else self.groups[np.asarray(stimuli, np.intp)]
         return None if own is None or len(np.unique(own)) == len(own) else own
 
@@ -84,16 +84,16 @@ class EncodingDataset:
         folder
             That of ``dataset.yaml``, or the file itself.
         subject
-            Whose responses; not needed where there is one subject alone.
+            Whose responses; not needed if there is one subject alone.
 
         Raises
         ------
         DatasetError
-            Where something in it contradicts something else; it says what, and where.
+            If something in it contradicts something else; it says what, and where.
         MissingFileError
             For a file that is not there.
         MissingExtraError
-            Where a format needs a package that is not installed.
+            If a format needs a package that is not installed.
         """
         return cls(**read_folder(Path(folder), subject))
 
@@ -151,7 +151,7 @@ class EncodingDataset:
         Raises
         ------
         DatasetError
-            Where something contradicts something else.
+            If something contradicts something else.
         """
         checked = stimulus_set.check_stimuli(stimuli)
         found_names = stimulus_set.names_of(checked, names)

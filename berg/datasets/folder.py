@@ -53,7 +53,7 @@ def _subject(card: DatasetCard, subject: Any) -> Any:
     Raises
     ------
     InvalidParameterError
-        Where there is no such subject, or several to choose from.
+        If there is no such subject, or several to choose from.
     """
     if not card.subjects:
         return subject

@@ -88,7 +88,7 @@ def chosen_key(path: Path, keys: list[str], key: str | None) -> str:
     Raises
     ------
     DatasetError
-        Where there are several, or it is not there.
+        If there are several, or it is not there.
     """
     if key is None and len(keys) == 1:
         return keys[0]

@@ -107,9 +107,9 @@ def write_published_dataset(
     Raises
     ------
     DatasetError
-        Where the metadata name no pictures, or what they say does not fit the responses.
+        If the metadata name no pictures, or what they say does not fit the responses.
     StorageError
-        Where there is a ``dataset.yaml`` already.
+        If there is a ``dataset.yaml`` already.
     """
     place = Path(folder) / NAME
     if place.exists():

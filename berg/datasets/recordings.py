@@ -163,7 +163,7 @@ def order_of_rows(order: Indices | None, axes: Sequence[str], shape: Sequence[in
     Raises
     ------
     DatasetError
-        Where there are not as many rows as stimuli or presentations.
+        If there are not as many rows as stimuli or presentations.
     """
     n_repetitions = shape[axes.index("repetition")] if "repetition" in axes else 1
     row_axis = next(axis for axis in axes if axis in ("stimulus", "presentation"))

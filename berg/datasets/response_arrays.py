@@ -59,7 +59,7 @@ def as_rows(array: Any, axes: Sequence[str]) -> ResponseArray:
     Raises
     ------
     DatasetError
-        Where the axes are not those of the array, or it does not hold real numbers.
+        If the axes are not those of the array, or it does not hold real numbers.
     """
     if len(axes) != len(array.shape) or len(set(axes)) != len(axes):
         raise DatasetError(f"An array of shape {tuple(array.shape)} was given the axes {listing(axes)}: one name each.")
@@ -80,7 +80,7 @@ def full_axes(axes: Sequence[str] | None, n_axes: int) -> tuple[str, ...]:
     Raises
     ------
     DatasetError
-        Where they cannot be told, or are not as many as the array has.
+        If they cannot be told, or are not as many as the array has.
     """
     if axes is None and n_axes > 2:
         raise DatasetError(f"The responses have {n_axes} axes; name those of the units under 'axes': channel, time.")

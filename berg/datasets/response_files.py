@@ -65,7 +65,7 @@ class ResponseFile:
     unit
         Of the values, where the format fixes it.
     structure
-        The part of the brain that vertices are of, such as ``CortexLeft``, where the file says so.
+        The part of the brain that vertices are of, such as ``CortexLeft``, if the file says so.
     """
 
     rows: ResponseArray
@@ -102,7 +102,7 @@ def open_responses(
     ------
     MissingFileError, CorruptedFileError, MissingExtraError
     DatasetError
-        Where the file holds no responses, or others than the axes say.
+        If the file holds no responses, or others than the axes say.
     """
     reader = reader_of(path, _READERS, _stored, "responses")
     with reading(path):

@@ -50,7 +50,7 @@ def opened(array: Any, axes: Sequence[str] | None) -> Labelled:
 def order_of_rows(
     given: Labelled, axes: Sequence[str], names: Sequence[str], presentations: Indices | None
 ) -> Indices | None:
-    """Which stimulus each row is the response to, by the labels of the rows; None where they do not say.
+    """Which stimulus each row is the response to, by the labels of the rows; None if they do not say.
 
     Raises
     ------

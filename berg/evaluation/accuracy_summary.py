@@ -34,9 +34,9 @@ class Region:
     median_r, median_ceiling, median_normalised
         Over units; NaN where not known.
     peak_time
-        Where there is an axis of time: when r is largest, in seconds.
+        If there is an axis of time: when r is largest, in seconds.
     n_significant
-        Units whose p, corrected for false discoveries, is below 0.05; None where there was no test.
+        Units whose p, corrected for false discoveries, is below 0.05; None if there was no test.
     """
 
     output: str
@@ -165,7 +165,7 @@ def fill_performance(card_path: Path, accuracy: Accuracy, *, keep: bool = False)
     Raises
     ------
     ModelCardError
-        Where the card is none, or would be none afterwards; it is left as it was.
+        If the card is none, or would be none afterwards; it is left as it was.
     """
     text = card_path.read_bytes().decode("utf-8-sig")
     raw, _ = read_card_yaml(card_path)

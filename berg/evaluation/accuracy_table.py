@@ -76,7 +76,7 @@ def accuracy_table(
     Raises
     ------
     InvalidParameterError
-        Where there are not as many numbers as units.
+        If there are not as many numbers as units.
     """
     shape = tuple(axes.values())
     for name, array in values.items():
@@ -107,7 +107,7 @@ def outputs_of(accuracy: Accuracy) -> dict[str, xr.Dataset]:
 
 
 def accuracy_values(accuracy: Accuracy, output: str, name: str) -> NDArray[Any] | None:
-    """One variable of one output, in the shape of its units; None where the table does not have it.
+    """One variable of one output, in the shape of its units; None if the table does not have it.
 
     ``held_out_r`` is another name of ``r``, and so on.
     """
@@ -119,7 +119,7 @@ def accuracy_values(accuracy: Accuracy, output: str, name: str) -> NDArray[Any] 
 
 
 def r_name(table: xr.Dataset) -> str | None:
-    """The variable that is a Pearson correlation, by `R_NAMES`; None where there is none."""
+    """The variable that is a Pearson correlation, by `R_NAMES`; None if there is none."""
     return next((name for name in R_NAMES if name in table.data_vars), None)
 
 
@@ -170,7 +170,7 @@ def write_accuracy(path: Path, accuracy: Accuracy) -> None:
     Raises
     ------
     StorageError
-        Where the disk refuses it.
+        If the disk refuses it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

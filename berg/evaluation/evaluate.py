@@ -76,7 +76,7 @@ class Compared:
     measured, predicted
         Shape (n_samples, n_units): stimuli, or moments of them.
     repeats
-        Shape (n_repeats, n_samples, n_units), read in blocks of units; None where nothing was repeated.
+        Shape (n_repeats, n_samples, n_units), read in blocks of units; None if nothing was repeated.
     n_repeats
         Of each stimulus; the harmonic mean.
     coordinates
@@ -97,7 +97,7 @@ class _Resampling:
     Attributes
     ----------
     groups
-        Shape (n_samples of an output,) by output: what is moved and drawn as a whole; None where each stands alone.
+        Shape (n_samples of an output,) by output: what is moved and drawn as a whole; None if each stands alone.
     in_time
         Samples follow each other in time, in stimuli too few to be drawn.
     has_moments
@@ -118,7 +118,7 @@ class _Resampling:
 
     @property
     def n_groups(self) -> int | None:
-        """How many; None where there are none."""
+        """How many; None if there are none."""
         return None if self.groups is None else len(np.unique(next(iter(self.groups.values()))))
 
     @property
@@ -155,15 +155,15 @@ def evaluate_model(
     permutations, bootstrap
         How many resamples for p values and for intervals; 0 for none.
     block_length
-        Samples in a row that are resampled together; None: what the data allow. That is the groups of the dataset where
-        it has them; else each stimulus; of 20 or more stimuli whose every moment is a sample, each with all its
+        Samples in a row that are resampled together; None: what the data allow. That is the groups of the dataset if
+        it has any; else each stimulus; of 20 or more stimuli whose every moment is a sample, each with all its
         moments; of fewer, moments: p by circular shifts and intervals by the effective number of samples.
     seed
         Of the resamples.
     batch_size
         How many stimuli the model computes together.
     show_progress
-        None: a bar where standard error is a terminal.
+        None: a bar if standard error is a terminal.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def evaluate_model(
     Raises
     ------
     InvalidParameterError
-        Where there is no such split, or model and data have other outputs, axes or lengths.
+        If there is no such split, or model and data have other outputs, axes or lengths.
     """
     stimuli = _stimuli_of(dataset, split)
     for output in model.card.outputs:
@@ -283,7 +283,7 @@ def write_evaluation(model: EncodingModel, accuracy: Accuracy, split: str, out: 
     Raises
     ------
     InvalidParameterError
-        Where a table beside the weights would not be of all units, or not of the test split, or would lie in an
+        If a table beside the weights would not be of all units, or not of the test split, or would lie in an
         installed package; `out` is then needed.
     """
     if out is not None:
@@ -302,7 +302,7 @@ def write_evaluation(model: EncodingModel, accuracy: Accuracy, split: str, out: 
 
 
 def check_belongs_beside_weights(model: EncodingModel, split: str) -> None:
-    """Raise where the table of this evaluation is not the one that travels with the weights."""
+    """Raise if the table of this evaluation is not the one that travels with the weights."""
     card = model.card
     of_units = [key for key in model.selection if card.select[key].kind != "file"]
     if card.files is None or card.files.store != "berg_dir":
@@ -331,7 +331,7 @@ def _stimuli_of(dataset: EncodingDataset, split: str) -> NDArray[np.intp]:
 
 
 def _check_axes(model: EncodingModel, output: OutputArray, dataset: EncodingDataset) -> None:
-    """Raise where data and model do not have the same units."""
+    """Raise if data and model do not have the same units."""
     name, data = model.card.model_id, dataset.outputs.get(output.name)
     if data is None:
         raise InvalidParameterError(

@@ -27,9 +27,9 @@ class FoundModel:
     Attributes
     ----------
     model_id, subject
-        The subject is None where the model has no such parameter.
+        The subject is None if the model has no such parameter.
     n_units
-        Units of all outputs, in the region that was asked for; None where nothing is known.
+        Units of all outputs, in the region that was asked for; None if nothing is known.
     measure
         The variable of the accuracy table that is a Pearson correlation.
     median_r

@@ -27,7 +27,7 @@ _OF_DATA = ("noise_ceiling", "ncsnr")  # these stand under the modality too
 def accuracy_from_metadata(
     card: ModelCard, metadata: Mapping[str, Any], attributes: Mapping[str, Any]
 ) -> Accuracy | None:
-    """The table of all units; None where the metadata hold no accuracy per unit.
+    """The table of all units; None if the metadata hold no accuracy per unit.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ class Place:
 
 
 def check_agreement(card: ModelCard, dataset: EncodingDataset, known: Collection[str] = ()) -> None:
-    """Raise where outputs, axes, lengths or coordinates of a card are not those of the data.
+    """Raise if outputs, axes, lengths or coordinates of a card are not those of the data.
 
     Parameters
     ----------

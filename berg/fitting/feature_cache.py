@@ -167,9 +167,9 @@ def cached_features(
     Raises
     ------
     StorageError
-        Where the disk is too small or refuses it; what was computed is kept.
+        If the disk is too small or refuses it; what was computed is kept.
     InvalidParameterError
-        Where the network gives numbers that are not finite.
+        If the network gives numbers that are not finite.
     """
     own = folder / key.digest
     found = _read(own, key, n_stimuli)  # without the lock: it may be in a place that cannot be written to

@@ -118,7 +118,7 @@ def fit_model(
     overwrite
         Whether to replace weights that are there.
     show_progress
-        None: a bar where standard error is a terminal.
+        None: a bar if standard error is a terminal.
     say
         Called with a line of text before and after each long part.
     **parameters
@@ -127,11 +127,11 @@ def fit_model(
     Raises
     ------
     ModelCardError, InvalidParameterError
-        Where the card cannot be fitted, or the data do not fit the card.
+        If the card cannot be fitted, or the data do not fit the card.
     DatasetError
-        Where the data are damaged.
+        If the data are damaged.
     DeviceMemoryError
-        Where the fit cannot be done in so much memory; before anything is computed.
+        If the fit cannot be done in so much memory; before anything is computed.
     """
     check_resampling(permutations, bootstrap)
     stored = _stored(read_card(card))
@@ -235,7 +235,7 @@ def _job(
 
 
 def _check(family: FittingFamily, job: FitJob) -> None:
-    """Raise where card and data do not belong together, or the data are damaged; warn of what is odd in them.
+    """Raise if card and data do not belong together, or the data are damaged; warn of what is odd in them.
 
     A family may look at card and data in its own way; it returns the places (``splits``, an output) where it finds
     nothing odd in what others would be warned of.

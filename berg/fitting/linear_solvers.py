@@ -86,7 +86,7 @@ def ridge_cv(
     Parameters
     ----------
     X
-        Shape (n_samples, n_features). Where there are more features than samples, give their scores on all their
+        Shape (n_samples, n_features). If there are more features than samples, give their scores on all their
         principal components, which has the same solutions.
     Y
         Shape (n_samples, n_targets); NaN where missing.

@@ -257,7 +257,7 @@ class _Sums:
 
     @classmethod
     def begin(cls, source: _Source, path: Path | None, identity: str) -> _Sums:
-        """From the checkpoint, where there is one of the same."""
+        """From the checkpoint, if there is one of the same."""
         m = min(len(source.features), source.n_features)
         found: dict[str, Any] = {"mean": np.empty(source.n_features), "scale": np.ones(source.n_features), "n_done": 0}
         found["products"] = np.zeros((m, m), order="F")

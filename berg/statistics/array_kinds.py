@@ -36,15 +36,15 @@ class Labelled:
     values
         Plain, or something that gives plain arrays in slices.
     dims
-        The names of its axes; None where they have none.
+        The names of its axes; None if they have none.
     labels
-        By axis, those along it; None where there are none.
+        By axis, those along it; None if there are none.
     coordinates
         By name, other labels along one axis: (axis, labels).
     unit
         Of the values; "" where it is not said.
     masked
-        True where a value does not count; None where all do.
+        True where a value does not count; None if all do.
     """
 
     values: Array
@@ -314,7 +314,7 @@ def _name(array: Labelled, axis: int) -> str:
 
 
 def _order(one: Any, other: Any, name: str) -> NDArray[np.intp] | None:
-    """Where the labels of the first are among the others'; None where both are the same, or not comparable."""
+    """Where the labels of the first are among the others'; None if both are the same, or not comparable."""
     if one is None or other is None or len(one) != len(other) or _same(one, other):
         return None
     if one.is_unique and other.is_unique:

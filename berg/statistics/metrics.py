@@ -92,7 +92,7 @@ def r2_score(measured: Array, predicted: Array) -> Floats:
 def noise_normalised(accuracy: Array, ceiling: Array, min_ceiling: Array = 0.3) -> Floats:
     """Accuracy as a part of what a perfect model could reach: ``accuracy / ceiling``.
 
-    Where hardly any signal was measured, both are chance, and so is their ratio; such units become NaN and are never
+    If hardly any signal was measured, both are chance, and so is their ratio; such units become NaN and are never
     "100 % explained". Nothing is cut off at 1: a ratio above it says that the ceiling was estimated too low, and
     cutting it would only hide that and bias a mean over units.
 

@@ -387,7 +387,7 @@ def _split_half(values: Floats, keys: Floats, tolerance: float) -> Floats:
 
 
 def _narrowed(present: Mask) -> Mask:
-    """One unit's worth of what is present, where that is the same for all."""
+    """One unit's worth of what is present, if that is the same for all."""
     same = bool((present == present[..., :1]).all())
     return present[..., :1] if same else present
 

@@ -54,7 +54,7 @@ def permutation_test(
     .. math:: p = \frac{b + 1}{m + 1}
 
     with b orders whose r is at least the observed one (Phipson & Smyth 2010, Stat Appl Genet Mol Biol 9:39): never 0,
-    and a valid test at every m. Where there are at most `n_permutations` orders in all, each is taken once and the
+    and a valid test at every m. If there are at most `n_permutations` orders in all, each is taken once and the
     test is exact. Missing stimuli of a unit are taken out of each order.
 
     Parameters
@@ -77,7 +77,7 @@ def permutation_test(
     n_threads
         None: as many as the process has cores.
     show_progress
-        None: a bar where standard error is a terminal.
+        None: a bar if standard error is a terminal.
 
     Returns
     -------
@@ -129,9 +129,9 @@ class _Exchange:
     Attributes
     ----------
     orders
-        Shape (n, n_stimuli); None where groups differ in size.
+        Shape (n, n_stimuli); None if groups differ in size.
     signs
-        Shape (n, n_groups), where there are groups.
+        Shape (n, n_groups), if there are groups.
     groups
         Shape (n_stimuli,), their numbers.
     """

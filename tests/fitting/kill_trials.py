@@ -146,7 +146,7 @@ def linearizing(folder: Path) -> Callable[[Path], Any]:
     )
     os.environ["TORCH_HOME"] = str(folder / "torch")
     rng = np.random.default_rng(0)
-    recipe = card(folder, ["standardize", {"pca": 8}, {"ridge": {"alphas": [1e3, 1e4, 1e5], "folds": 3}}], ["lh"])
+    own_card = card(folder, ["standardize", {"pca": 8}, {"ridge": {"alphas": [1e3, 1e4, 1e5], "folds": 3}}], ["lh"])
     data = EncodingDataset.from_arrays(
         rng.integers(0, 256, (N, 3, 32, 32), np.uint8),
         {"lh": rng.normal(size=(N, 30)).astype(np.float32)},
@@ -158,7 +158,7 @@ def linearizing(folder: Path) -> Callable[[Path], Any]:
 
     def fit(where: Path) -> Any:
         given: dict[str, Any] = {"bootstrap": 0, "cache": where / "cache", "device": "cpu", "show_progress": False}
-        return fit_model(recipe, data, where / "berg", subject=1, **given)
+        return fit_model(own_card, data, where / "berg", subject=1, **given)
 
     return fit
 

@@ -23,7 +23,7 @@ from berg.core.exceptions import DatasetError, DeviceMemoryError, InvalidParamet
 from berg.families.fwrf import training as fwrf_training
 from berg.families.fwrf.features import INPUT_SIZE, WIDTH, GNet, n_channels, pixel_centres
 from berg.families.fwrf.model import has_file_per_region, read_network
-from berg.families.fwrf.training import Recipe, Sample, SharedModel, State, Subject
+from berg.families.fwrf.training import Sample, SharedModel, State, Subject, TrainingSettings
 from berg.families.fwrf.training_inputs import BATCH, N_PIXELS, read_rows, resized_pictures, saturated_maps
 from berg.fitting.card_agreement import check_agreement
 from berg.fitting.fit_job import FitJob, Fitted
@@ -59,13 +59,13 @@ class FitSettings(CardPart):
             raise ValueError("network: frozen needs starting_weights, a weights file with the network to use")
         return self
 
-    def recipe(self) -> Recipe:
+    def of_training(self) -> TrainingSettings:
         """What the training itself needs to know."""
-        return Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        return TrainingSettings(**{name: getattr(self, name) for name in TrainingSettings.__dataclass_fields__})
 
 
 def check(job: FitJob) -> None:
-    """Raise where the card and the data do not belong together, or there is no split to stop early on."""
+    """Raise if the card and the data do not belong together, or there is no split to stop early on."""
     check_agreement(job.card, job.dataset, (*METADATA, *(_MADE_WHEN_READ if has_file_per_region(job.card) else ())))
     for split in ("train", "validation"):
         if not len(job.dataset.splits[split]):
@@ -81,11 +81,11 @@ def fit(job: FitJob) -> Fitted:
     Raises
     ------
     DatasetError
-        Where there is nothing to stop early on, or voxels have no training responses.
+        If there is nothing to stop early on, or voxels have no training responses.
     InvalidParameterError, MissingFileError
-        Where the card and the data, or the card and the starting weights, do not belong together.
+        If the card and the data, or the card and the starting weights, do not belong together.
     DeviceMemoryError
-        Where it needs more memory than it may use.
+        If it needs more memory than it may use.
 
     See Also
     --------
@@ -131,7 +131,7 @@ def fit_together(jobs: Sequence[FitJob]) -> list[Fitted]:
     subjects = [own.subject for own in prepared]
     identity = fwrf_training.identity_of(model, subjects, repr(settings), jobs[0].device.type, *map(_name, jobs))
     device, show = jobs[0].device, jobs[0].show_progress
-    state = fwrf_training.train(model, subjects, settings.recipe(), device, jobs[0].work, identity, show)
+    state = fwrf_training.train(model, subjects, settings.of_training(), device, jobs[0].work, identity, show)
     return [
         _fitted(index, job, own, model, network, settings, state) for index, (job, own) in _numbered(jobs, prepared)
     ]

@@ -161,7 +161,7 @@ def has_file_per_region(card: ModelCard) -> bool:
 
 
 def check_compiler() -> None:
-    """Nothing, or an error where this machine cannot compile."""
+    """Raise if this machine cannot compile."""
     try:
         compile_once(saturate)(torch.ones(2, 2))
     except RuntimeError as error:  # what PyTorch's compiler raises derives from it
@@ -273,7 +273,7 @@ def network_of(path: Path, state: Mapping[str, Tensor]) -> GNet:
     Raises
     ------
     CorruptedFileError
-        Where a parameter is missing, has a wrong shape, or is not finite.
+        If a parameter is missing, has a wrong shape, or is not finite.
     """
     with torch.device("meta"):  # no time for random first weights
         network = GNet(_width(state))
@@ -305,7 +305,7 @@ def read_weights(path: Path, subject: int | None) -> tuple[dict[str, Tensor], di
     Raises
     ------
     CorruptedFileError
-        Where a part is missing or has a wrong shape.
+        If a part is missing or has a wrong shape.
     """
     network, readout = _read_halves(path, subject)
     _check_readout(path, readout, 3 * n_channels(_width(network)))

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingSettings:
     """How to train.
 
     Attributes
@@ -69,7 +69,7 @@ class Sample:
     Attributes
     ----------
     rows
-        Shape (n_stimuli,), where they are in the subject's inputs.
+        Shape (n_stimuli,), if they are in the subject's inputs.
     targets
         Shape (n_stimuli, n_voxels), z-scored per voxel; NaN where missing.
     """
@@ -85,7 +85,7 @@ class Subject:
     Attributes
     ----------
     inputs
-        First axis: stimuli. Pictures, or, where there is no network to train, its saturated maps.
+        First axis: stimuli. Pictures, or, if there is no network to train, its saturated maps.
     """
 
     inputs: NDArray[Any]
@@ -171,15 +171,15 @@ class State:
         """The lowest validation loss so far."""
         return min(self.losses, default=float("inf"))
 
-    def is_over(self, recipe: Recipe) -> bool:
+    def is_over(self, settings: TrainingSettings) -> bool:
         """Whether all epochs are done, or none was better for too long."""
-        return self.epoch >= recipe.epochs or self.epoch - 1 - self.best_epoch >= recipe.patience
+        return self.epoch >= settings.epochs or self.epoch - 1 - self.best_epoch >= settings.patience
 
 
 def train(
     model: SharedModel,
     subjects: Sequence[Subject],
-    recipe: Recipe,
+    settings: TrainingSettings,
     device: torch.device,
     work: Path,
     identity: str,
@@ -206,16 +206,16 @@ def train(
     """
     model.to(device)
     work.mkdir(parents=True, exist_ok=True)
-    run = _Run(model, subjects, recipe, device, work / _CHECKPOINT, identity)
+    run = _Run(model, subjects, settings, device, work / _CHECKPOINT, identity)
     state = run.restore()
     devices = [device] if device.type == "cuda" else []
     n_steps = run.n_steps
     done = (state.epoch * n_steps + state.step) * run.per_step
     with (
         torch.random.fork_rng(devices),
-        progress_bar("training", recipe.epochs * n_steps * run.per_step, "pictures", show_progress, done) as advance,
+        progress_bar("training", settings.epochs * n_steps * run.per_step, "pictures", show_progress, done) as advance,
     ):
-        while not state.is_over(recipe):
+        while not state.is_over(settings):
             for _ in run.steps(state):
                 advance(run.per_step)
             run.finish_epoch(state)
@@ -252,16 +252,16 @@ class _Run:
         self,
         model: SharedModel,
         subjects: Sequence[Subject],
-        recipe: Recipe,
+        settings: TrainingSettings,
         device: torch.device,
         path: Path,
         identity: str,
     ) -> None:
-        self.model, self.subjects, self.recipe, self.device = model, subjects, recipe, device
+        self.model, self.subjects, self.settings, self.device = model, subjects, settings, device
         self.path, self.identity = path, identity
-        self.optimizer = _optimizer(model, recipe)
+        self.optimizer = _optimizer(model, settings)
         self.best = _copied(model.state_dict())
-        self.own_batch = own_batch_size(recipe.batch_size, [len(subject.train.rows) for subject in subjects])
+        self.own_batch = own_batch_size(settings.batch_size, [len(subject.train.rows) for subject in subjects])
         self.n_steps = max(-(-len(subject.train.rows) // self.own_batch) for subject in subjects)
         self.per_step = self.own_batch * len(subjects)
         self.saved_at = time.monotonic()
@@ -270,11 +270,11 @@ class _Run:
         """The steps of an epoch that are still to do; yields after each."""
         self.model.train()
         orders = [
-            _order(len(subject.train.rows), self.n_steps * self.own_batch, [self.recipe.seed, state.epoch, index])
+            _order(len(subject.train.rows), self.n_steps * self.own_batch, [self.settings.seed, state.epoch, index])
             for index, subject in enumerate(self.subjects)
         ]
         while state.step < self.n_steps:
-            torch.manual_seed(_number([self.recipe.seed, state.epoch, state.step]))
+            torch.manual_seed(_number([self.settings.seed, state.epoch, state.step]))
             here = slice(state.step * self.own_batch, (state.step + 1) * self.own_batch)
             self._step([order[here] for order in orders])
             state.step += 1
@@ -288,9 +288,9 @@ class _Run:
             predicted = self.model([inputs for inputs, _ in batches])
         losses = [_squared_error(own, targets) for own, (_, targets) in zip(predicted, batches, strict=True)]
         loss = torch.stack([error / n.clamp(min=1) for error, n in losses]).mean()
-        if self.recipe.smoothness:
+        if self.settings.smoothness:
             roughness = torch.stack([readout.roughness() for readout in self.model.readouts]).mean()  # type: ignore[operator]
-            loss = loss + self.recipe.smoothness * roughness
+            loss = loss + self.settings.smoothness * roughness
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
@@ -381,18 +381,18 @@ def identity_of(model: SharedModel, subjects: Sequence[Subject], *said: str) -> 
     return digest.hexdigest()
 
 
-def _optimizer(model: SharedModel, recipe: Recipe) -> torch.optim.AdamW:
+def _optimizer(model: SharedModel, settings: TrainingSettings) -> torch.optim.AdamW:
     network = list(model.network.parameters()) if model.network is not None else []
     readouts: list[Any] = list(model.readouts)
-    decay = {"weight_decay": recipe.weight_decay}
-    own = {"lr": recipe.readout_learning_rate}
+    decay = {"weight_decay": settings.weight_decay}
+    own = {"lr": settings.readout_learning_rate}
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in network if parameter.ndim > 1], **decay},
         {"params": [parameter for parameter in network if parameter.ndim == 1]},
         {"params": [weights for readout in readouts for weights in readout.weights], **own, **decay},
         {"params": [p for readout in readouts for p in (*readout.logits, readout.bias)], **own},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=0.0)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
 
 
 def _squared_error(predicted: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
     pictures -> network -> layers -> standardize -> PCA -> regression of the responses
 
 The steps are those of the card, ``readout.steps``; see `regression_steps` beside this file. Scaler and components
-become the model's ``matrix``, regressions its ``coefficient``. Where there are fewer units than components, the
+become the model's ``matrix``, regressions its ``coefficient``. If there are fewer units than components, the
 product of the two becomes the matrix, which is smaller.
 
 An interrupted fit goes on: features in the cache, sums of products, components, and units block by block in ``work``.
@@ -28,7 +28,7 @@ from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardE
 from berg.core.model_card import ModelCard
 from berg.families.linearizing.model import Features
 from berg.families.linearizing.regression_files import RegressionFiles
-from berg.families.linearizing.regression_steps import BandedStep, Recipe, RidgeStep, card_error, read_recipe
+from berg.families.linearizing.regression_steps import BandedStep, RegressionSteps, RidgeStep, card_error, read_steps
 from berg.features.pretrained_network import NetworkFeatures, expand, network_features
 from berg.fitting import feature_cache
 from berg.fitting import principal_components as components
@@ -59,19 +59,19 @@ _LIBRARIES = 200_000_000  # bytes that the kernels of the libraries take for the
 
 
 def check(job: FitJob) -> None:
-    """Raise where the card cannot be fitted, or the card and the data do not belong together."""
-    recipe = read_recipe(job.card)
+    """Raise if the card cannot be fitted, or the card and the data do not belong together."""
+    steps = read_steps(job.card)
     check_agreement(job.card, job.dataset)
     _check_transform(job)
     n_train = len(job.dataset.splits["train"])
-    if recipe.n_components is not None and recipe.n_components >= n_train:
+    if steps.n_components is not None and steps.n_components >= n_train:
         raise InvalidParameterError(
-            f"The card asks for {recipe.n_components:,} components, of {n_train:,} training stimuli. Write  "
+            f"The card asks for {steps.n_components:,} components, of {n_train:,} training stimuli. Write  "
             f"pca: {n_train - 1}  or less, or give more stimuli."
         )
-    _check_groups(job, recipe)
-    _check_regression(job, recipe, n_train)
-    _bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)})
+    _check_groups(job, steps)
+    _check_regression(job, steps, n_train)
+    _bands(job.card, steps, {node: slice(0, 0) for node in _nodes(job.card)})
     for output in job.card.outputs:
         if REPETITION in output.axes and (found := _n_repeats(job)) != (stated := job.card.axes[REPETITION].length):
             raise DatasetError(
@@ -82,9 +82,9 @@ def check(job: FitJob) -> None:
     _check_n_features(job)
 
 
-def _check_groups(job: FitJob, recipe: Recipe) -> None:
+def _check_groups(job: FitJob, steps: RegressionSteps) -> None:
     """Raise if there are fewer groups of training stimuli than folds, before anything is computed."""
-    groups, step = _train_groups(job), recipe.regression
+    groups, step = _train_groups(job), steps.regression
     if groups is None or step is None or (n_groups := len(np.unique(groups))) >= step.folds:
         return
     advice = f"Write  folds: {n_groups}" if n_groups > 1 else "Give stimuli of more groups, or regress with  linear"
@@ -94,9 +94,9 @@ def _check_groups(job: FitJob, recipe: Recipe) -> None:
     )
 
 
-def _check_regression(job: FitJob, recipe: Recipe, n_train: int) -> None:
+def _check_regression(job: FitJob, steps: RegressionSteps, n_train: int) -> None:
     """Raise if the penalties, the folds or the bands of the card cannot be."""
-    step = recipe.regression
+    step = steps.regression
     if step is None:
         return
     if n_train < 2 * step.folds:
@@ -106,12 +106,12 @@ def _check_regression(job: FitJob, recipe: Recipe, n_train: int) -> None:
         )
     if step.alphas is not None:
         checked_alphas(step.alphas)
-    if recipe.is_banded:
+    if steps.is_banded:
         check_himalaya()
 
 
 def _check_transform(job: FitJob) -> None:
-    """Raise where the model would encode with another transform than it is fitted with."""
+    """Raise if the model would encode with another transform than it is fitted with."""
     stated = job.card.parameters.get("transform")
     default = stated.default if stated is not None and stated.default is not None else _transform(job)
     if _transform(job) != default:
@@ -139,25 +139,25 @@ def fit(job: FitJob) -> Fitted:
     Raises
     ------
     ModelCardError, InvalidParameterError, DatasetError
-        Where the card cannot be fitted, or does not go with the data.
+        If the card cannot be fitted, or does not go with the data.
     StorageError
-        Where there is no room for the features in the cache.
+        If there is no room for the features in the cache.
     """
-    recipe, plan = read_recipe(job.card), _kept_plan(job)
+    steps, plan = read_steps(job.card), _kept_plan(job)
     features = _features(job)
-    identity = f"{features.digest} {recipe} {plan}"
+    identity = f"{features.digest} {steps} {plan}"
     if (groups := _train_groups(job)) is not None:  # which make the folds
         identity += f" groups {hashlib.sha256(groups.astype(np.int64).tobytes()).hexdigest()}"
-    bands = _bands(job.card, recipe, features.columns)
-    decomposed = [_decomposed(job, plan, recipe, features, columns, identity) for columns in bands.values()]
+    bands = _bands(job.card, steps, features.columns)
+    decomposed = [_decomposed(job, plan, steps, features, columns, identity) for columns in bands.values()]
     basis = _Basis(decomposed, list(bands.values()))
-    solve, solved = _solver(job, recipe, basis), {}
+    solve, solved = _solver(job, steps, basis), {}
     for output in job.card.outputs:
         solved[output.name] = files = _files(job, basis, output)
         read = _mean if REPETITION not in output.axes else _repeats
         files.fill(partial(read, job, output.name), solve, plan.units, identity, job.show_progress)
     tensors = _tensors(job, plan, features, basis, solved)
-    return Fitted(tensors, facts=_facts(recipe, list(bands), basis, solved))
+    return Fitted(tensors, facts=_facts(steps, list(bands), basis, solved))
 
 
 def peak_bytes(job: FitJob) -> int:
@@ -167,9 +167,9 @@ def peak_bytes(job: FitJob) -> int:
 
 def disk_bytes(job: FitJob) -> int:
     """Bytes that `fit` writes into ``work``, and those of the weights."""
-    recipe, n_features = read_recipe(job.card), job.card.part("features", Features).n_features
+    steps, n_features = read_steps(job.card), job.card.part("features", Features).n_features
     n_stimuli = len(job.dataset.splits["train"])
-    n_components = _n_components(job, recipe, n_stimuli, n_features)
+    n_components = _n_components(job, steps, n_stimuli, n_features)
     decomposed = 16 * n_components * n_stimuli + 8 * min(n_stimuli, n_features) ** 2
     return decomposed + 4 * _n_rows(job) * n_components + 2 * _model_bytes(job, n_components, n_features)
 
@@ -223,12 +223,12 @@ def _features(job: FitJob) -> CachedFeatures:
     return cached_features(network, key, read, len(train), job.cache, device=job.device, show_progress=show)
 
 
-def _bands(card: ModelCard, recipe: Recipe, columns: Mapping[str, slice]) -> dict[str, slice]:
+def _bands(card: ModelCard, steps: RegressionSteps, columns: Mapping[str, slice]) -> dict[str, slice]:
     """The columns of each feature space; of one, where all have the same penalty."""
     nodes = list(columns)
-    if not recipe.is_banded:
+    if not steps.is_banded:
         return {"all": slice(0, columns[nodes[-1]].stop)}
-    stated = recipe.regression.bands or {node: [node] for node in nodes}  # type: ignore[union-attr]
+    stated = steps.regression.bands or {node: [node] for node in nodes}  # type: ignore[union-attr]
     members = {name: [node for item in items for node in expand(item)] for name, items in stated.items()}
     if [node for own in members.values() for node in own] != nodes:
         raise card_error(
@@ -267,7 +267,7 @@ class _Basis:
 
 
 def _decomposed(
-    job: FitJob, plan: _Plan, recipe: Recipe, features: CachedFeatures, columns: slice, identity: str
+    job: FitJob, plan: _Plan, steps: RegressionSteps, features: CachedFeatures, columns: slice, identity: str
 ) -> Components:
     path = job.work / f"components_{columns.start}.safetensors"
     if path.is_file() and Components.identity_of(path) == identity:
@@ -276,7 +276,7 @@ def _decomposed(
     with progress_bar("components", n_features, "features", job.show_progress) as advance:
         found = principal_components(
             features.array,
-            recipe.n_components,
+            steps.n_components,
             columns=columns,
             block=plan.columns,
             device=job.device,
@@ -291,8 +291,8 @@ def _decomposed(
 # Regressions
 
 
-def _solver(job: FitJob, recipe: Recipe, basis: _Basis) -> Solver:
-    step = recipe.regression
+def _solver(job: FitJob, steps: RegressionSteps, basis: _Basis) -> Solver:
+    step = steps.regression
     if step is None:
         return least_squares_solver(basis.scores)
     seed, alphas = None if job.dataset.is_sequence else 0, _alphas(step, basis)
@@ -315,7 +315,7 @@ def _alphas(step: RidgeStep, basis: _Basis) -> Sequence[float]:
 
 
 def _train_groups(job: FitJob) -> NDArray[np.intp] | None:
-    """The group of each training stimulus; None where each stands alone."""
+    """The group of each training stimulus; None if each stands alone."""
     return job.dataset.groups_of(job.dataset.splits["train"])
 
 
@@ -386,7 +386,7 @@ def _matrix(
 
 
 def _facts(
-    recipe: Recipe, bands: Sequence[str], basis: _Basis, solved: Mapping[str, RegressionFiles]
+    steps: RegressionSteps, bands: Sequence[str], basis: _Basis, solved: Mapping[str, RegressionFiles]
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "n_training_stimuli": len(basis.scores),
@@ -394,15 +394,15 @@ def _facts(
         "n_components": basis.n_components,
         "explained_variance": [round(part.explained, 4) for part in basis.parts],
     }
-    if recipe.is_banded:
+    if steps.is_banded:
         facts["bands"] = list(bands)
     for name, files in solved.items():
         found = files.read()
         facts[f"{name}_units_not_fitted"] = int((~found.coefficients.any(axis=1)).sum())
-        if recipe.regression is not None:
+        if steps.regression is not None:
             facts[f"{name}_median_penalty"] = np.nanmedian(found.alphas, axis=0).tolist()
             facts[f"{name}_median_r2_over_folds"] = float(np.nanmedian(found.scores))
-            edges = warn_of_edges(found.alphas, _alphas(recipe.regression, basis), of=f"units of '{name}'")
+            edges = warn_of_edges(found.alphas, _alphas(steps.regression, basis), of=f"units of '{name}'")
             facts[f"{name}_share_at_smallest_and_largest_penalty"] = [round(share, 4) for share in edges]
     return facts
 
@@ -436,15 +436,15 @@ def _plan(job: FitJob) -> _Plan:
 
 
 def _peak_bytes(job: FitJob, plan: _Plan) -> int:
-    recipe, stated = read_recipe(job.card), job.card.part("features", Features)
+    steps, stated = read_steps(job.card), job.card.part("features", Features)
     n_stimuli, n_features = len(job.dataset.splits["train"]), stated.n_features
-    n_bands = len(_bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)}))
-    n_components = _n_components(job, recipe, n_stimuli, n_features)
+    n_bands = len(_bands(job.card, steps, {node: slice(0, 0) for node in _nodes(job.card)}))
+    n_components = _n_components(job, steps, n_stimuli, n_features)
     n_each = n_components // n_bands
     held = 8 * n_bands * (2 * n_each * n_stimuli + 2 * n_features)  # of all bands: scores and basis, mean and scale
-    of_components = components.peak_bytes(n_stimuli, n_features, recipe.n_components, plan.columns)
+    of_components = components.peak_bytes(n_stimuli, n_features, steps.n_components, plan.columns)
     of_matrix = 4 * n_components * (n_stimuli + 4 * plan.columns) + 24 * n_stimuli * plan.columns
-    of_units = 8 * n_components * n_stimuli + _units_bytes(job, plan, recipe, n_stimuli, n_components, n_bands)
+    of_units = 8 * n_components * n_stimuli + _units_bytes(job, plan, steps, n_stimuli, n_components, n_bands)
     return _LIBRARIES + max(
         _network_bytes(job, n_features),
         held + max(of_components, of_units, of_matrix),
@@ -452,27 +452,29 @@ def _peak_bytes(job: FitJob, plan: _Plan) -> int:
     )
 
 
-def _n_components(job: FitJob, recipe: Recipe, n_stimuli: int, n_features: int) -> int:
+def _n_components(job: FitJob, steps: RegressionSteps, n_stimuli: int, n_features: int) -> int:
     """The most that there can be, of all bands."""
-    n_bands = len(_bands(job.card, recipe, {node: slice(0, 0) for node in _nodes(job.card)}))
-    return n_bands * min(n_stimuli - 1, n_features, recipe.n_components or n_stimuli)
+    n_bands = len(_bands(job.card, steps, {node: slice(0, 0) for node in _nodes(job.card)}))
+    return n_bands * min(n_stimuli - 1, n_features, steps.n_components or n_stimuli)
 
 
-def _units_bytes(job: FitJob, plan: _Plan, recipe: Recipe, n_stimuli: int, n_components: int, n_bands: int) -> int:
+def _units_bytes(
+    job: FitJob, plan: _Plan, steps: RegressionSteps, n_stimuli: int, n_components: int, n_bands: int
+) -> int:
     """A block of responses, as read and as solved, and what the solver prepares."""
     n_repeats = max([_n_repeats(job) if REPETITION in output.axes else 1 for output in job.card.outputs])
     batch = min(plan.units, N_TARGETS_BATCH)
     responses = 4 * n_stimuli * (plan.units * (2 + n_repeats) + 4 * batch)
     solutions = 4 * n_components * (2 * plan.units + 5 * batch)
-    if recipe.regression is None:
+    if steps.regression is None:
         return responses + solutions + 8 * 4 * n_components * n_stimuli
-    n_folds = recipe.regression.folds
+    n_folds = steps.regression.folds
     prepared = 4 * (n_folds + 1) * n_components * (n_stimuli + 2 * min(n_components, n_stimuli))
     working = 8 * 4 * n_components * n_stimuli
-    if isinstance(recipe.regression, BandedStep):
-        n_alphas = len(recipe.regression.alphas or RELATIVE_ALPHAS)
+    if isinstance(steps.regression, BandedStep):
+        n_alphas = len(steps.regression.alphas or RELATIVE_ALPHAS)
         working += 8 * n_alphas * (n_stimuli * (n_stimuli // n_folds + batch))
-        working += 4 * recipe.regression.iterations * plan.units
+        working += 4 * steps.regression.iterations * plan.units
         if n_components > n_stimuli:  # a kernel per band, and himalaya's copies
             working += 24 * n_bands * n_stimuli**2
     return responses + solutions + prepared + working

@@ -41,7 +41,7 @@ class BandedStep(RidgeStep):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RegressionSteps:
     """The steps of a card: how many components, and which regression (None: least squares)."""
 
     n_components: int | None
@@ -53,7 +53,7 @@ class Recipe:
         return isinstance(self.regression, BandedStep)
 
 
-def read_recipe(card: ModelCard) -> Recipe:
+def read_steps(card: ModelCard) -> RegressionSteps:
     """The steps under ``readout`` of a card.
 
     Raises
@@ -73,7 +73,7 @@ def read_recipe(card: ModelCard) -> Recipe:
     n_components = settings.get("pca")
     if "pca" in settings and (not isinstance(n_components, int) or isinstance(n_components, bool) or n_components < 1):
         raise card_error(card, f"have pca: {n_components}; it takes the number of components, such as  pca: 250")
-    return Recipe(n_components, _regression(card, names[-1], settings[names[-1]] or {}))
+    return RegressionSteps(n_components, _regression(card, names[-1], settings[names[-1]] or {}))
 
 
 def _named(card: ModelCard, step: Any) -> tuple[str, Any]:

@@ -177,7 +177,7 @@ class Recordings:
 
 
 def check(job: FitJob) -> Collection[str]:
-    """Raise where the card and the data do not belong together.
+    """Raise if the card and the data do not belong together.
 
     Returns
     -------
@@ -208,9 +208,9 @@ def fit(job: FitJob) -> Fitted:
     Raises
     ------
     DatasetError
-        Where responses are no spikes in bins, or not as long as the sounds.
+        If responses are no spikes in bins, or not as long as the sounds.
     InvalidParameterError
-        Where the card and the data do not belong together, or the cross-validation chooses another window than that
+        If the card and the data do not belong together, or the cross-validation chooses another window than that
         of the card.
     """
     with one_thread():

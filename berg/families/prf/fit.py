@@ -6,7 +6,7 @@ Frames are maps of contrast in [0, 1] (moving bars, rings and wedges, any apertu
 n_columns); or pictures, whose contrast is then measured as the model itself does. There is one frame per volume, and
 ``sampling_interval_s`` is the repetition time. Runs of the same sequence are presentations, and are averaged.
 
-Where the data have a split ``test``, it is predicted from the fit to the other volumes. Otherwise the recording is cut
+If the data have a split ``test``, it is predicted from the fit to the other volumes. Otherwise the recording is cut
 into parts (``fit.cuts``, or ``fit.folds`` parts of equal length); each is predicted from the fit to the others, and the
 model that is written is fitted to all volumes. The delay of the haemodynamic response is chosen by such
 cross-validation, within the volumes that are fitted. The maths is in `berg.families.prf.receptive_fields`.
@@ -65,7 +65,7 @@ Floats = NDArray[np.float64]
 
 
 class ApertureGrid(CardPart):
-    """Where the maps of contrast lie in the visual field, where the stimulus file has no such attributes."""
+    """Where the maps of contrast lie in the visual field, if the stimulus file has no such attributes."""
 
     x_deg: tuple[float, float] = Field(description="middles of the first and last column, right positive")
     y_deg: tuple[float, float] = Field(description="middles of the first and last row, up positive")
@@ -93,7 +93,7 @@ class FitSettings(CardPart):
 
 
 def check(job: FitJob) -> Collection[str]:
-    """Raise where the card and the data do not belong together, or the stimuli are no sequence.
+    """Raise if the card and the data do not belong together, or the stimuli are no sequence.
 
     Returns
     -------
@@ -125,9 +125,9 @@ def fit(job: FitJob) -> Fitted:
     Raises
     ------
     DatasetError
-        Where the stimuli are no sequence, or no maps of contrast or pictures.
+        If the stimuli are no sequence, or no maps of contrast or pictures.
     InvalidParameterError
-        Where the card and the data do not belong together.
+        If the card and the data do not belong together.
     """
     recording = _read(job)
     total = recording.n_steps

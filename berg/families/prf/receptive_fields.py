@@ -91,7 +91,7 @@ class Apertures:
 
     @classmethod
     def of(cls, maps: Tensor, x_centres: Tensor, y_centres: Tensor) -> Apertures:
-        """With the profiles, where there are such."""
+        """With the profiles, if there are such."""
         return cls(maps, x_centres, y_centres, _profiles(maps))
 
     @property

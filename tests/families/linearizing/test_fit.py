@@ -22,7 +22,7 @@ from berg.families.linearizing import regression_files
 from berg.families.linearizing.fit import peak_bytes
 from berg.families.linearizing.model import read_converted
 from berg.families.linearizing.readout import LinearReadout, Projection
-from berg.families.linearizing.regression_steps import read_recipe
+from berg.families.linearizing.regression_steps import read_steps
 from berg.features.pretrained_network import network_features
 from berg.fitting import principal_components as components
 from berg.fitting.fit import fit_model
@@ -226,9 +226,9 @@ def test_bands_have_penalties_of_their_own(pictures, features, cache, tmp_path):
 
 def test_feature_spaces_may_hold_several_nodes(tmp_path):
     steps = ["standardize", {"banded": {"bands": {"both": ["stage{3..4}"]}, "seed": 3}}]
-    recipe = read_recipe(card(tmp_path, steps))
+    found = read_steps(card(tmp_path, steps))
     columns = {"stage3": slice(0, 5), "stage4": slice(5, 9)}
-    assert linearizing._bands(card(tmp_path, steps), recipe, columns) == {"both": slice(0, 9)}
+    assert linearizing._bands(card(tmp_path, steps), found, columns) == {"both": slice(0, 9)}
 
 
 def test_every_repetition_has_a_regression_of_its_own(pictures, features, cache, tmp_path):
@@ -468,8 +468,8 @@ def test_the_announcement_grows_with_everything_that_is_held(regression, picture
     small = job(tmp_path, pictures, {"lh": np.zeros((N, 2000), np.float32)}, cache, steps)
     announced = linearizing._peak_bytes(small, linearizing._Plan(64, 256))
     assert announced > linearizing._network_bytes(small, N_FEATURES)
-    bare = linearizing._units_bytes(small, linearizing._Plan(64, 256), read_recipe(small.card), N_TRAIN, 20, 2)
-    more = linearizing._units_bytes(small, linearizing._Plan(64, 512), read_recipe(small.card), N_TRAIN, 20, 2)
+    bare = linearizing._units_bytes(small, linearizing._Plan(64, 256), read_steps(small.card), N_TRAIN, 20, 2)
+    more = linearizing._units_bytes(small, linearizing._Plan(64, 512), read_steps(small.card), N_TRAIN, 20, 2)
     assert more - bare >= 4 * 256 * (2 * N_TRAIN + 2 * 20)  # responses as read and as solved, solutions
 
 
@@ -489,7 +489,7 @@ def test_the_announcement_grows_with_everything_that_is_held(regression, picture
 ])  # fmt: skip
 def test_steps_that_cannot_be_fitted_are_refused(steps, words, tmp_path):
     with pytest.raises(ModelCardError, match=words):
-        read_recipe(card(tmp_path, steps))
+        read_steps(card(tmp_path, steps))
 
 
 def test_a_penalty_of_zero_is_refused(pictures, features, cache, tmp_path):
