@@ -10,26 +10,19 @@ stimulus together where there are 20 stimuli or more; and of fewer the effective
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from berg.core.card_schema import FROM_STIMULUS, OutputArray
-from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
+from berg.core.card_schema import OutputArray
+from berg.core.exceptions import InvalidParameterError, listing
 from berg.core.layout import ModelId
-from berg.core.selection import resolve_selection
-from berg.core.unit_labels import axis_length, coordinates
 from berg.datasets.dataset import EncodingDataset
-from berg.datasets.matching_files import check_labels_agree
-from berg.datasets.recordings import OutputData
 from berg.evaluation import (
     PermutationTest,
     benjamini_hochberg,
@@ -49,85 +42,18 @@ from berg.evaluation import (
     split_half_ceiling,
 )
 from berg.evaluation.accuracy_summary import fill_performance
-from berg.evaluation.accuracy_table import Accuracy, Coordinates, accuracy_table, join_outputs, write_accuracy
-from berg.evaluation.card_units import REPETITION, unit_axes, unit_coordinates
+from berg.evaluation.accuracy_table import Accuracy, accuracy_table, join_outputs, write_accuracy
+from berg.evaluation.card_units import unit_axes, unit_coordinates
+from berg.evaluation.compared import Compared, Floats, check_axes, compared_of, encode, stimuli_of
+from berg.evaluation.independence import IN_TIME, Resampling, independent
 from berg.evaluation.known_accuracy import accuracy_file
 from berg.models.encoding_model import EncodingModel
-from berg.statistics.groups import FEW, Groups, SamplesWarning, group_numbers
+from berg.statistics.groups import Groups, group_numbers
 from berg.system.file_hash import hash_file
-from berg.system.progress import progress_bar
 from berg.weights import manifest
 from berg.weights.download import update_manifest
 
-Floats = NDArray[np.floating[Any]]
-
-BATCH = 64  # stimuli that are in memory at a time
-BLOCK_UNITS = 16_384  # units whose responses are summed at a time
 N_SPLIT_HALVES = 20
-IN_TIME = "moments in time: p by circular shifts, intervals by the effective number of samples"
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What of one output is compared.
-
-    Attributes
-    ----------
-    measured, predicted
-        Shape (n_samples, n_units): stimuli, or moments of them.
-    repeats
-        Shape (n_repeats, n_samples, n_units), read in blocks of units; None if nothing was repeated.
-    n_repeats
-        Of each stimulus; the harmonic mean.
-    coordinates
-        Of the units, beyond those that the card names: name -> (axis, values).
-    """
-
-    measured: Any
-    predicted: Any
-    repeats: Any = None
-    n_repeats: float = 1.0
-    coordinates: Coordinates | None = None
-
-
-@dataclass(frozen=True)
-class _Resampling:
-    """What is resampled how often.
-
-    Attributes
-    ----------
-    groups
-        Shape (n_samples of an output,) by output: what is moved and drawn as a whole; None if each stands alone.
-    in_time
-        Samples follow each other in time, in stimuli too few to be drawn.
-    has_moments
-        Samples are moments of stimuli, so that noise too may be correlated from one to the next.
-    what
-        In words.
-    """
-
-    permutations: int
-    bootstrap: int
-    seed: int
-    show_progress: bool | None
-    block_length: int = 1
-    groups: Mapping[str, NDArray[np.intp]] | None = None
-    in_time: bool = False
-    has_moments: bool = False
-    what: str = "stimuli"
-
-    @property
-    def n_groups(self) -> int | None:
-        """How many; None if there are none."""
-        return None if self.groups is None else len(np.unique(next(iter(self.groups.values()))))
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"seed": self.seed, "show_progress": self.show_progress}
-
-    def units_of(self, output: str) -> dict[str, Any]:
-        """What permutation_test and bootstrap_interval must know of this output."""
-        return {"block_length": self.block_length} if self.groups is None else {"groups": self.groups[output]}
 
 
 def evaluate_model(
@@ -176,17 +102,17 @@ def evaluate_model(
     InvalidParameterError
         If there is no such split, or model and data have other outputs, axes or lengths.
     """
-    stimuli = _stimuli_of(dataset, split)
+    stimuli = stimuli_of(dataset, split)
     for output in model.card.outputs:
-        _check_axes(model, output, dataset)
-    predicted = _encode(model, dataset, stimuli, batch_size, show_progress)
+        check_axes(model, output, dataset)
+    predicted = encode(model, dataset, stimuli, batch_size, show_progress)
     compared = {
-        output.name: _compared(model, output, dataset, stimuli, predicted.pop(output.name))
+        output.name: compared_of(model, output, dataset, stimuli, predicted.pop(output.name))
         for output in model.card.outputs
     }
     lengths = {name: len(own.predicted) for name, own in compared.items()}
-    resampling = _Resampling(permutations, bootstrap, seed, show_progress)
-    resampling = _independent(resampling, dataset.groups_of(stimuli), len(stimuli), lengths, block_length)
+    resampling = Resampling(permutations, bootstrap, seed, show_progress)
+    resampling = independent(resampling, dataset.groups_of(stimuli), len(stimuli), lengths, block_length)
     return _evaluate(model, compared, split, len(stimuli), resampling)
 
 
@@ -223,53 +149,13 @@ def evaluate_responses(
         raise InvalidParameterError(f"Responses of {listing(missing)} are missing; given: {listing(compared)}.")
     n_samples = min(len(own.predicted) for own in compared.values())
     lengths = {name: len(own.predicted) for name, own in compared.items()}
-    resampling = _Resampling(permutations, bootstrap, seed, show_progress, has_moments=in_time)
+    resampling = Resampling(permutations, bootstrap, seed, show_progress, has_moments=in_time)
     numbers = None if groups is None else group_numbers(groups, n_samples)
     if in_time and numbers is None and block_length is None:
         resampling = replace(resampling, in_time=True, what=IN_TIME)
     else:
-        resampling = _independent(resampling, numbers, n_samples, lengths, block_length)
+        resampling = independent(resampling, numbers, n_samples, lengths, block_length)
     return _evaluate(model, compared, split, n_samples, resampling)
-
-
-def _independent(
-    how: _Resampling,
-    groups: NDArray[np.intp] | None,
-    n_stimuli: int,
-    lengths: Mapping[str, int],
-    block_length: int | None,
-) -> _Resampling:
-    """With what is independent: stretches that were asked for, groups, stimuli, or moments in time."""
-    has_moments = how.has_moments or min(lengths.values()) > n_stimuli
-    if block_length is not None:
-        if groups is not None and block_length > 1:
-            raise InvalidParameterError(
-                f"block_length={block_length} was given, and the data have groups, which are resampled as a whole. "
-                "Leave block_length out."
-            )
-        if groups is None:
-            what = "stimuli" if block_length == 1 else f"stretches of {block_length} samples"
-            return replace(how, block_length=block_length, has_moments=has_moments, what=what)
-    own = groups
-    if own is None and has_moments and n_stimuli >= FEW:
-        own = np.arange(n_stimuli)
-    if own is None:
-        return replace(how, in_time=has_moments, has_moments=has_moments, what=IN_TIME if has_moments else "stimuli")
-    repeated = {name: np.repeat(own, length // n_stimuli) for name, length in lengths.items()}
-    what = "stimuli, each with all its moments" if groups is None else "groups of stimuli"
-    how = replace(how, groups=repeated, has_moments=has_moments, what=what)
-    return _without_resamples(how) if how.n_groups == 1 else how
-
-
-def _without_resamples(how: _Resampling) -> _Resampling:
-    if how.permutations or how.bootstrap:
-        warnings.warn(
-            "All stimuli that are compared are of one group: there is one independent sample, and there will be no p "
-            "values and no intervals. Put several groups into the split.",
-            SamplesWarning,
-            stacklevel=4,
-        )
-    return replace(how, permutations=0, bootstrap=0)
 
 
 def write_evaluation(model: EncodingModel, accuracy: Accuracy, split: str, out: Path | None = None) -> Path:
@@ -320,146 +206,8 @@ def _entry(path: Path, folder: Path) -> manifest.Entry:
     return manifest.Entry(name, path.stat().st_size, hash_file(path), "", now)
 
 
-def _stimuli_of(dataset: EncodingDataset, split: str) -> NDArray[np.intp]:
-    stimuli = dataset.splits.get(split)
-    if stimuli is None or not len(stimuli):
-        there = [name for name, indices in dataset.splits.items() if len(indices)]
-        raise InvalidParameterError(
-            f"The data have no stimuli in a split '{split}'.{did_you_mean(split, there)} Splits: {listing(there)}."
-        )
-    return np.asarray(stimuli, dtype=np.intp)
-
-
-def _check_axes(model: EncodingModel, output: OutputArray, dataset: EncodingDataset) -> None:
-    """Raise if data and model do not have the same units."""
-    name, data = model.card.model_id, dataset.outputs.get(output.name)
-    if data is None:
-        raise InvalidParameterError(
-            f"{name} has an output '{output.name}'; the data have {listing(dataset.outputs)}. Rename them there."
-        )
-    axes = tuple(axis for axis in output.axes[1:] if axis != REPETITION)
-    if data.axes != axes:
-        raise InvalidParameterError(f"Output '{output.name}' of {name} has the axes {axes}; the data have {data.axes}.")
-    for axis in unit_axes(model.card, output):
-        expected, found = axis_length(model.card, output.name, axis, model.metadata), data.shape[axes.index(axis)]
-        if expected != found:
-            raise InvalidParameterError(
-                f"{name} has {expected:,} places along '{axis}' of '{output.name}', the data {found:,}. Both must be "
-                "of the same subject and region, with all units."
-            )
-    _check_labels(model, output, data)
-    if (
-        dataset.sampling_interval_s is not None
-        and len(axes) == len(unit_axes(model.card, output))
-        and "time" not in axes
-    ):
-        raise InvalidParameterError(
-            f"The stimuli of these data are frames of a sequence, whose responses overlap in time; {name} answers to "
-            "each stimulus by itself. Give data with one response per stimulus; berg fit evaluates on sequences."
-        )
-
-
-def _check_labels(model: EncodingModel, output: OutputArray, data: OutputData) -> None:
-    """Raise DatasetError if channels, times or voxels of the data stand in another order than the model's."""
-    known = coordinates(model.card, output, resolve_selection(model.card, {}, model.metadata), model.metadata)
-    for name, (axis, labels) in known.items():
-        if name in (axis, "i", "j", "k") and data.coordinates.get(name, ("",))[0] == axis:
-            check_labels_agree(name, data.coordinates[name][1], labels, where=model.card.model_id)
-
-
-def _encode(
-    model: EncodingModel,
-    dataset: EncodingDataset,
-    stimuli: NDArray[np.intp],
-    batch_size: int | None,
-    show_progress: bool | None,
-) -> dict[str, Any]:
-    """The responses by output, of shape (n_stimuli, ...axes without repetitions)."""
-    names = [output.name for output in model.card.outputs]
-    parts: dict[str, list[Floats]] = {name: [] for name in names}
-    rate = {} if dataset.sampling_rate is None else {"sampling_rate": dataset.sampling_rate}
-    with progress_bar(f"encode with {model.card.model_id}", len(stimuli), "stimuli", show_progress) as advance:
-        for start in range(0, len(stimuli), BATCH):
-            batch = dataset.read_stimuli(stimuli[start : start + BATCH])
-            responses = model.generate_response(batch, batch_size=batch_size, show_progress=False, **rate)
-            arrays = responses if isinstance(responses, tuple) else (responses,)
-            for output, array in zip(model.card.outputs, arrays, strict=True):
-                parts[output.name].append(_over_repetitions(output, array))
-            advance(len(batch))
-    return {name: np.concatenate(parts.pop(name)) for name in names}
-
-
-def _over_repetitions(output: OutputArray, array: Floats) -> Floats:
-    return array.mean(axis=output.axes.index(REPETITION)) if REPETITION in output.axes else array
-
-
-def _compared(
-    model: EncodingModel, output: OutputArray, dataset: EncodingDataset, stimuli: NDArray[np.intp], predicted: Floats
-) -> Compared:
-    data = dataset.outputs[output.name]
-    indices = [model.indices_of(output.name, axis) for axis in data.axes]
-    units = np.ravel_multi_index(np.ix_(*indices), data.shape).ravel()
-    shape = predicted.shape[1:]
-    in_time = [i for i, axis in enumerate(data.axes) if model.card.axes[axis].length == FROM_STIMULUS]
-    counts = np.bincount(dataset.presentations, minlength=int(stimuli.max()) + 1)[stimuli]
-    n_repeats = len(counts) / np.sum(1 / np.maximum(counts, 1))
-    repeats: Any = _Repeats(data, stimuli, units) if counts.max() > 1 else None
-    if repeats is not None and in_time:
-        repeats = _moments_as_samples(data.repeats(stimuli, units), shape, in_time, 2)
-    return Compared(
-        measured=_moments_as_samples(_mean(data, stimuli, units), shape, in_time, 1),
-        predicted=_moments_as_samples(predicted.reshape(len(stimuli), -1), shape, in_time, 1),
-        repeats=repeats,
-        n_repeats=round(float(n_repeats), 6),
-        coordinates={
-            name: (axis, np.asarray(values)[model.indices_of(output.name, axis)])
-            for name, (axis, values) in data.coordinates.items()
-            if axis in unit_axes(model.card, output)
-        },
-    )
-
-
-def _mean(data: OutputData, stimuli: NDArray[np.intp], units: NDArray[np.intp]) -> Floats:
-    """Over repeats, float32; what sums take in float64 is taken for one block of units at a time."""
-    mean = np.empty((len(stimuli), len(units)), np.float32)
-    for start in range(0, len(units), BLOCK_UNITS):
-        block = slice(start, start + BLOCK_UNITS)
-        mean[:, block] = data.mean(stimuli, _narrow(units[block]))
-    return mean
-
-
-def _narrow(units: NDArray[np.intp]) -> slice | NDArray[np.intp]:
-    """Neighbouring units as a slice, which is read faster."""
-    if len(units) and units[-1] - units[0] + 1 == len(units) and (np.diff(units) == 1).all():
-        return slice(int(units[0]), int(units[-1]) + 1)
-    return units
-
-
-def _moments_as_samples(array: Floats, shape: tuple[int, ...], in_time: list[int], n_leading: int) -> Floats:
-    """Axes of time behind that of the stimuli, one stimulus after another: (..., n_stimuli * n_times, n_units)."""
-    if not in_time:
-        return array
-    apart = array.reshape(*array.shape[:n_leading], *shape)
-    behind: Floats = np.moveaxis(apart, [n_leading + i for i in in_time], range(n_leading, n_leading + len(in_time)))
-    n_samples = math.prod(behind.shape[n_leading - 1 : n_leading + len(in_time)])
-    return behind.reshape(*array.shape[: n_leading - 1], n_samples, -1)
-
-
-class _Repeats:
-    """Measured repeats of shape (n_repeats, n_stimuli, n_units), of which units are read when they are asked for."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, data: OutputData, stimuli: NDArray[np.intp], units: NDArray[np.intp]) -> None:
-        self.data, self.stimuli, self.units = data, stimuli, units
-        self.shape = (len(data.repeats(stimuli, units[:1])), len(stimuli), len(units))
-
-    def __getitem__(self, key: tuple[Any, slice]) -> Floats:
-        return self.data.repeats(self.stimuli, _narrow(self.units[key[-1]]))
-
-
 def _evaluate(
-    model: EncodingModel, compared: Mapping[str, Compared], split: str, n_stimuli: int, how: _Resampling
+    model: EncodingModel, compared: Mapping[str, Compared], split: str, n_stimuli: int, how: Resampling
 ) -> Accuracy:
     values = {
         name: {**_accuracy(own), **_ceilings(own, how), **_interval(name, own, how)} for name, own in compared.items()
@@ -490,7 +238,7 @@ def _accuracy(own: Compared) -> dict[str, Floats]:
     return {"r": pearson_r(own.measured, own.predicted), "r2": r2_score(own.measured, own.predicted)}
 
 
-def _ceilings(own: Compared, how: _Resampling) -> dict[str, Floats]:
+def _ceilings(own: Compared, how: Resampling) -> dict[str, Floats]:
     """By all estimators that repeats of one subject allow, and r as a part of the first."""
     if own.repeats is None or own.n_repeats <= 1:
         return {}
@@ -507,7 +255,7 @@ def _ceilings(own: Compared, how: _Resampling) -> dict[str, Floats]:
     }
 
 
-def _independent_noise(own: Compared, how: _Resampling) -> Any:
+def _independent_noise(own: Compared, how: Resampling) -> Any:
     """How many independent samples the noise of the mean over repeats is worth: a number, or one per unit."""
     n_samples = len(own.predicted)
     if how.has_moments:
@@ -515,7 +263,7 @@ def _independent_noise(own: Compared, how: _Resampling) -> Any:
     return n_samples if how.n_groups is None else max(2, how.n_groups)
 
 
-def _interval(name: str, own: Compared, how: _Resampling) -> dict[str, Floats]:
+def _interval(name: str, own: Compared, how: Resampling) -> dict[str, Floats]:
     if not how.bootstrap:
         return {}
     if how.in_time:
@@ -527,7 +275,7 @@ def _interval(name: str, own: Compared, how: _Resampling) -> dict[str, Floats]:
     return {"r_low": interval.low, "r_high": interval.high}
 
 
-def _p_values(compared: Mapping[str, Compared], how: _Resampling) -> dict[str, dict[str, Floats]]:
+def _p_values(compared: Mapping[str, Compared], how: Resampling) -> dict[str, dict[str, Floats]]:
     """P by itself, and corrected for the units of all outputs together."""
     if not how.permutations:
         return {}
@@ -541,7 +289,7 @@ def _p_values(compared: Mapping[str, Compared], how: _Resampling) -> dict[str, d
     }
 
 
-def _test(name: str, own: Compared, how: _Resampling) -> PermutationTest:
+def _test(name: str, own: Compared, how: Resampling) -> PermutationTest:
     if how.in_time:
         return shift_test(own.measured, own.predicted, show_progress=how.show_progress)
     return permutation_test(own.measured, own.predicted, how.permutations, **how.options, **how.units_of(name))

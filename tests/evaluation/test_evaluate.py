@@ -13,7 +13,7 @@ from berg.core import model_registry
 from berg.core.exceptions import DatasetError, InvalidParameterError
 from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
-from berg.evaluation import SamplesWarning, chance_ceiling, evaluate
+from berg.evaluation import SamplesWarning, chance_ceiling, independence
 from berg.evaluation.accuracy_table import outputs_of, read_accuracy
 from berg.evaluation.evaluate import evaluate_model, evaluate_responses, write_evaluation
 from berg.weights import manifest
@@ -265,12 +265,12 @@ def test_responses_in_time_are_tested_by_the_effective_number(model):
 
 
 def test_twenty_stimuli_with_moments_are_moved_whole():
-    how = evaluate._Resampling(9, 9, 0, False)
-    found = evaluate._independent(how, None, 20, {"rate": 60}, None)
+    how = independence.Resampling(9, 9, 0, False)
+    found = independence.independent(how, None, 20, {"rate": 60}, None)
     assert found.what == "stimuli, each with all its moments"
     assert found.groups["rate"].tolist() == np.repeat(np.arange(20), 3).tolist()
-    assert evaluate._independent(how, None, 19, {"rate": 57}, None).in_time
-    grouped = evaluate._independent(how, np.array([0, 0, 1]), 3, {"rate": 6}, None)
+    assert independence.independent(how, None, 19, {"rate": 57}, None).in_time
+    grouped = independence.independent(how, np.array([0, 0, 1]), 3, {"rate": 6}, None)
     assert grouped.groups["rate"].tolist() == [0, 0, 0, 0, 1, 1]
 
 
