@@ -16,7 +16,6 @@ import berg
 from berg.core import model_registry
 from berg.datasets.dataset import EncodingDataset
 from berg.evaluation import r2_score
-from berg.families.prf.fit import FitSettings
 from berg.families.prf.receptive_fields import (
     Apertures,
     ReceptiveFields,
@@ -24,6 +23,7 @@ from berg.families.prf.receptive_fields import (
     haemodynamic_response,
     predict_time_courses,
 )
+from berg.families.prf.recording import FitSettings
 from berg.fitting.fit import fit_model
 
 MODEL_ID = "fmri-szinte2024-prf_css"

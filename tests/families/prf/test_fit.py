@@ -13,7 +13,7 @@ from scipy.stats import gamma
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError
 from berg.evaluation import pearson_r, r2_score
 from berg.families.prf import fit as prf
-from berg.families.prf import receptive_fields
+from berg.families.prf import receptive_fields, recording
 from berg.families.prf.readout import css_response, gaussian_cell_weights
 from berg.families.prf.receptive_fields import (
     Apertures,
@@ -306,9 +306,9 @@ def test_the_memory_that_is_stated_grows_with_voxels_and_volumes(bold, tmp_path)
 def test_parts_of_a_recording_do_not_divide_groups(bold: np.ndarray, tmp_path: Path) -> None:
     volumes, groups = np.arange(N_VOLUMES), np.arange(N_VOLUMES) // 40
     own = job(dataset(bars(), bold, groups=groups, splits={"train": volumes}), tmp_path)
-    settings = prf._settings(own)
-    parts = prf._parts(own, settings.model_copy(update={"cuts": None, "folds": 2}), volumes)
+    settings = recording.settings_of(own)
+    parts = recording.parts_of(own, settings.model_copy(update={"cuts": None, "folds": 2}), volumes)
     assert [set(groups[part]) & set(groups[parts[1 - place]]) for place, part in enumerate(parts)] == [set(), set()]
     assert np.concatenate(parts).tolist() == volumes.tolist()
     with pytest.raises(InvalidParameterError, match=r"fit.cuts divides groups of volumes.*Cut where one group ends"):
-        prf._parts(own, settings.model_copy(update={"cuts": [41]}), volumes)
+        recording.parts_of(own, settings.model_copy(update={"cuts": [41]}), volumes)
