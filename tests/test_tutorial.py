@@ -245,6 +245,7 @@ def test_the_class_describes_itself(capsys):
     assert capsys.readouterr().out == by_class
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_guide_work_in_a_checkout(tmp_path, berg_dir):
     """Folder, card, `__init__`, and the line in ``berg/models/__init__.py``, in a copy of the package."""
     package = tmp_path / "checkout" / "berg"

@@ -34,6 +34,7 @@ def encode(*tokens, out):
     main(["encode", V1, "--selection", "min_held_out_r2=0.6", "--device", "cpu", "--out", str(out), *map(str, tokens)])
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the path of the pictures need not be whole
     tokens = ["--images", "pictures", "--size", "20", "--batch-size", "2"]
@@ -58,6 +59,7 @@ def test_a_part_of_an_array_and_an_option_of_the_store(address, tmp_path):
     np.testing.assert_allclose(open_responses(tmp_path / "r.zarr").responses, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("published")
 @pytest.mark.usefixtures("torch_home")
 def test_several_subjects_are_encoded_by_other_processes(berg_dir, tmp_path):

@@ -138,6 +138,7 @@ def test_a_store_is_verified_and_put_right_by_the_command_that_began_it(brick, t
     main(["verify", str(out)])
 
 
+@pytest.mark.slow
 def test_all_stimuli_are_verified_when_asked_for(brick, tmp_path, capsys, monkeypatch):
     for name in ("AT_LEAST", "_AT_LEAST_BYTES"):
         monkeypatch.setattr(f"berg.encoding.encoded_stimuli.{name}", 0)
@@ -158,6 +159,7 @@ def test_what_is_no_store_is_not_verified(name, words, tmp_path, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(brick, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("berg.cli.encode.LONG_RUN", 5)
     monkeypatch.setattr("berg.encoding.stream.MAX_BLOCK_STIMULI", 2)

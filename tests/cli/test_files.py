@@ -151,6 +151,7 @@ def message_of(call, *arguments):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_default", [True, False])
 def test_what_a_message_advises_works(capsys, place, tmp_path, is_default):
     folder = place if is_default else tmp_path / "another place"

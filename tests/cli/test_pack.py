@@ -38,6 +38,7 @@ def archive(tmp_path: Path, capsys: Any) -> Path:
     return tmp_path / "model.zip"
 
 
+@pytest.mark.slow
 def test_pack_and_unpack_say_what_they_did(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(capsys, "pack", MODEL).out == f"{MODEL}.zip (0.2 MB, 3 files)\n"

@@ -559,6 +559,7 @@ def test_any_change_of_a_card_is_a_card_or_our_error(seed, word, text):
     answer_or_our_error(mutated(text, seed, word))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_any_value_anywhere_in_the_card_is_a_card_or_our_error(data):

@@ -401,6 +401,7 @@ def resident_bytes():
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [slice(1000, 1010), np.array([3, 50_000, 60_000])])
 def test_some_units_of_two_gigabytes_cost_next_to_nothing(units, tmp_path):
     n_rows, n_units = 5000, 100_000

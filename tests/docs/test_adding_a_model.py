@@ -113,6 +113,7 @@ def test_the_page_begins_with_the_table_of_ways():
     assert not re.search(r"</?[a-z]+[ >]", re.sub(r"```.*?```|`[^`\n]*`", "", PAGE, flags=re.DOTALL))  # no HTML
 
 
+@pytest.mark.slow
 def test_new_writes_drafts(checkout):
     (explained,) = work_through(checkout, next(iter(SECTIONS.values())))
     assert "--family" in explained
@@ -133,12 +134,14 @@ def test_a_way_in_a_checkout(way, model_id, checkout):
     assert (checkout.folder / "my-berg-dir" / "encoding_models").is_dir()
 
 
+@pytest.mark.slow
 def test_a_plug_in_is_installed_used_and_uninstalled(checkout):
     (used,) = work_through(checkout, SECTIONS[way_4()])
     assert "eeg-example-grid" in used
     assert "eeg-example-grid" not in checkout.run([("bash", "berg list")])
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_example_work(checkout):
     readme = (PLUGIN / "README.md").read_text("utf-8")
     folder = f"examples/{PLUGIN.name}"
@@ -149,6 +152,7 @@ def test_the_commands_of_the_example_work(checkout):
     assert "1 passed" in used
 
 
+@pytest.mark.slow
 def test_a_broken_plug_in_is_listed_with_its_reason_and_the_other_works(checkout):
     broken = checkout.folder / "examples" / "broken"
     shutil.copytree(PLUGIN, broken, ignore=CACHES)

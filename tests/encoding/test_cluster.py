@@ -162,6 +162,7 @@ def test_two_workers_write_the_bytes_of_one_process(client: Any, on_one_machine:
     assert n_blocks_done(tmp_path / "cluster.zarr") == 7
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_no_byte(client: Any, on_one_machine: Any, tmp_path: Path) -> None:
     pictures, store = pictures_in(tmp_path, 80, gate=True), tmp_path / "cluster.zarr"
     workers = set(client.scheduler_info()["workers"])
@@ -171,6 +172,7 @@ def test_a_killed_worker_changes_no_byte(client: Any, on_one_machine: Any, tmp_p
     assert content(store) == on_one_machine(pictures, tmp_path / "one.zarr")
 
 
+@pytest.mark.slow
 def test_a_block_that_kills_its_workers_fails_alone_and_by_name(client: Any, tmp_path: Path) -> None:
     pictures, store = pictures_in(tmp_path, 128, deadly=slice(20, 22)), tmp_path / "cluster.zarr"
     names = [f"picture {number}" for number in range(128)]
@@ -221,6 +223,7 @@ def test_a_scheduler_that_dies_ends_in_a_sentence(on_one_machine: Any, tmp_path:
             encode(pictures, store, client)
 
 
+@pytest.mark.slow
 def test_one_machine_and_a_cluster_go_on_with_each_other(client: Any, on_one_machine: Any, tmp_path: Path) -> None:
     pictures, store = pictures_in(tmp_path, 40), tmp_path / "cluster.zarr"
     whole = on_one_machine(pictures, store)
@@ -229,6 +232,7 @@ def test_one_machine_and_a_cluster_go_on_with_each_other(client: Any, on_one_mac
     assert content(store) == whole
 
 
+@pytest.mark.slow
 def test_damaged_chunks_and_labels_are_made_again_by_the_workers(
     client: Any, on_one_machine: Any, tmp_path: Path
 ) -> None:
@@ -249,6 +253,7 @@ def test_other_stimuli_under_the_same_name_are_refused(client: Any, tmp_path: Pa
         encode(pictures, store, client)
 
 
+@pytest.mark.slow
 def test_a_worker_that_sees_other_stimuli_is_refused(client: Any, tmp_path: Path) -> None:
     pictures = pictures_in(tmp_path, 80)
     with pytest.raises(StoreMismatchError, match="stimuli on the node that began: "):
@@ -271,6 +276,7 @@ def test_stimuli_that_cannot_be_read_are_named_when_all_others_are_done(client: 
         encode_on_cluster(watched.few, folder, store, client, on_damaged="skip")
 
 
+@pytest.mark.slow
 def test_several_models_and_a_function_that_opens_the_stimuli(client: Any, tmp_path: Path) -> None:
     pictures = pictures_in(tmp_path, 12)
     few = ModelRecipe(V1, device="cpu", selection={"min_held_out_r2": 0.7})
@@ -281,6 +287,7 @@ def test_several_models_and_a_function_that_opens_the_stimuli(client: Any, tmp_p
     np.testing.assert_allclose(labelled["few"]["responses"].values, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_model_does_not_go_on_with_a_store(client: Any, tmp_path: Path) -> None:
     pictures, store = pictures_in(tmp_path, 8), tmp_path / "r.zarr"
     encode(pictures, store, client)
@@ -295,6 +302,7 @@ def test_a_worker_with_another_model_is_refused(client: Any, tmp_path: Path) -> 
         encode(pictures, tmp_path / "r.zarr", client, model=watched.another_in_each_worker)
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_left_behind_writes_into_no_other_store(on_one_machine: Any, tmp_path: Path) -> None:
     pictures, store = pictures_in(tmp_path, 16), tmp_path / "r.zarr"
     on_one_machine(pictures, store)
@@ -314,6 +322,7 @@ def test_a_store_that_is_written_is_refused(client: Any, tmp_path: Path) -> None
         encode(pictures, tmp_path / "r.zarr", client)
 
 
+@pytest.mark.slow
 def test_each_worker_has_one_gpu_also_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
     with connected("local:3") as client:
@@ -338,6 +347,7 @@ def test_gpus_are_counted_where_nothing_hides_them(monkeypatch: pytest.MonkeyPat
     assert visible_gpus() == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_local_alone_is_a_worker_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     with connected("local") as client:
@@ -350,6 +360,7 @@ def test_local_alone_wants_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_worker_computes_with_the_threads_that_dask_gave_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", TESTS)
     pictures = pictures_in(tmp_path, 8)
@@ -367,6 +378,7 @@ def page_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="dask changes how memory is kept on Linux alone")
 def test_workers_keep_memory_between_batches(client: Any, tmp_path: Path) -> None:
     encode(pictures_in(tmp_path, 8), tmp_path / "r.zarr", client)

@@ -69,6 +69,7 @@ def test_several_models_are_halved_together(small: Any) -> None:
         np.testing.assert_array_equal(responses, BERG().encode(model, pictures(9), batch_size=4))
 
 
+@pytest.mark.slow
 def test_a_store_goes_on_with_less_and_is_that_of_the_same_run(small: Any, tmp_path: Path) -> None:
     with pytest.warns(SmallerBatchWarning):
         stored = encode_to_store(small, pictures(41), tmp_path / "r.zarr", batch_size=16)
@@ -88,6 +89,7 @@ def test_what_was_computed_of_the_batch_is_let_go_before_the_next_try(
     assert freed == [1, 1]
 
 
+@pytest.mark.slow
 def test_the_estimate_is_of_the_batches_that_fit(small: Any, tmp_path: Path) -> None:
     with pytest.warns(SmallerBatchWarning):
         said = estimate(small, pictures(32), tmp_path / "r.zarr", batch_size=16)

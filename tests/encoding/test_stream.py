@@ -562,6 +562,7 @@ def test_a_damaged_frame_is_left_out_by_its_time(model, tmp_path):
     assert np.flatnonzero(found.status == 2).tolist() == [12]
 
 
+@pytest.mark.slow
 def test_the_sha256_of_the_weights_is_told(model, berg_dir, tmp_path):
     told = encode_to_store(model, pictures(2), tmp_path / "r.zarr").attrs["weights_sha256"]
     (path,) = model.weights_paths(None, model.file_values)
@@ -683,6 +684,7 @@ def damage_one(store: Path, rng: np.random.Generator) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path):
     kill_and_go_on(tmp_path, n_trials=3, seed=0)
 
@@ -1000,6 +1002,7 @@ def test_responses_without_their_ledger_are_encoded_again(model, tmp_path, small
     assert content(tmp_path / "r.zarr") == before
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(model, tmp_path):
     images = tmp_path / "images.npy"
     np.save(images, pictures(3000))
@@ -1024,6 +1027,7 @@ def test_two_threads_are_refused_likewise(tmp_path):
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
 def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_when_there_is_room(tmp_path):
     images = tmp_path / "images.npy"
@@ -1068,6 +1072,7 @@ def test_a_disk_that_fills_up_keeps_what_is_written(model, tmp_path, small_block
 # Beforehand
 
 
+@pytest.mark.slow
 def test_the_estimate_says_what_then_happens(model, tmp_path):
     images = pictures(900, 64)
     said = estimate(model, images, tmp_path / "r.zarr")
@@ -1122,6 +1127,7 @@ print(next(line.split()[1] for line in open("/proc/self/status").read().splitlin
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_stimuli(tmp_path):
     images = tmp_path / "images.npy"
@@ -1136,6 +1142,7 @@ def test_memory_does_not_grow_with_the_number_of_stimuli(tmp_path):
     assert open_responses(tmp_path / "4000.zarr").sizes["stimulus"] == 4000
 
 
+@pytest.mark.slow
 def test_the_identity_can_be_read_without_this_package(model, tmp_path):
     encode_to_store(model, pictures(2), tmp_path / "r.zarr")
     written = json.loads((tmp_path / "r.zarr" / "zarr.json").read_text())["attributes"]["berg_store"]

@@ -97,6 +97,7 @@ def test_intervals_hold_the_estimate_and_p_values_are_small_where_there_is_signa
     assert not bool((table["p"] > table["p_family"]).any())
 
 
+@pytest.mark.slow
 def test_selected_voxels_have_the_numbers_that_they_have_in_all(place, model):
     dataset, _, _ = recordings(model)
     whole = evaluate_model(model, dataset, bootstrap=0)
@@ -192,6 +193,7 @@ def test_predicted_repetitions_are_averaged_and_so_are_measured_ones(berg_dir, t
     assert float(table["r"].sel(channel="Oz")[2]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("published")
 def test_two_hemispheres_are_one_family_of_tests(berg_dir, torch_home):
     stimuli = np.random.default_rng(0).integers(0, 256, (12, 3, 64, 64), dtype=np.uint8)
@@ -255,6 +257,7 @@ def series(n_samples, n_units, seed):
     return lfilter([1.0], [1.0, -0.9], steps, axis=0)[200:]
 
 
+@pytest.mark.slow
 def test_responses_in_time_are_tested_by_the_effective_number(model):
     pair = {"responses": (series(400, 2308, 0), series(400, 2308, 1))}
     table = evaluate_responses(model, pair, split="two-fold", in_time=True, permutations=1, bootstrap=1)

@@ -106,12 +106,14 @@ def test_a_page_of_channels_has_an_image_and_the_scalp():
     assert any("on the scalp" in text for text in found.pictures)
 
 
+@pytest.mark.slow
 def test_channels_without_a_known_place_have_no_scalp():
     found = page(EEG, join_outputs({"eeg": channels([f"sensor {i}" for i in range(9)])}))
     assert any("by channel and time" in text for text in found.pictures)
     assert not any("on the scalp" in text for text in found.pictures)
 
 
+@pytest.mark.slow
 def test_facts_and_citations_are_there_and_nothing_becomes_markup(tmp_path):
     accuracy = join_outputs({"lh": hemisphere(0)})
     card = model_registry.get_card(FSAVERAGE)
@@ -133,6 +135,7 @@ def test_a_table_without_a_correlation_has_a_page_without_figures():
     assert found.rows[1][:3] == ["all units", "responses", "2"]
 
 
+@pytest.mark.slow
 def test_units_without_a_number_are_left_out_of_the_figures():
     table = accuracy_table({"r": [np.nan, np.nan], "noise_ceiling": [np.nan, 0.5]}, {"voxel": 2}, {}, ATTRIBUTES)
     found = page("fmri-nsd-fwrf", join_outputs({"responses": table}))

@@ -229,6 +229,7 @@ cached_features(tiny_network(), KEY, read, N, Path(sys.argv[1]), device=torch.de
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_the_next_goes_on_with(pictures, tmp_path):
     command = [sys.executable, "-c", CHILD, str(tmp_path), str(Path(__file__).parent)]
     assert subprocess.run(command, check=False, env=os.environ).returncode == 9

@@ -25,6 +25,7 @@ print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.st
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_stimuli() -> None:
     few, many = (
         float(subprocess.run([sys.executable, "-c", PEAK_MEMORY, n], check=True, capture_output=True, text=True).stdout)

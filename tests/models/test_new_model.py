@@ -217,6 +217,7 @@ def test_any_id_gives_names_that_python_takes(model_id: str, module: str, class_
     compile(code.read_text(), code, "exec")
 
 
+@pytest.mark.slow
 def test_a_new_class_in_a_checkout_encodes_when_its_card_is_filled_in(tmp_path: Path) -> None:
     model_id, module = "smell-mine-linear-1.5", "linear_1_5"
     shutil.copytree(Path(berg.__file__).parent, tmp_path / "berg", ignore=shutil.ignore_patterns("__pycache__"))
@@ -257,6 +258,7 @@ def test_a_new_class_elsewhere_is_a_package_that_encodes(tmp_path: Path) -> None
     assert model_id not in model_registry.get_available_models()
 
 
+@pytest.mark.slow
 def test_the_new_test_passes_when_the_model_is_filled_in(tmp_path: Path) -> None:
     model_id = "meg-mine-linear"
     card, code, test, *_ = write_new_model(model_id, None, tmp_path, "Made-up responses of three voxels. " * 4)

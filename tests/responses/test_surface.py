@@ -35,6 +35,7 @@ def test_selected_vertices_lie_in_their_places_and_the_rest_is_nan(encoded):
             assert np.isnan(array.data).sum() == N - len(vertices)
 
 
+@pytest.mark.slow
 def test_the_whole_cortex_is_the_responses_themselves(encoded):
     (lh, rh), metadata = encoded(FSAVERAGE, 1)
     images = to_gifti((lh, rh), metadata)

@@ -32,6 +32,7 @@ def test_effective_samples_are_those_of_bartlett(ar, other):
     assert found == pytest.approx(2000 * (1 - ar * other) / (1 + ar * other), rel=0.07)
 
 
+@pytest.mark.slow
 def test_the_variance_of_r_is_one_by_the_effective_number_for_other_series_too():
     means = [lfilter(np.ones(10), [1.0], series(1000, 1500, 0.0, seed), axis=0)[10:] for seed in (0, 1)]
     r = [stats.pearsonr(m, p)[0] for m, p in zip(*(x.T for x in means), strict=True)]

@@ -117,6 +117,7 @@ class TestPermutationTest:
         found = permutation_test(measured, predicted, 199, alternative=alternative)
         assert np.mean(found.p <= 0.05) == pytest.approx(0.05, abs=0.01)
 
+    @pytest.mark.slow
     def test_five_in_a_hundred_families_have_any_false_positive(self):
         rng = np.random.default_rng(12)
         n_families, hits, uncorrected = 1500, 0, 0

@@ -138,6 +138,7 @@ def test_the_state_of_the_process_is_put_back(kind, tmp_path):
     assert process_state() == before
 
 
+@pytest.mark.slow
 def test_failures_are_raised_where_that_is_wanted(tmp_path):
     exhibit(tmp_path, zoo.Prints)
     with pytest.raises(ModelCheckError, match=r"meg-zoo-grid fails 1 of \d+ checks:\n- nothing_is_printed: .*Log with"):
@@ -149,12 +150,14 @@ def test_an_unknown_model_is_named_with_its_nearest():
         check_model("fmri-szinte2024-prf")
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_and_nothing_is_warned_of(tmp_path, capsys):
     exhibit(tmp_path, zoo.Prints)
     check_model(zoo.MODEL_ID, tmp_path / "berg")
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_given_stimuli_and_parameters_are_used(tmp_path):
     exhibit(tmp_path)
     stimulus = np.random.default_rng(3).integers(0, 256, (2, 3, 9, 11), dtype="uint8")

@@ -352,6 +352,7 @@ def kill_trials(folder, n_bytes, moments):
     return [n for n in kept if n is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_kill_minus_nine_leaves_no_half_file_and_the_next_call_the_same_bytes(tmp_path):
     assert len(kill_trials(tmp_path, 20_000_000, [0.1, 1.3])) == 2
@@ -366,6 +367,7 @@ def test_twenty_kills_at_random_moments(tmp_path):
     assert any(kept)
 
 
+@pytest.mark.slow
 def test_nothing_of_this_is_imported_to_look_around_or_to_encode():
     code = (
         "import sys; from berg import BERG\n"

@@ -234,6 +234,7 @@ def test_the_network_is_fetched_too_and_its_published_hash_must_fit(monkeypatch,
     assert (tmp_path / "torch" / "hub" / "checkpoints" / weights.name).stat().st_size == weights.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_prepared_machine_works_without_a_network(here):
     script = (
         "import sys, numpy as np; from berg import BERG\n"

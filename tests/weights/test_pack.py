@@ -310,6 +310,7 @@ def test_the_built_in_model_gives_the_same_numbers_from_a_zip_file(tmp_path: Pat
         model.load_model()
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("published")
 def test_a_published_model_gives_the_same_numbers_from_a_zip_file(berg_dir: Path, tmp_path: Path) -> None:
     images = layouts.random_images(np.random.default_rng(0), 2, 64, 64)

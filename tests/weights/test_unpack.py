@@ -348,6 +348,7 @@ def visible(files: dict[str, str]) -> dict[str, str]:
     return {name: sha256 for name, sha256 in files.items() if not name.startswith(".")}
 
 
+@pytest.mark.slow
 def test_a_new_model_killed_at_any_step_is_absent_or_whole_and_completed_by_the_next_run(tmp_path: Path) -> None:
     (tmp_path / "before").mkdir()
     trials = run_trials(written(tmp_path, honest()), tmp_path, tmp_path / "before")
@@ -359,6 +360,7 @@ def test_a_new_model_killed_at_any_step_is_absent_or_whole_and_completed_by_the_
         assert (trial["again"], trial["after"], trial["left"]) == (0, whole, [])
 
 
+@pytest.mark.slow
 def test_a_merge_killed_at_any_step_is_undone_or_completed_by_the_next_run(tmp_path: Path) -> None:
     old = {**FILES, **OTHER}
     new = {**FILES, WEIGHTS: b"new", "metadata/deep/er.npy": b"more"}
@@ -375,6 +377,7 @@ def test_a_merge_killed_at_any_step_is_undone_or_completed_by_the_next_run(tmp_p
         assert (trial["again"], trial["after"], trial["left"]) == (0, last, [])
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_leave_nothing_half(tmp_path: Path, berg_dir: Path) -> None:
     files = {**FILES, **{f"encoding_models_weights/{i}.npy": os.urandom(2_000_000) for i in range(16)}}
     archive, draw = written(tmp_path, honest(files)), random.Random(1)

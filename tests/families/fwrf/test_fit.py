@@ -260,6 +260,7 @@ def test_receptive_fields_are_recovered_on_a_known_network(tmp_path: Path) -> No
     assert 0.7 < found["size, median ratio"] < 1.3
 
 
+@pytest.mark.slow
 def test_receptive_fields_are_recovered_with_a_network_trained_from_nothing(tmp_path: Path) -> None:
     pictures = crops(600, 0)
     truth = Truth(pictures, 40, 1)
@@ -340,6 +341,7 @@ def assert_reached(fitted: Fitted, job: FitJob, model: Any) -> None:
     assert float((error**2).mean()) == pytest.approx(min(fitted.facts["validation_losses"]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_best_parameters_are_kept_and_patience_ends_the_training(tmp_path: Path) -> None:
     job = small_job(tmp_path, epochs=40, patience=2, readout_learning_rate=0.3)
     fitted = fwrf.fit(job)
@@ -364,6 +366,7 @@ def test_selected_voxels_of_one_file_are_columns_of_all(selection: Any, columns:
     assert part.shape == (3, len(columns))
 
 
+@pytest.mark.slow
 def test_receptive_fields_are_coordinates_and_can_be_selected_by(tmp_path: Path) -> None:
     job = small_job(tmp_path, epochs=2, picture_width_deg=8.4)
     fitted = fwrf.fit(job)
@@ -375,6 +378,7 @@ def test_receptive_fields_are_coordinates_and_can_be_selected_by(tmp_path: Path)
     np.testing.assert_allclose(found, sizes[sizes <= np.median(sizes)], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_degrees_are_fractions_times_the_width(tmp_path: Path) -> None:
     (tmp_path / "degrees").mkdir()
     fractions = fwrf.fit(small_job(tmp_path)).metadata["fwrf"]
@@ -390,6 +394,7 @@ def with_missing(responses: Floats, seed: int = 0) -> Floats:
     return np.where(missing, np.nan, responses).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_missing_responses_are_not_taken_as_zero(tmp_path: Path) -> None:
     responses = with_missing(few_responses() + 7)
     own = dataset(few_pictures(), responses)
@@ -478,6 +483,7 @@ def run(program: str, *arguments: Any) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_checkpoint_that_gives_the_same_bits(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("whole", "killed")]
     jobs = [resumable_job(folder, frozen=False) for folder in folders]
@@ -503,6 +509,7 @@ def test_a_killed_process_leaves_a_checkpoint_that_gives_the_same_bits(tmp_path:
     assert_same(fwrf.fit(jobs[1]), whole)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_responses_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fwrf.fit(small_job(tmp_path))
     other = dataset(few_pictures(), few_responses() + few_responses()[::-1])
@@ -527,6 +534,7 @@ def test_another_seed_gives_another_model(tmp_path: Path) -> None:
 # The network
 
 
+@pytest.mark.slow
 def test_a_frozen_network_stays_as_it_was_and_a_starting_network_does_not(tmp_path: Path) -> None:
     network = random_network(few_pictures(), 1)
     fit = {**SMALL, "starting_weights": network_file(tmp_path, network)}
@@ -539,6 +547,7 @@ def test_a_frozen_network_stays_as_it_was_and_a_starting_network_does_not(tmp_pa
     assert 0 < moved.max() < 0.01
 
 
+@pytest.mark.slow
 def test_the_network_of_a_published_file_can_be_begun_with(tmp_path: Path) -> None:
     path = layouts.write_fwrf(tmp_path, 1, "V1", np.random.default_rng(0), n_voxels=2)
     fit = {"network": "frozen", "starting_weights": str(path), "epochs": 1, "batch_size": 16}
@@ -549,6 +558,7 @@ def test_the_network_of_a_published_file_can_be_begun_with(tmp_path: Path) -> No
     assert fitted.tensors["fwrf/w"].shape == (5, 768)
 
 
+@pytest.mark.slow
 def test_feature_maps_and_pictures_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = resumable_job(tmp_path / "own", frozen=True)
     first = fwrf.fit(job)
@@ -557,6 +567,7 @@ def test_feature_maps_and_pictures_are_computed_once(tmp_path: Path, monkeypatch
     assert_same(fwrf.fit(replace(job, work=tmp_path / "other work")), first)
 
 
+@pytest.mark.slow
 def test_feature_maps_of_another_network_are_computed_anew(tmp_path: Path) -> None:
     job = resumable_job(tmp_path / "own", frozen=True)
     fwrf.fit(job)
@@ -575,6 +586,7 @@ def two_jobs(folder: Path, second: Floats, **fit: Any) -> list[FitJob]:
     return [job_of(folder, {**SMALL, **fit}, own, subject) for subject, own in enumerate(sets, 1)]
 
 
+@pytest.mark.slow
 def test_subjects_share_the_network_and_have_their_own_voxels(tmp_path: Path) -> None:
     jobs = two_jobs(tmp_path, few_responses(9))
     together = fwrf.fit_together(jobs)
@@ -586,6 +598,7 @@ def test_subjects_share_the_network_and_have_their_own_voxels(tmp_path: Path) ->
     assert together[0].facts["n_subjects_sharing_the_network"] == 2
 
 
+@pytest.mark.slow
 def test_a_subject_with_more_voxels_does_not_count_more(tmp_path: Path) -> None:
     """Each voxel twice: the same network comes out, up to rounding."""
     own = few_responses(9)
@@ -631,6 +644,7 @@ def test_a_fit_that_needs_more_memory_than_it_may_use_is_refused(tmp_path: Path)
         fwrf.fit(replace(small_job(tmp_path), memory=10**6))
 
 
+@pytest.mark.slow
 def test_a_fit_keeps_to_the_memory_that_was_stated(tmp_path: Path) -> None:
     program = """
         import sys

@@ -256,6 +256,7 @@ def test_every_repetition_has_a_regression_of_its_own(pictures, features, cache,
         np.testing.assert_allclose(found[:, 12 * repeat : 12 * (repeat + 1)], expected, atol=5e-5)
 
 
+@pytest.mark.slow
 def test_missing_responses_are_left_out_and_units_without_any_are_counted(pictures, features, cache, tmp_path):
     measured = responses(features, 30)
     measured[:20, 3] = np.nan
@@ -269,6 +270,7 @@ def test_missing_responses_are_left_out_and_units_without_any_are_counted(pictur
     assert all(np.isfinite(tensor).all() for tensor in fitted.tensors.values())
 
 
+@pytest.mark.slow
 def test_samples_in_time_are_left_out_as_neighbours(pictures, features, cache, tmp_path, monkeypatch):
     given = []
     real = linearizing.ridge_cv_solver
@@ -392,6 +394,7 @@ linearizing.fit(tests.job(folder, saved["pictures"], {"lh": saved["lh"]}, folder
 STEPS = ["standardize", {"pca": 20}, "linear"]
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_to_the_same_model(pictures, features, cache, tmp_path, monkeypatch):
     measured = {"lh": responses(features, 44)}
     np.savez(tmp_path / "data.npz", pictures=pictures, lh=measured["lh"])
@@ -406,6 +409,7 @@ def test_a_killed_fit_goes_on_to_the_same_model(pictures, features, cache, tmp_p
     same_tensors(found.tensors, whole.tensors)
 
 
+@pytest.mark.slow
 def test_other_responses_are_solved_anew(pictures, features, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(linearizing, "UNITS", 10)
     measured = responses(features, 44)
@@ -518,6 +522,7 @@ def test_penalties_at_the_edge_are_warned_of_and_among_the_facts(pictures, featu
     assert fitted.facts["lh_share_at_smallest_and_largest_penalty"] == [0.25, 0.75]
 
 
+@pytest.mark.slow
 def test_the_announced_disk_holds_what_is_written(pictures, features, cache, tmp_path):
     for steps in (["standardize", "ridge"], ["standardize", {"pca": 10}, "linear"]):
         folder = tmp_path / str(len(steps))

@@ -406,6 +406,7 @@ def test_two_models_on_the_same_network_share_it(berg_dir: Path) -> None:
     assert len({id(model.features) for model in (eeg, as_trained, reduced)}) == 3
 
 
+@pytest.mark.slow
 def test_a_shared_network_is_freed_with_the_last_of_its_models(berg_dir: Path) -> None:
     first, second = (load(berg_dir, EEG, subject, precision="bfloat16") for subject in (1, 2))
     parameters = [weakref.ref(parameter) for parameter in first.features.parameters()]
@@ -419,6 +420,7 @@ def test_a_shared_network_is_freed_with_the_last_of_its_models(berg_dir: Path) -
     assert all(parameter() is None for parameter in parameters)
 
 
+@pytest.mark.slow
 def test_many_models_at_once_give_what_each_gives_alone(berg_dir: Path, features_of: Any) -> None:
     images = features_of(SOME, "preset")[0]
     models = [

@@ -141,6 +141,7 @@ def test_spikes_are_counted(fitted, spikes):
     assert fitted.metadata["ephys"]["n_spikes"] == spikes.sum((0, 2, 3)).tolist()
 
 
+@pytest.mark.slow
 def test_what_is_held_out_does_not_change_the_fit(sounds, spikes, tmp_path):
     recordings = read_recordings(job(dataset(sounds, spikes), tmp_path / "one"), ("train",))
     place = recordings.blocks[2]
@@ -156,6 +157,7 @@ def test_what_is_held_out_does_not_change_the_fit(sounds, spikes, tmp_path):
         assert torch.equal(values, getattr(other, name))
 
 
+@pytest.mark.slow
 def test_missing_bins_are_left_out(sounds, spikes, truth, tmp_path):
     cut = spikes.copy()
     cut[0, 0, :, 1000:3000] = np.nan  # of one repeat

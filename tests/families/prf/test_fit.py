@@ -83,12 +83,14 @@ def test_known_receptive_fields_are_recovered_from_noisy_bars(fitted):
     assert all(values.dtype == np.float32 for values in fitted.tensors.values())
 
 
+@pytest.mark.slow
 def test_known_receptive_fields_are_recovered_from_a_wedge_and_a_ring(tmp_path):
     maps = wedges()
     found = fit(maps, responses(maps, FIELDS, noise=0.05), tmp_path, {"haemodynamic_response": {"delays_s": [5.0]}})
     check_recovered(found.tensors, atol=0.25, rtol=0.25)
 
 
+@pytest.mark.slow
 def test_a_voxel_that_bars_suppress_is_found_where_it_looks(bold, tmp_path):
     found = fit(bars(), -bold, tmp_path, {"haemodynamic_response": {"delays_s": [5.0]}})
     check_recovered(found.tensors)
@@ -126,6 +128,7 @@ def test_the_other_part_is_predicted_from_one_part(fitted, bold):
     assert held_out.in_time
 
 
+@pytest.mark.slow
 def test_held_out_predictions_do_not_look_at_the_held_out_part(fitted, bold, tmp_path):
     disturbed = bold.copy()
     disturbed[CUT:] = disturbed[CUT:][::-1] + 5
@@ -162,6 +165,7 @@ def test_missing_volumes_are_left_out_and_are_not_zero(bold, tmp_path):
     assert np.min(missing.metadata["encoding_models"]["held_out_r2"]) > 0.7
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_sequence_are_averaged(bold, tmp_path):
     settings = {"haemodynamic_response": {"delays_s": [5.0]}}
     noise = 0.5 * np.random.default_rng(0).standard_normal(bold.shape).astype(np.float32)
@@ -205,6 +209,7 @@ def encoded(report: Any, pictures: np.ndarray) -> np.ndarray:
     return model.generate_response(pictures, show_progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*effective samples in time:berg.evaluation.SamplesWarning")
 def test_maps_of_contrast_become_a_model_that_takes_pictures(bold, tmp_path):
     given = job(dataset(bars(), bold), tmp_path)
@@ -242,6 +247,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(bold, tmp_path, monkeypatch
         np.testing.assert_array_equal(values, again.tensors[name])
 
 
+@pytest.mark.slow
 def test_the_size_of_the_blocks_hardly_matters(fitted, bold, tmp_path, monkeypatch):
     monkeypatch.setattr(prf, "BLOCK", 2)
     in_blocks = fit(bars(), bold, tmp_path, {"haemodynamic_response": {"delays_s": [5.0]}})
