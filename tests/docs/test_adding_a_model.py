@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from marks import slow
 
 import berg
 
@@ -125,7 +126,7 @@ def test_new_writes_drafts(checkout):
 
 @pytest.mark.parametrize(
     ("way", "model_id"),
-    [("Way 1", "fmri-example-prf"), ("Way 2", "eeg-example-grid"), ("Way 3", "meg-guide-sensors")],
+    [slow("Way 1", "fmri-example-prf"), slow("Way 2", "eeg-example-grid"), ("Way 3", "meg-guide-sensors")],
 )
 def test_a_way_in_a_checkout(way, model_id, checkout):
     section = next(text for title, text in SECTIONS.items() if title.startswith(way))

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from marks import slow
 from PIL import Image
 from published import layouts
 
@@ -223,7 +224,7 @@ def test_compression_changes_no_value(compression, model, tmp_path):
 # Going on
 
 
-@pytest.mark.parametrize("n_batches", [0, 1, 5, 11])
+@pytest.mark.parametrize("n_batches", [slow(0), 1, 5, slow(11)])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("power")], ids=["Ctrl-C", "error"])
 def test_an_interrupted_run_goes_on_and_ends_alike(n_batches, error, model, tmp_path, small_blocks, monkeypatch):
     images = pictures(45)

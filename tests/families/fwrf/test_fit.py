@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from numpy.typing import NDArray
 from PIL import Image
 from published import layouts
@@ -445,8 +446,10 @@ def stop_after(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
-@pytest.mark.parametrize(("n_before", "seconds", "n_repeated"), [(5, 0.0, 0), (3, 0.0, 0), (5, 1e9, 2), (1, 1e9, 1)])
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    ("n_before", "seconds", "n_repeated"), [(5, 0.0, 0), slow(3, 0.0, 0), slow(5, 1e9, 2), slow(1, 1e9, 1)]
+)
+@pytest.mark.parametrize("frozen", [slow(False), True])
 def test_an_interrupted_fit_goes_on_and_gives_the_same_bits(
     n_before: int, seconds: float, n_repeated: int, frozen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

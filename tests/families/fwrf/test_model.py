@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from published import layouts, reference
 from published.compare import assert_near, unit_correlations
 from torch import Tensor
@@ -62,7 +63,7 @@ def truth_of(berg_dir: Path) -> TruthOf:
 # Exactness
 
 
-@pytest.mark.parametrize("size", [(224, 224), (227, 227), (300, 400), (400, 300), (64, 64)])
+@pytest.mark.parametrize("size", [(224, 224), slow((227, 227)), SOME, slow((400, 300)), slow((64, 64))])
 def test_images_of_any_size_and_proportions_give_the_truth(
     size: tuple[int, int], berg_dir: Path, truth_of: TruthOf
 ) -> None:
@@ -254,7 +255,7 @@ def test_a_changed_published_file_makes_the_converted_one_stale(own_berg_dir: Pa
 
 
 # float16 takes seconds per image on a CPU.
-@pytest.mark.parametrize(("precision", "n_images"), [("bfloat16", 24), ("float16", 5)])
+@pytest.mark.parametrize(("precision", "n_images"), [slow("bfloat16", 24), slow("float16", 5)])
 def test_reduced_precision_correlates_with_float32_in_every_voxel(
     precision: str, n_images: int, berg_dir: Path
 ) -> None:

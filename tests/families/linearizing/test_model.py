@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from published import layouts, reference
 from published.compare import assert_near, unit_correlations
 from torch import Tensor
@@ -29,7 +30,7 @@ from berg.weights.safetensors_files import read_safetensors, write_safetensors
 pytestmark = pytest.mark.xdist_group("published")
 
 FSAVERAGE, EEG = layouts.FSAVERAGE, layouts.EEG
-SIZES = [(224, 224), (227, 227), (300, 400), (64, 64)]
+SIZES = [(224, 224), (227, 227), (64, 64)]
 TRANSFORMS = ["preset", "as_trained"]
 SOME = (300, 400)  # the size of images where it does not matter
 
@@ -82,7 +83,7 @@ def eeg_truth(berg_dir: Path, features: Any, subject: int = 1) -> Any:
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SOME, *map(slow, SIZES)])
 def test_images_of_any_size_and_proportions_give_the_truth(
     size: tuple[int, int], transform: str, berg_dir: Path, eeg_truth_of: Any
 ) -> None:
@@ -100,9 +101,7 @@ def test_the_whole_cortex_gives_the_truth(berg_dir: Path, fsaverage_truth: Any) 
         assert_near(ours, theirs)
 
 
-@pytest.mark.parametrize(
-    "n_images", [1, 2, pytest.param(99, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow), 101]
-)
+@pytest.mark.parametrize("n_images", [1, 2, slow(99), slow(100), slow(101)])
 def test_any_number_of_images_gives_the_truth(n_images: int, berg_dir: Path, fsaverage_truth: Any) -> None:
     images, lh, rh = fsaverage_truth
     which = np.arange(n_images) % 3
@@ -124,7 +123,7 @@ def test_every_layout_of_the_pca_gives_the_truth(subject: int, berg_dir: Path, e
 
 @pytest.mark.parametrize(
     "written",
-    [{"numpy_1": True}, {"order": "F"}, {"regression_dtype": np.float64}],
+    [{"numpy_1": True}, slow({"order": "F"}), slow({"regression_dtype": np.float64})],
     ids=["numpy_1", "F_ordered", "float64"],
 )
 def test_files_written_in_other_ways_give_the_truth(
@@ -311,7 +310,7 @@ def test_coordinates_are_those_of_the_returned_units(berg_dir: Path, features_of
 # Converted files
 
 
-@pytest.mark.parametrize(("model_id", "subject"), [(FSAVERAGE, 1), (EEG, 1), (EEG, 2), (EEG, 3)])
+@pytest.mark.parametrize(("model_id", "subject"), [(FSAVERAGE, 1), slow(EEG, 1), (EEG, 2), slow(EEG, 3)])
 def test_a_converted_file_gives_the_same_as_the_published_one(
     model_id: str, subject: int, own_berg_dir: Path, features_of: Any
 ) -> None:
@@ -449,7 +448,7 @@ def test_many_models_at_once_give_what_each_gives_alone(berg_dir: Path, features
 
 
 # float16 takes a second per image on a CPU.
-@pytest.mark.parametrize(("precision", "n_images"), [("bfloat16", 24), ("float16", 5)])
+@pytest.mark.parametrize(("precision", "n_images"), [slow("bfloat16", 24), slow("float16", 5)])
 def test_reduced_precision_correlates_with_float32_in_every_unit(precision: str, n_images: int, berg_dir: Path) -> None:
     images = layouts.random_images(np.random.default_rng(12), n_images)
     full, reduced = (BERG().encode(load(berg_dir, EEG, precision=p), images) for p in ("float32", precision))
@@ -485,7 +484,7 @@ def test_predict_gives_what_encode_gives_up_to_the_rounding_of_a_resize(
     assert not np.array_equal(predicted, encoded)
 
 
-@pytest.mark.parametrize("size", [(64, 80), (256, 256)])
+@pytest.mark.parametrize("size", [(64, 80), slow((256, 256))])
 def test_the_gradient_agrees_with_finite_differences_of_the_reference_in_float64(
     size: tuple[int, int], berg_dir: Path, torch_home: Path
 ) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from marks import slow
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -148,7 +149,7 @@ def test_gratings_lose_what_the_blur_takes(cycles_per_degree, passes):
     assert middle == pytest.approx(0.3 / np.sqrt(2) / (0.5 + DARK_LUMINANCE) * passes, rel=0.02)
 
 
-@pytest.mark.parametrize(("cycles_per_degree", "within"), [(1, 0.005), (2, 0.01), (4, 0.03)])
+@pytest.mark.parametrize(("cycles_per_degree", "within"), [slow(1, 0.005), slow(2, 0.01), (4, 0.03)])
 def test_above_32_pixels_per_degree_gratings_do_not_depend_on_the_number_of_pixels(cycles_per_degree, within):
     many = contrast_map(grating(1280, cycles_per_degree), 10.0).mean().item()
     for n_pixels in (320, 400, 500, 640):
