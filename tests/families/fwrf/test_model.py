@@ -71,7 +71,7 @@ def test_images_of_any_size_and_proportions_give_the_truth(
     assert_near(BERG().encode(load(berg_dir, "V1"), images), truth)
 
 
-@pytest.mark.parametrize("n_images", [1, 2, 99, 100, 101])
+@pytest.mark.parametrize("n_images", [1, 2, slow(99), slow(100), slow(101)])
 def test_any_number_of_images_gives_the_truth(n_images: int, berg_dir: Path, truth_of: TruthOf) -> None:
     images, truth = truth_of("V1")
     which = np.arange(n_images) % 3

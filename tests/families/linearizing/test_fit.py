@@ -355,7 +355,7 @@ def whole(torch_folder, pictures, features, tmp_path_factory):
         return fit(interruptible(tmp_path_factory.mktemp("whole"), pictures, features))
 
 
-@pytest.mark.parametrize("stage", [STAGES[0], *map(slow, STAGES[1:])])
+@pytest.mark.parametrize("stage", [next(iter(STAGES)), *map(slow, list(STAGES)[1:])])
 def test_an_interrupted_fit_goes_on_to_the_same_model(stage, whole, pictures, features, tmp_path, monkeypatch):
     monkeypatch.setattr(components, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     monkeypatch.setattr(linearizing, "UNITS", 10)

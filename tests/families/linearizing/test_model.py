@@ -154,14 +154,14 @@ def test_fsaverage_in_fortran_order_and_float64_gives_the_truth(
 # Transforms
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SOME, *SIZES])
 def test_preset_is_the_transform_that_torchvision_gives_with_the_weights(size: tuple[int, int]) -> None:
     images = torch.from_numpy(layouts.random_images(np.random.default_rng(3), 2, *size))
     preset = ViT_B_32_Weights.IMAGENET1K_V1.transforms()
     torch.testing.assert_close(preset_transform(preset)(images), preset(images), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [SOME, *SIZES])
 def test_as_trained_is_the_resize_of_pil(size: tuple[int, int]) -> None:
     images = layouts.random_images(np.random.default_rng(4), 2, *size)
     prepared = as_trained_transform(ViT_B_32_Weights.IMAGENET1K_V1.transforms())(torch.from_numpy(images))
