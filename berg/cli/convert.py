@@ -6,6 +6,7 @@ from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
 from berg.facade import BERG
+from berg.system.memory import size_words
 
 
 def convert(model_id: str, *, subject: str | None = None, selection: Pair = None, berg_dir: Path | None = None) -> None:
@@ -26,4 +27,4 @@ def convert(model_id: str, *, subject: str | None = None, selection: Pair = None
     """
     parameters = {} if subject is None else {"subject": value(subject)}
     for path in BERG(berg_dir).convert(model_id, pairs(selection, "--selection") or None, **parameters):
-        print(f"{path} ({path.stat().st_size / 1e6:.0f} MB)")
+        print(f"{path} ({size_words(path.stat().st_size)})")

@@ -48,8 +48,8 @@ from berg.responses.store import (
 )
 from berg.stimuli.open import Stimuli, open_stimuli
 from berg.stimuli.stimulus_files import check_links
+from berg.system.locks import store_lock
 from berg.system.progress import Advance, progress_bar
-from berg.system.store_lock import locked
 
 Models = EncodingModel | Sequence[EncodingModel] | Mapping[str, EncodingModel]
 OnDamaged = Literal["raise", "skip"]
@@ -216,7 +216,7 @@ def encode_to_store(
     check_options(on_damaged, workers, compression)
     store_path = Path(path).expanduser()
     check_folder(store_path)
-    with locked(store_path) as held:
+    with store_lock(store_path) as held:
         is_there = store_path.exists()
         begun = read_identity(store_path) if is_there and not overwrite else {}
         task = prepare(

@@ -39,7 +39,6 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -47,6 +46,7 @@ from berg.core.exceptions import CorruptedFileError, InvalidParameterError, Stor
 from berg.fitting.principal_components import slices
 from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing, storage_errors
+from berg.system.locks import wait_for_lock
 from berg.system.memory import size_words
 from berg.system.progress import Advance, progress_bar
 
@@ -177,7 +177,7 @@ def cached_features(
         return found
     with storage_errors(own):
         own.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / f"{key.digest}.lock"):
+    with wait_for_lock(folder / f"{key.digest}.lock", folder):
         found = _read(own, key, n_stimuli)
         if found is None:
             _compute(features, key, read, n_stimuli, own, device, show_progress)
@@ -188,17 +188,6 @@ def cached_features(
             "(cache=..., --cache)."
         )
     return found
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
-    with storage_errors(path):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def peak_bytes(features: nn.Module, stimulus: NDArray[Any], n_features: int, device: torch.device) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,7 +43,7 @@ from berg.fitting.fit_checks import check_card, check_resampling, check_response
 from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.device import resolve_device
 from berg.models.encoding_model import EncodingModel
-from berg.system.memory import free_memory, size_words
+from berg.system.memory import free_memory, peak_memory, size_words
 
 _MEMORY_SHARE = 0.8  # of what is free: the rest is for the operating system's own cache
 
@@ -410,16 +409,4 @@ def _resident() -> int:
 
 def peak_resident() -> int:
     """The most memory that this process has held so far, in bytes; on a GPU that of the GPU counts too."""
-    return _peak_on_cpu() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
-
-
-def _peak_on_cpu() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the process that started this one held
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
-    try:
-        import resource
-    except ImportError:  # Windows
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", _resident()))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_memory() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)

@@ -27,9 +27,9 @@ from berg.evaluation.report import write_report
 from berg.fitting.card_agreement import REPETITION, Place, places
 from berg.fitting.fit_job import FitJob, Fitted
 from berg.models.encoding_model import EncodingModel
-from berg.system.directory_lock import directory_lock
 from berg.system.durable_file import replacing
 from berg.system.file_hash import hash_file
+from berg.system.locks import directory_lock
 from berg.weights import manifest, model_files
 from berg.weights.download import update_manifest
 from berg.weights.safetensors_files import write_safetensors

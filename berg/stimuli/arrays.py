@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StorageError, listing
 from berg.system.file_errors import MOST_COMPRESSED, SMALL_BYTES, check_declared_size, check_readable, reading
 from berg.system.hdf5_files import ReversedArray, array_names, has_array, hdf5_array, open_hdf5
+from berg.system.memory import size_words
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".mat")
 
@@ -223,7 +224,7 @@ def check_temporary_space(n_bytes: int, path: Path) -> None:
     free = shutil.disk_usage(gettempdir()).free
     if n_bytes > free:
         raise StorageError(
-            f"{path} takes {n_bytes / 1e9:,.1f} GB in a temporary file, and {gettempdir()} has {free / 1e9:,.1f} GB "
+            f"{path} takes {size_words(n_bytes)} in a temporary file, and {gettempdir()} has {size_words(free)} "
             "left. Set TMPDIR to a folder with more room."
         )
 

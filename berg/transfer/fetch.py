@@ -7,18 +7,18 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
-
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, StorageError
 from berg.system.durable_file import storage_errors
 from berg.system.file_hash import hash_file
+from berg.system.locks import wait_for_lock
+from berg.system.memory import size_words
 from berg.system.portable_names import name_fault
-from berg.system.transfer_bars import Advance, FileBars, transfer_bars
+from berg.system.progress import Advance, FileBars, transfer_bars
 from berg.transfer.file_heads import file_fault
 from berg.transfer.partial_file import KEPT, PartialFile
 from berg.transfer.remote import Answer, Changed, Remote, Stopped, TryAgain
@@ -28,7 +28,6 @@ from berg.transfer.source import Source, parse_source
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-_LOCK_POLL_SECONDS = 0.2
 _PROGRESS = 2**16  # bytes; an attempt that brought so many does not count as failed
 _SHOULD_HAVE = "should have"
 _SHA256 = re.compile(r"[0-9a-f]{8,64}")
@@ -176,7 +175,7 @@ def _check_room(folder: Path, files: list[RemoteFile]) -> None:
     n_free = shutil.disk_usage(existing).free
     if n_missing > n_free:
         raise StorageError(
-            f"{folder} has {n_free / 1e9:.2f} GB free; {n_missing / 1e9:.2f} GB are still to come. "
+            f"{folder} has {size_words(n_free)} free; {size_words(n_missing)} are still to come. "
             "Make room, or choose a folder on another disk."
         )
 
@@ -204,22 +203,9 @@ class _Transfer:
         target = self.folder / file.path
         with storage_errors(target, KEPT):
             target.parent.mkdir(parents=True, exist_ok=True)
-        with self._alone(target):
+        lock = target.with_name(f".{target.name}.lock")  # keeps other processes from fetching the same file
+        with wait_for_lock(lock, target, KEPT, lambda: self.remote.is_stopped):
             return self._found(file, target) or self._receive(file, target)
-
-    @contextmanager
-    def _alone(self, target: Path) -> Iterator[None]:
-        """Keep other processes from fetching the same file."""
-        path = target.with_name(f".{target.name}.lock")
-        lock = FileLock(path, thread_local=False)
-        with storage_errors(target, KEPT):
-            lock.acquire(poll_interval=_LOCK_POLL_SECONDS, cancel_check=lambda: self.remote.is_stopped)
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # while it is held: who waits for it sees that it is gone, and makes a new one
-                path.unlink()
-            lock.release()
 
     def _found(self, file: RemoteFile, target: Path) -> Fetched | None:
         """The file that is here already, if it is the one."""
@@ -366,7 +352,7 @@ def results(futures: list[Future[Result]]) -> list[Result]:
 
 def _given_up(part: PartialFile, n_failures: int, error: Exception) -> DownloadError:
     return DownloadError(
-        f"{part.url} cannot be had now: {error}, {n_failures} times in a row. {part.n_bytes / 1e6:.1f} MB of it are "
+        f"{part.url} cannot be had now: {error}, {n_failures} times in a row. {size_words(part.n_bytes)} of it are "
         "kept: start again to go on from there. Is this machine online, and does the server work?"
     )
 

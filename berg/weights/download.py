@@ -19,7 +19,7 @@ from berg.core.commands import how_to_forget
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, listing
 from berg.core.layout import METADATA, ModelId
 from berg.core.model_card import ModelCard
-from berg.system.directory_lock import directory_lock
+from berg.system.locks import directory_lock
 from berg.transfer.fetch import Fetched, RemoteFile, ended_together, fetch, is_other, results
 from berg.transfer.file_heads import HEAD_BYTES, file_fault
 from berg.transfer.partial_file import aside_name

@@ -22,6 +22,7 @@ from berg.core.exceptions import CorruptedFileError, InvalidParameterError, Miss
 from berg.core.regular_file import check_regular_file
 from berg.system.durable_file import replacing
 from berg.system.file_hash import hash_file
+from berg.system.memory import size_words
 from berg.system.portable_names import name_fault, names_clash
 from berg.system.progress import Advance
 
@@ -113,7 +114,7 @@ def read_manifest(path: Path) -> dict[str, Entry]:
 def parse_manifest(data: bytes, source: str = NAME) -> dict[str, Entry]:
     """As `read_manifest`, from the bytes themselves; `source` names them in errors."""
     if len(data) > MAX_BYTES:
-        raise CorruptedFileError(f"{source} is over {MAX_BYTES / 1e6:.0f} MB, which no manifest is.")
+        raise CorruptedFileError(f"{source} is over {size_words(MAX_BYTES)}, which no manifest is.")
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:

@@ -23,9 +23,10 @@ from pathlib import Path
 
 from berg.core.exceptions import CorruptedFileError, StorageError, listing
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
-from berg.system.directory_lock import directory_lock
 from berg.system.durable_file import flush, storage_errors
 from berg.system.file_hash import hash_file
+from berg.system.locks import directory_lock
+from berg.system.memory import size_words
 from berg.system.progress import Advance, progress_bar
 from berg.weights import manifest
 from berg.weights.manifest import Entry
@@ -163,7 +164,7 @@ def _manifest_of(archive: ModelArchive, members: Iterable[Member]) -> dict[str, 
         return None
     where = f"{archive.path}: {found.path}"
     if found.size > manifest.MAX_BYTES:
-        raise CorruptedFileError(f"{where} is over {manifest.MAX_BYTES / 1e6:.0f} MB, which no manifest is.")
+        raise CorruptedFileError(f"{where} is over {size_words(manifest.MAX_BYTES)}, which no manifest is.")
     return manifest.parse_manifest(b"".join(archive.chunks(found)), where)
 
 
@@ -214,7 +215,7 @@ def _check_room(plans: list[_Plan], berg_dir: Path) -> None:
     free = shutil.disk_usage(berg_dir).free
     if needed > free:
         raise StorageError(
-            f"{berg_dir} has {free / 1e6:,.0f} MB left, and {needed / 1e6:,.0f} MB are needed. Make room on that "
+            f"{berg_dir} has {size_words(free)} left, and {size_words(needed)} are needed. Make room on that "
             "disk, or unpack elsewhere with --berg-dir."
         )
     for place in {(plan.folder / member.inside).parent for plan in plans for member in plan.new}:

@@ -219,7 +219,7 @@ def test_a_note_that_is_none_is_not_followed(note, shelf, tmp_path):
 def test_too_little_room_is_said_before_anything_comes(monkeypatch, shelf, tmp_path):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2, 1, 999_999))
-    with pytest.raises(StorageError, match=r"has 0\.00 GB free; 0\.00 GB are still to come"):
+    with pytest.raises(StorageError, match=r"has 1\.0 MB free; 1\.0 MB are still to come"):
         fetch(shelf.as_uri(), [RemoteFile("weights.npy", 1_000_000)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(StorageError, match="Make room"):

@@ -200,7 +200,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "damaged_deflate": (damaged_deflate, "is damaged"),
     "bomb": (deflated_bomb, "damaged: Bad CRC-32|damaged: it has over"),
     "overlap": (overlapping, "overlaps another"),
-    "terabytes": (terabytes, "MB are needed"),
+    "terabytes": (terabytes, "TB are needed"),
     "directory_of_20_mb": (huge_directory, "its directory is over"),
     "offset_outside": (lambda: with_directory(model(), MODEL + METADATA, 42, b"\xf0" * 4), "damaged|refused"),
     "other_name_inside": (
