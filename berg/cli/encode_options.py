@@ -8,18 +8,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from cyclopts import ArgumentCollection, Group, Parameter
 
+from berg.core.card_schema import StimulusKind
 from berg.core.card_yaml import is_misleading
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_registry import get_card
 from berg.facade import BERG
 from berg.stimuli.arrays import open_array, places_of
-from berg.stimuli.images import FIT, ResizedPictures, image_files
-from berg.stimuli.sounds import sound_files
+from berg.stimuli.images import FIT, ResizedPictures
+from berg.stimuli.readers import READERS, reader_of
 from berg.stimuli.stimulus_files import file_names
 from berg.stimuli.videos import load_video
 
@@ -141,7 +142,7 @@ class EncodeOptions:
         if self.video is not None:
             return partial(load_video, self.video.absolute(), self.size, self.fit, places_of(self.places)), None
         given = [path.absolute() for path in self.images or self.sounds or []]
-        files = image_files(given) if self.images else sound_files(given)
+        files = reader_of("image" if self.images else "sound").list_files(given)
         names = file_names(files)
         if self.images and self.size:
             return partial(ResizedPictures, files, self.size, self.fit), names
@@ -152,12 +153,18 @@ class EncodeOptions:
         return {} if self.sampling_rate is None else {"sampling_rate": self.sampling_rate}
 
     def _check_kind(self, model: Any) -> None:
-        """Nothing, or an error where the card says that the model takes the other kind of stimuli."""
+        """Raise InvalidParameterError if the card says that the model takes another kind of stimulus."""
         expected = getattr(getattr(model, "card", None), "input", None)
-        if expected is None or self.array is not None or (expected.sampling_rate is not None) == bool(self.sounds):
+        given: dict[str, tuple[StimulusKind, ...]] = {"--images": ("image",), "--video": ("image", "video")}
+        given |= {"--sounds": ("sound",), "--array": get_args(StimulusKind)}
+        used = next(option for option in given if getattr(self, option[2:]) is not None)
+        if expected is None or expected.kind in given[used]:
             return
-        kinds = "sounds; give them with --sounds" if expected.sampling_rate else "no sounds; try --images or --video"
-        raise InvalidParameterError(f"{model.get_model_id()} takes {kinds}.")
+        options = [option for option, kinds in given.items() if expected.kind in kinds]
+        raise InvalidParameterError(
+            f"{model.get_model_id()} takes {READERS[expected.kind].name}, which are not given with {used}; try "
+            f"{' or '.join(options)}."
+        )
 
 
 def model_ids(text: str) -> list[str]:

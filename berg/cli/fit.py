@@ -130,7 +130,7 @@ def _passes(reports: Sequence[FitReport], parameters: dict[str, Any], console: C
         words = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
         console.print(f"berg check {report.model_id}: {words}")
         for failed in (result for result in results if result.outcome == "failed"):
-            console.print(f"  failed: {failed.description}\n    {failed.reason}\n    Mend: {failed.mend}")
+            console.print(f"  failed: {failed.description}\n    {failed.reason}\n    Fix: {failed.fix}")
             passes = False
     if passes:
         console.print(f"Ready:  berg pack {reports[0].model_id}")

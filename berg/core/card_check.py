@@ -59,7 +59,10 @@ _DTYPES = (*_INTEGERS, "float16", "float32", "float64")
 def _wrong_input(card: CardKeys) -> Iterator[Fault]:
     if card.input is None:
         return
-    dtype, limits = card.input.dtype, card.input.range
+    dtype, limits, rate = card.input.dtype, card.input.range, card.input.sampling_rate
+    if (card.input.kind == "sound") != (rate is not None):
+        says = "needs a sampling_rate (hertz)" if rate is None else "has no sampling_rate; take it out, or write sound"
+        yield ("input", "kind"), f"a stimulus of kind {card.input.kind} {says}"
     if dtype is not None and dtype not in _DTYPES:
         yield ("input", "dtype"), f"'{dtype}' is not a dtype.{did_you_mean(dtype, _DTYPES)} Allowed: {listing(_DTYPES)}"
     if limits and not limits[0] < limits[1]:  # NaN too
@@ -107,8 +110,7 @@ def _wrong_time_axis(card: CardKeys, axis: str) -> Iterator[Fault]:
 
 
 def _wrong_selectors(card: CardKeys) -> Iterator[Fault]:
-    selection = card.parameters.get("selection")
-    documented = set((selection and selection.properties) or {})
+    documented = set(card.selection_parameters)
     for key in documented ^ set(card.select):
         where = "select" if key in documented else "parameters.selection.properties"
         yield ("select", key), f"selection key '{key}' is missing under '{where}'"
@@ -137,7 +139,7 @@ def _wrong_places(card: CardKeys) -> Iterator[Fault]:
     for index, output in enumerate(card.outputs):
         for name, place in output.coordinates.items():
             yield from _wrong_placeholders(("outputs", index, "coordinates", name), place, ["output"])
-    fillers = [name for name in card.parameters if name not in ("selection", "device")]
+    fillers = [*card.own_parameters]
     fillers += [key for key, selector in card.select.items() if selector.kind == "file"]
     for name in ("weights", "metadata"):
         yield from _wrong_placeholders(("files", name), getattr(card.files, name, ""), fillers)
@@ -157,8 +159,7 @@ def _wrong_placeholders(path: tuple[str | int, ...], text: str, allowed: Collect
 def _wrong_examples(card: CardKeys) -> Iterator[Fault]:
     """Defaults and examples that the card itself would refuse from a user."""
     described: dict[tuple[str, ...], Parameter] = {("parameters", key): part for key, part in card.parameters.items()}
-    selection = card.parameters.get("selection")
-    for key, parameter in ((selection and selection.properties) or {}).items():
+    for key, parameter in card.selection_parameters.items():
         described["parameters", "selection", "properties", key] = parameter
     for path, parameter in described.items():
         for key, value in (("default", parameter.default), ("example", parameter.example)):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from berg.core.card_yaml import Lines
 
@@ -32,6 +32,8 @@ def _joined(value: Any) -> Any:
 Texts = Annotated[list[str], BeforeValidator(_as_list)]
 FROM_STIMULUS = "from_stimulus"
 """The length of an axis that is as long as the stimulus."""
+REPETITION = "repetition"
+"""The axis of a model that predicts each repetition of a stimulus by itself."""
 MAX_RANGE = 100_000
 _RANGE = re.compile(r"\s*([0-9]+)\s*(?:-|\.\.)\s*([0-9]+)\s*")
 
@@ -72,9 +74,20 @@ class Parameter(CardPart):
         return names if len(names) > 1 else None
 
 
-class StimulusInput(CardPart):
-    """What the model takes."""
+StimulusKind = Literal["image", "sound", "video", "text"]
 
+
+class StimulusInput(CardPart):
+    """What the model takes.
+
+    A card that does not say its kind takes sounds if it has a sampling rate, and else pictures (or plain arrays,
+    which are checked in the same way).
+
+    >>> StimulusInput(shape="[batch_size, n_samples]", sampling_rate=16_000).kind
+    'sound'
+    """
+
+    kind: StimulusKind = Field("image", description="what a stimulus is; default: sound with a sampling_rate, or image")
     type: str = "numpy.ndarray"
     shape: list[int | str] | str = Field(description="e.g. [batch_size, 3, height, width]")
     dtype: str | None = Field(None, description="uint8: any integers in `range` are taken")
@@ -83,6 +96,12 @@ class StimulusInput(CardPart):
     sampling_rate: int | None = Field(None, ge=1, description="hertz; for sounds, which are resampled to it")
     description: str = ""
     constraints: Texts = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_sampling_rate(cls, given: Any) -> Any:
+        is_sound = isinstance(given, dict) and given.get("kind") is None and given.get("sampling_rate") is not None
+        return {**given, "kind": "sound"} if is_sound else given
 
 
 class Dimension(CardPart):
@@ -127,6 +146,11 @@ class OutputArray(CardPart):
     axes: list[str] = Field(min_length=2)
     unit: str
     coordinates: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def unit_axes(self) -> tuple[str, ...]:
+        """The axes along which units differ: all but the stimuli and the repetitions."""
+        return tuple(axis for axis in self.axes[1:] if axis != REPETITION)
 
 
 class Axis(CardPart):
@@ -233,10 +257,20 @@ class CardKeys(CardPart):
         return self.model_architecture or self.model_type or ""
 
     @property
+    def own_parameters(self) -> dict[str, Parameter]:
+        """The parameters of this model: all but ``device`` and ``selection``, which have rules of their own."""
+        return {name: part for name, part in self.parameters.items() if name not in ("device", "selection")}
+
+    @property
+    def selection_parameters(self) -> dict[str, Parameter]:
+        """The keys of a selection, as the card describes them."""
+        selection = self.parameters.get("selection")
+        return dict((selection and selection.properties) or {})
+
+    @property
     def selection_keys(self) -> list[str]:
         """What the user's selection may name."""
-        selection = self.parameters.get("selection")
-        return list(self.select) or list((selection and selection.properties) or {})
+        return list(self.select) or list(self.selection_parameters)
 
 
 Parameter.model_rebuild()

@@ -156,7 +156,7 @@ def validate_parameters(card: CardKeys, given: Mapping[str, Any]) -> dict[str, A
     InvalidParameterError
         For an unknown name, a missing one, a wrong type or a value that the card does not allow.
     """
-    known = {name: part for name, part in card.parameters.items() if name not in ("device", "selection")}
+    known = card.own_parameters
     for name in given:
         if name not in known:
             raise InvalidParameterError(

@@ -33,7 +33,7 @@ class IgnoredSelectionWarning(UserWarning):
 def check_selection(card: ModelCard, selection: Mapping[str, Any] | None) -> dict[str, Any]:
     """The selection with its keys and the values that the card lists checked; needs no metadata."""
     parameter = card.parameters.get("selection")
-    described = (parameter and parameter.properties) or {}
+    described = card.selection_parameters
     given = {} if selection is None else validate_selection_keys(selection, card.selection_keys)
     missing = [key for key, part in described.items() if part.required and key not in given]
     if missing or (parameter is not None and parameter.required and not given):

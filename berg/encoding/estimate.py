@@ -17,7 +17,7 @@ from berg.encoding.space import N_BLOCKS_HELD, check_fits, disk_bytes
 from berg.encoding.stream import Models, Task
 from berg.models.device import device_memory
 from berg.responses.store import Compression
-from berg.stimuli.open import Stimuli
+from berg.stimuli.readers import Stimuli
 from berg.system.memory import free_memory, peak_memory, size_words
 
 _SECONDS = 3.0  # a shorter measurement tells little

@@ -46,7 +46,8 @@ from berg.responses.store import (
     remove_store,
     restore_labels,
 )
-from berg.stimuli.open import Stimuli, open_stimuli
+from berg.stimuli.open import open_stimuli
+from berg.stimuli.readers import Stimuli
 from berg.stimuli.stimulus_files import check_links
 from berg.system.locks import store_lock
 from berg.system.progress import Advance, progress_bar
@@ -354,7 +355,7 @@ def _read_one(task: Task, place: int) -> NDArray[Any] | None:
         is_damaged = not _can_be_opened(task, place)
         if is_damaged and task.on_damaged == "skip":
             return None
-        hint = ' Mend it, or give on_damaged="skip" (--on-damaged skip) to leave it out.' if is_damaged else ""
+        hint = ' Fix it, or give on_damaged="skip" (--on-damaged skip) to leave it out.' if is_damaged else ""
         raise StimulusError(
             f"Stimulus '{task.names[place]}' (number {place:,} of {len(task.names):,}, from 0): {error}{hint} "
             "What is encoded already is kept."

@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from berg.core.card_schema import FROM_STIMULUS, OutputArray
+from berg.core.card_schema import FROM_STIMULUS, REPETITION, OutputArray
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
 from berg.core.selection import resolve_selection
@@ -49,11 +49,10 @@ from berg.evaluation import (
 )
 from berg.evaluation.accuracy_summary import fill_performance
 from berg.evaluation.accuracy_table import Accuracy, Coordinates, accuracy_table, join_outputs, write_accuracy
-from berg.evaluation.card_units import REPETITION, unit_axes, unit_coordinates
+from berg.evaluation.card_units import unit_axes, unit_coordinates
 from berg.evaluation.known_accuracy import accuracy_file
 from berg.models.encoding_model import EncodingModel
 from berg.statistics.groups import FEW, Groups, SamplesWarning, group_numbers
-from berg.system.file_hash import hash_file
 from berg.system.progress import progress_bar
 from berg.weights import manifest
 from berg.weights.download import update_manifest
@@ -294,9 +293,9 @@ def write_evaluation(model: EncodingModel, accuracy: Accuracy, split: str, out: 
     write_accuracy(path, accuracy)
     if card.is_file():
         fill_performance(card, accuracy, keep=True)
-    recorded = manifest.read_manifest(folder / manifest.NAME) if (folder / manifest.NAME).is_file() else {}
-    written = [path] + [card] * (card.name in recorded)
-    update_manifest(Path(str(model.berg_dir)), model.card.model_id, [_entry(each, folder) for each in written])
+    recorded = manifest.recorded_files(folder)
+    entries = [manifest.entry_of(file, folder) for file in [path] + [card] * (card.name in recorded)]
+    update_manifest(Path(str(model.berg_dir)), model.card.model_id, entries)
     return path
 
 
@@ -311,12 +310,6 @@ def check_belongs_beside_weights(model: EncodingModel, split: str) -> None:
     else:
         reason = f"The table beside the weights is of all units and of the split 'test', not of {of_units or split}"
     raise InvalidParameterError(f"{reason}. Say where the table goes:  --out accuracy.nc (in Python out=...)")
-
-
-def _entry(path: Path, folder: Path) -> manifest.Entry:
-    now = datetime.now(UTC).strftime(manifest.DATE_FORMAT)
-    name = path.relative_to(folder).as_posix()
-    return manifest.Entry(name, path.stat().st_size, hash_file(path), "", now)
 
 
 def _stimuli_of(dataset: EncodingDataset, split: str) -> NDArray[np.intp]:
@@ -336,7 +329,7 @@ def _check_axes(model: EncodingModel, output: OutputArray, dataset: EncodingData
         raise InvalidParameterError(
             f"{name} has an output '{output.name}'; the data have {listing(dataset.outputs)}. Rename them there."
         )
-    axes = tuple(axis for axis in output.axes[1:] if axis != REPETITION)
+    axes = output.unit_axes
     if data.axes != axes:
         raise InvalidParameterError(f"Output '{output.name}' of {name} has the axes {axes}; the data have {data.axes}.")
     for axis in unit_axes(model.card, output):

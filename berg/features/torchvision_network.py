@@ -36,13 +36,13 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
     return with_weights(network, path, f"the weights of {name}", "Delete it and get it again."), entry.transforms()
 
 
-def with_weights(network: nn.Module, path: Path, content: str, mend: str) -> nn.Module:
+def with_weights(network: nn.Module, path: Path, content: str, fix: str) -> nn.Module:
     """A network whose weights are still to come, with those of a file; mapped where its format allows it.
 
     Raises
     ------
     CorruptedFileError
-        Saying that the file does not hold `content`, and how to mend it.
+        Saying that the file does not hold `content`, and how to fix it.
     """
     try:
         mapped = zipfile.is_zipfile(path)  # torch's older format cannot be mapped
@@ -50,7 +50,7 @@ def with_weights(network: nn.Module, path: Path, content: str, mend: str) -> nn.
         network.load_state_dict({_OLD_NAME.sub(r"\1\2.", key): state[key] for key in state}, assign=True)
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CorruptedFileError(f"{path} does not hold {content}: {reason} {mend}") from error
+        raise CorruptedFileError(f"{path} does not hold {content}: {reason} {fix}") from error
     return network
 
 

@@ -44,15 +44,14 @@ from torch import Tensor, nn
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, StorageError
 from berg.fitting.principal_components import slices
-from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing, storage_errors
 from berg.system.locks import wait_for_lock
-from berg.system.memory import size_words
+from berg.system.memory import release_pages, size_words
 from berg.system.progress import Advance, progress_bar
 
 BATCH = 32
 """Stimuli that are computed together; fixed, because it may change the last bits."""
-_ALWAYS = ("berg.stimuli.checks", "berg.stimuli.images", "berg.stimuli.open", "berg.features.linear")
+_ALWAYS = ("berg.stimuli.checks", "berg.stimuli.images", "berg.stimuli.image_stimuli", "berg.features.linear")
 _SECONDS_BETWEEN_RECORDS = 10.0  # waiting for the disk costs; so much is computed again at most
 # What a file raises that is not what it was, as text, as JSON or as an array; RecursionError is a RuntimeError.
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, SyntaxError)

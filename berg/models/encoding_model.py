@@ -27,6 +27,7 @@ from berg.interfaces.base_model import BaseModelInterface
 from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
 from berg.models.device import resolve_device
 from berg.stimuli.open import open_stimuli
+from berg.stimuli.readers import reader_of
 from berg.system.memory import check_array_memory, reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.weights import model_files
@@ -61,6 +62,8 @@ class EncodingModel(BaseModelInterface):
         berg_dir: str | None = None,
         **parameters: Any,
     ) -> None:
+        if self.card.input is not None:
+            reader_of(self.card.input.kind)  # refuses a kind that is not read yet before anything is fetched or loaded
         self.parameters = validate_parameters(self.card, parameters)
         self.selection = check_selection(self.card, selection)
         self.device = resolve_device(device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,6 +24,17 @@ def reuse_freed_memory() -> None:
     then keeps twice as much. Without this the built-in model took up to twice the processor's time, as it happened.
     """
     np.empty(_KEPT_BYTES, np.uint8)
+
+
+def release_pages(array: Any) -> None:
+    """Let go of what was touched of a memory map; the system keeps it in its cache, outside this process.
+
+    Without it, a map that is read or written from end to end counts as memory of the process, all of it.
+    """
+    mapped = getattr(array, "_mmap", None)
+    # What was written to a private map (mode "c") is nowhere else and would be lost.
+    if isinstance(array, np.memmap) and mapped is not None and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def check_array_memory(shapes: Sequence[tuple[int, ...]]) -> None:

@@ -102,7 +102,7 @@ def known_files(card: ModelCard, berg_dir: Path) -> dict[str, Entry]:
     A record of a file that is no such file, as its first bytes tell, is worth nothing and left out.
     """
     folder, pinned = ModelId.parse(card.model_id).folder(berg_dir), card.path.with_suffix(".tsv")
-    recorded = manifest.read_manifest(folder / manifest.NAME) if (folder / manifest.NAME).is_file() else {}
+    recorded = manifest.recorded_files(folder)
     known = {path: entry for path, entry in recorded.items() if not _is_other(folder / path)}
     return {**known, **(manifest.read_manifest(pinned) if pinned.is_file() else {})}
 
@@ -256,9 +256,10 @@ def update_manifest(berg_dir: Path, model_id: str, entries: Iterable[Entry], rem
 
     An entry of the same size and hash as before keeps its source. A manifest without entries is deleted.
     """
-    path = ModelId.parse(model_id).folder(berg_dir) / manifest.NAME
+    folder = ModelId.parse(model_id).folder(berg_dir)
+    path = folder / manifest.NAME
     with directory_lock(berg_dir):
-        held = manifest.read_manifest(path) if path.is_file() else {}
+        held = manifest.recorded_files(folder)
         for entry in entries:
             before = held.get(entry.path)
             same = before is not None and (before.size, before.sha256) == (entry.size, entry.sha256)

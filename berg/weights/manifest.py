@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -109,6 +109,19 @@ def read_manifest(path: Path) -> dict[str, Entry]:
     except OSError as error:
         raise MissingFileError(f"The manifest {path} cannot be read: {error.strerror}.") from error
     return parse_manifest(data, str(path))
+
+
+def recorded_files(folder: Path) -> dict[str, Entry]:
+    """The entries of the manifest in a model's folder, by path; none if there is no manifest."""
+    path = folder / NAME
+    return read_manifest(path) if path.exists() else {}
+
+
+def entry_of(path: Path, folder: Path, progress: Advance | None = None) -> Entry:
+    """The entry of a file in a model's folder as it is now, hashed; where it came from is not known."""
+    now = datetime.now(UTC).strftime(DATE_FORMAT)
+    sha256 = hash_file(path, progress)
+    return Entry(path.relative_to(folder).as_posix(), path.stat().st_size, sha256, "", now)
 
 
 def parse_manifest(data: bytes, source: str = NAME) -> dict[str, Entry]:

@@ -144,7 +144,7 @@ def _check_recorded(path: Path, folder: Path, how_to_get: str) -> None:
     The size is compared always; the hash only of a file that was written after it was recorded.
     """
     name = path.relative_to(folder).as_posix()
-    entry = _manifest(folder / manifest.NAME).get(name)
+    entry = manifest.recorded_files(folder).get(name)
     if entry is None:
         return
     status = path.stat()
@@ -154,10 +154,6 @@ def _check_recorded(path: Path, folder: Path, how_to_get: str) -> None:
         f"{path} is not the file that came here: it has {status.st_size:,} bytes, recorded are {entry.size:,} with "
         f"sha256 {entry.sha256[:12]}....{how_to_get or ' Install the package that it came with anew.'}"
     )
-
-
-def _manifest(path: Path) -> dict[str, manifest.Entry]:
-    return manifest.read_manifest(path) if path.is_file() else {}
 
 
 def _is_later(seconds: float, date: str) -> bool:

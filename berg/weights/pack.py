@@ -93,14 +93,13 @@ def pack(
     check_out(out)
     folder = model_files.model_folder(card, None if berg_dir is None else str(berg_dir))
     files, left_out = _files_of(folder, card.model_id)
-    there = folder / manifest.NAME
-    held = manifest.read_manifest(there) if there.exists() else {}
+    held = manifest.recorded_files(folder)
     total = sum(path.stat().st_size for path in files.values())
     with progress_bar(f"pack {card.model_id}", total, "bytes", show_progress) as advance, replacing(out) as file:
         with zipfile.ZipFile(file, "w") as archive:
             entries = _write_all(archive, card, files, held, advance)
         if not force:
-            _check_held(held, entries, there)
+            _check_held(held, entries, folder / manifest.NAME)
     return Packed(out, entries, left_out)
 
 

@@ -260,8 +260,7 @@ def _stage(archive: ModelArchive, plan: _Plan, folder: Path, advance: Advance) -
     for member in plan.same:
         if member.inside not in came:
             came[member.inside] = Entry(member.inside, member.size, hash_file(plan.folder / member.inside))
-    there = plan.folder / manifest.NAME
-    held = manifest.read_manifest(there) if there.exists() else {}
+    held = manifest.recorded_files(plan.folder)
     known = {entry.path for entry in held.values() if entry.path in came and came[entry.path].sha256 == entry.sha256}
     if came.keys() - known:
         merged = held | {path: entry for path, entry in came.items() if path not in known}

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.card_schema import OutputArray
+from berg.core.card_schema import REPETITION, OutputArray
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
 from berg.core.model_card import ModelCard
 from berg.families.linearizing.model import Features
@@ -32,7 +32,7 @@ from berg.families.linearizing.regression_steps import BandedStep, Recipe, Ridge
 from berg.features.pretrained_network import NetworkFeatures, expand, network_features
 from berg.fitting import feature_cache
 from berg.fitting import principal_components as components
-from berg.fitting.card_agreement import REPETITION, check_agreement
+from berg.fitting.card_agreement import check_agreement
 from berg.fitting.feature_cache import (
     CachedFeatures,
     FeatureKey,
@@ -56,8 +56,8 @@ from berg.fitting.linear_solvers import (
 )
 from berg.fitting.principal_components import BLOCK, Components, principal_components
 from berg.stimuli.checks import as_expected, check_stimulus
-from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
+from berg.system.memory import release_pages
 from berg.system.progress import progress_bar
 
 Floats = NDArray[np.floating[Any]]

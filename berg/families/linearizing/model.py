@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.card_schema import CardPart, OutputArray
+from berg.core.card_schema import REPETITION, CardPart, OutputArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.unit_labels import axis_length
 from berg.families.linearizing.readout import LinearReadout, Projection
@@ -28,8 +28,6 @@ from berg.models.encoding_model import EncodingModel
 from berg.weights.needed_files import NetworkFile
 from berg.weights.npy_files import read_npy
 from berg.weights.safetensors_files import read_rows, read_safetensors
-
-REPETITION = "repetition"
 
 Floats = NDArray[np.floating[Any]]
 Rows = Callable[[NDArray[np.intp]], NDArray[np.float32]]
@@ -136,7 +134,7 @@ class LinearizingModel(EncodingModel):
 
     def _rows(self, output: OutputArray, lengths: Mapping[str, int]) -> NDArray[np.intp]:
         """The rows of the regression that belong to the selected units, shape (n_repeats, n_units)."""
-        axes = [axis for axis in output.axes[1:] if axis != REPETITION]
+        axes = output.unit_axes
         sizes = [lengths[axis] for axis in axes]
         selected = np.ix_(*(self.indices_of(output.name, axis) for axis in axes))
         units = np.ravel_multi_index(selected, sizes).ravel()

@@ -23,7 +23,7 @@ from berg.testing.stimuli import dtype_of
 MIN_DESCRIPTION = 100  # characters; about two sentences
 
 
-@check("Mend the line that the reason names;  berg card-schema  prints what a card may say.")
+@check("Fix the line that the reason names;  berg card-schema  prints what a card may say.")
 def card_is_valid(model: ModelUnderTest) -> Faults:
     """The card can be read, and nothing in it contradicts the rest."""
     if model.entry["yaml_path"] is None:
