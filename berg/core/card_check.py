@@ -6,11 +6,10 @@ import string
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
-
 from berg.core.card_schema import CardKeys, Parameter
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
+from berg.core.parameter_values import validate_value
 
 Fault = tuple[tuple[str | int, ...], str]
 """The path of a key, and what is wrong there."""
@@ -67,8 +66,15 @@ def _wrong_input(card: CardKeys) -> Iterator[Fault]:
         yield ("input", "dtype"), f"'{dtype}' is not a dtype.{did_you_mean(dtype, _DTYPES)} Allowed: {listing(_DTYPES)}"
     if limits and not limits[0] < limits[1]:  # NaN too
         yield ("input", "range"), f"range is {list(limits)}; give [smallest, largest]"
-    elif limits and dtype in _INTEGERS and not np.iinfo(dtype).min <= limits[0] <= limits[1] <= np.iinfo(dtype).max:
+    elif limits and dtype in _INTEGERS and not _fit_into(dtype, limits):
         yield ("input", "range"), f"range {list(limits)} does not fit into {dtype}"
+
+
+def _fit_into(dtype: str, limits: tuple[float, float]) -> bool:
+    """Whether a range is within that of an integer dtype, without NumPy, which takes longer to import than a card."""
+    n_bits = int(dtype.removeprefix("u").removeprefix("int"))
+    low, high = (0, 2**n_bits - 1) if dtype.startswith("u") else (-(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1)
+    return low <= limits[0] <= limits[1] <= high
 
 
 def _wrong_axes(card: CardKeys) -> Iterator[Fault]:
@@ -168,8 +174,6 @@ def _wrong_examples(card: CardKeys) -> Iterator[Fault]:
 
 
 def _refused(path: tuple[str, ...], value: Any, parameter: Parameter) -> Iterator[Fault]:
-    from berg.core.parameter_validator import validate_value  # which reads cards
-
     try:
         validate_value(value, parameter, path[-1])
     except InvalidParameterError as error:

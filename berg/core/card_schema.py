@@ -17,7 +17,7 @@ PartT = TypeVar("PartT", bound="CardPart")
 class CardPart(BaseModel):
     """A map inside a card; keys that it does not name are refused. Families derive their own from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, defer_build=True)
 
 
 def _as_list(value: Any) -> Any:
@@ -204,7 +204,7 @@ class Files(CardPart):
 class CardKeys(CardPart):
     """The keys of a model card; `berg.core.model_card.ModelCard` is one that was read from a file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
     model_id: str
     modality: str
@@ -271,6 +271,3 @@ class CardKeys(CardPart):
     def selection_keys(self) -> list[str]:
         """What the user's selection may name."""
         return list(self.select) or list(self.selection_parameters)
-
-
-Parameter.model_rebuild()

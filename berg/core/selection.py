@@ -17,8 +17,8 @@ from berg.core.parameter_validator import (
     validate_channels,
     validate_roi,
     validate_selection_keys,
-    validate_value,
 )
+from berg.core.parameter_values import validate_value
 from berg.core.unit_labels import AxisKey, Indices, Metadata, as_indices, axis_length, list_at, look_up
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, did_you_mean
+from berg.features.checkpoints import checkpoints_folder
 
 _OPTIONS: dict[str, dict[str, Any]] = {  # what torchvision sets itself when it makes them with these weights
     "googlenet": {"transform_input": True, "init_weights": False},
@@ -65,7 +66,7 @@ class NoFirstWeights(TorchFunctionMode):
 
 def weights_file(url: str) -> Path:
     """Where torchvision keeps the file of a url."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    return checkpoints_folder() / url.rsplit("/", 1)[-1]
 
 
 def network_file(name: str, weights: str) -> tuple[str, str, str]:

@@ -176,7 +176,7 @@ def cached_features(
         return found
     with storage_errors(own):
         own.mkdir(parents=True, exist_ok=True)
-    with wait_for_lock(folder / f"{key.digest}.lock", folder):
+    with wait_for_lock(folder / f"{key.digest}.lock"):
         found = _read(own, key, n_stimuli)
         if found is None:
             _compute(features, key, read, n_stimuli, own, device, show_progress)

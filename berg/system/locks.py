@@ -32,7 +32,7 @@ def wait_for_lock(
     path
         The file of the lock. It is removed at the end.
     what
-        What the lock is for, as messages name it; by default the file of the lock.
+        What the lock is for, as messages name it; by default the folder of the lock.
     kept
         A sentence about what is not lost if the lock cannot be written.
     is_cancelled
@@ -48,7 +48,7 @@ def wait_for_lock(
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logger.warning("Another process is at work in %s; waiting for it.", what or path)
+            logger.warning("Another process is at work in %s; waiting for it.", what or path.parent)
             lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=is_cancelled)
     try:
         yield
@@ -61,7 +61,7 @@ def wait_for_lock(
 @contextmanager
 def directory_lock(berg_dir: Path) -> Iterator[None]:
     """Change the manifests of a BERG directory alone; see `wait_for_lock`."""
-    with wait_for_lock(berg_dir / ".berg.lock", berg_dir):
+    with wait_for_lock(berg_dir / ".berg.lock"):
         yield
 
 

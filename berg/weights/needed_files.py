@@ -10,7 +10,7 @@ from typing import Any
 from berg.core.commands import listed_values
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_card import ModelCard
-from berg.core.parameter_validator import validate_value
+from berg.core.parameter_values import validate_value
 from berg.core.selection import check_selection
 from berg.weights import model_files
 

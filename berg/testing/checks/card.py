@@ -14,7 +14,7 @@ from berg.core.card_schema import Parameter
 from berg.core.exceptions import BERGError, InvalidParameterError
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
-from berg.core.parameter_validator import validate_value
+from berg.core.parameter_values import validate_value
 from berg.testing.check import Faults, NotApplicable, check
 from berg.testing.model_under_test import ModelUnderTest
 from berg.testing.refusal import refusal

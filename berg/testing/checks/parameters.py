@@ -26,7 +26,7 @@ def every_parameter_is_taken(model: ModelUnderTest) -> Faults:
 @check("Take these keys of the selection, or take them out of the card.")
 def every_selection_key_is_taken(model: ModelUnderTest) -> Faults:
     """The class takes every selection key of its card, with the card's example."""
-    examples = {key: part.example for key, part in _of_a_made(model).described_selection.items()}
+    examples = {key: part.example for key, part in _of_a_made(model).card.selection_parameters.items()}
     for key, value in examples.items():
         if value is not None:
             yield from _unless_taken(f"selection {key}={value!r}", _try_selection(model, key, value))
