@@ -73,8 +73,8 @@ def _wrong_input(card: CardKeys) -> Iterator[Fault]:
 def _fit_into(dtype: str, limits: tuple[float, float]) -> bool:
     """Whether a range is within that of an integer dtype, without NumPy, which takes longer to import than a card."""
     n_bits = int(dtype.removeprefix("u").removeprefix("int"))
-    low, high = (0, 2**n_bits - 1) if dtype.startswith("u") else (-(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1)
-    return low <= limits[0] <= limits[1] <= high
+    n_positive = 2**n_bits if dtype.startswith("u") else 2**n_bits // 2
+    return bool(n_positive - 2**n_bits <= limits[0] <= limits[1] < n_positive)
 
 
 def _wrong_axes(card: CardKeys) -> Iterator[Fault]:

@@ -34,7 +34,7 @@ _SHA256 = re.compile(r"[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True)
-class RemoteFile:
+class WantedFile:
     """A file to get.
 
     Parameters
@@ -42,19 +42,40 @@ class RemoteFile:
     path
         Below the source, and likewise below the folder: ``metadata/metadata_subject-01.npy``.
     size
-        Bytes, where it is known.
+        Bytes; None if nobody was asked.
     sha256
         64 hexadecimal digits, or the first of them (at least 8), as far as they are known.
+    source, folder
+        Where it comes from and goes to, if it was planned with others that go elsewhere; `fetch` is told both.
+    model
+        The model that it belongs to; None for a network that models share.
+    metadata_keys
+        Of a JSON file of metadata, some of which it must have; a network's login page may answer in JSON, too.
 
     Raises
     ------
     InvalidParameterError
-        Where the path would lead out of the folder or is no name on every system, or the rest is not what it says.
+        If the path would lead out of the folder or is no name on every system, or the rest is not what it says.
     """
 
     path: str
     size: int | None = None
     sha256: str | None = None
+    source: Source | None = None
+    folder: Path = Path()
+    model: str | None = None
+    metadata_keys: frozenset[str] = frozenset()
+
+    @property
+    def target(self) -> Path:
+        """Where it lies, or will."""
+        return self.folder / self.path
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it lies there with the size that it should have, and begins as its name says."""
+        target = self.target
+        return target.is_file() and self.size in (None, target.stat().st_size) and file_fault(target) is None
 
     def __post_init__(self) -> None:
         is_hidden = any(part.startswith(".") for part in self.path.split("/"))  # as parts of files under way are
@@ -83,7 +104,7 @@ class Fetched:
     Parameters
     ----------
     path
-        As in `RemoteFile`.
+        As in `WantedFile`.
     size
         Bytes.
     sha256
@@ -106,7 +127,7 @@ class Fetched:
 
 def fetch(
     source: str | Source,
-    files: Iterable[RemoteFile],
+    files: Iterable[WantedFile],
     folder: Path | str,
     *,
     parallel: int = 4,
@@ -159,7 +180,7 @@ def fetch(
         return _Transfer(remote, Path(folder), lines, bars).fetch(wanted, parallel)
 
 
-def _checked(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+def _checked(files: Iterable[WantedFile]) -> list[WantedFile]:
     wanted, seen = list(files), set()
     for file in wanted:
         if file.path.casefold() in seen:  # some disks do not tell A from a
@@ -168,7 +189,7 @@ def _checked(files: Iterable[RemoteFile]) -> list[RemoteFile]:
     return wanted
 
 
-def _check_room(folder: Path, files: list[RemoteFile]) -> None:
+def _check_room(folder: Path, files: list[WantedFile]) -> None:
     """Raise StorageError where the files will not fit on the disk."""
     n_missing = sum(_n_missing(folder / file.path, file.size) for file in files if file.size is not None)
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
@@ -195,11 +216,11 @@ class _Transfer:
     def __init__(self, remote: Remote, folder: Path, lines: ThreadPoolExecutor, bars: FileBars) -> None:
         self.remote, self.folder, self.lines, self.bars = remote, folder, lines, bars
 
-    def fetch(self, files: list[RemoteFile], n_threads: int) -> list[Fetched]:
+    def fetch(self, files: list[WantedFile], n_threads: int) -> list[Fetched]:
         with ThreadPoolExecutor(n_threads) as threads, ended_together(self.remote, threads):
             return results([threads.submit(self._one, file) for file in files])
 
-    def _one(self, file: RemoteFile) -> Fetched:
+    def _one(self, file: WantedFile) -> Fetched:
         target = self.folder / file.path
         with storage_errors(target, KEPT):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +228,7 @@ class _Transfer:
         with wait_for_lock(lock, target, KEPT, lambda: self.remote.is_stopped):
             return self._found(file, target) or self._receive(file, target)
 
-    def _found(self, file: RemoteFile, target: Path) -> Fetched | None:
+    def _found(self, file: WantedFile, target: Path) -> Fetched | None:
         """The file that is here already, if it is the one."""
         if not target.is_file() or file.size not in (None, target.stat().st_size):
             return None
@@ -229,7 +250,7 @@ class _Transfer:
         if self.remote.is_stopped:
             raise Stopped
 
-    def _receive(self, file: RemoteFile, target: Path) -> Fetched:
+    def _receive(self, file: WantedFile, target: Path) -> Fetched:
         """The file from the source; from its start once more where it came damaged."""
         self.remote.source.check_online(file.path)
         part = PartialFile(target, self.remote.source.url(file.path))
@@ -250,7 +271,7 @@ class _Transfer:
             self.bars.end(file.path)
         return Fetched(file.path, part.n_bytes, sha256, part.url, part.etag)
 
-    def _hash_of_whole(self, file: RemoteFile, part: PartialFile) -> str:
+    def _hash_of_whole(self, file: WantedFile, part: PartialFile) -> str:
         """Fetch all pieces; from the start where the file changes meanwhile."""
         for _ in range(self.remote.patience.attempts):
             try:
@@ -264,20 +285,20 @@ class _Transfer:
             "on the server, or the connection breaks and the server sends no ranges. Try later, or another source."
         )
 
-    def _all_pieces(self, file: RemoteFile, part: PartialFile) -> None:
+    def _all_pieces(self, file: WantedFile, part: PartialFile) -> None:
         advance = self.bars.begin(file.path, part.total or file.size, part.n_bytes)
         if not part.has_begun:
             self._on_lines([0], file, part, advance)  # its answer says how large the file is
         self._on_lines(part.missing(), file, part, advance)
 
-    def _on_lines(self, pieces: list[int], file: RemoteFile, part: PartialFile, advance: Advance) -> None:
+    def _on_lines(self, pieces: list[int], file: WantedFile, part: PartialFile, advance: Advance) -> None:
         futures = [self.lines.submit(self._piece, file, part, index, advance) for index in pieces]
         try:
             results(futures)
         finally:  # nobody writes to the part when this is over
             wait([future for future in futures if not future.cancel()])
 
-    def _piece(self, file: RemoteFile, part: PartialFile, index: int, advance: Advance) -> None:
+    def _piece(self, file: WantedFile, part: PartialFile, index: int, advance: Advance) -> None:
         """Fetch what is missing of a piece, with pauses where it does not work at once."""
         n_failures = 0
         while not self.remote.is_stopped:
@@ -292,7 +313,7 @@ class _Transfer:
                 self.remote.wait(self.remote.patience.pause(n_failures, error.seconds))
         raise Stopped
 
-    def _rest_of_piece(self, file: RemoteFile, part: PartialFile, index: int, advance: Advance) -> None:
+    def _rest_of_piece(self, file: WantedFile, part: PartialFile, index: int, advance: Advance) -> None:
         start, stop = part.rest_of(index)
         if start and part.version is None:
             raise Changed
@@ -311,13 +332,13 @@ class _Transfer:
         if part.rest_of(index)[0] != stop:
             raise TryAgain("the bytes ended too early")
 
-    def _begin(self, file: RemoteFile, part: PartialFile, answer: Answer, stop: int | None) -> None:
+    def _begin(self, file: WantedFile, part: PartialFile, answer: Answer, stop: int | None) -> None:
         total = file.size if answer.total is None else answer.total
         if total is None:
             raise DownloadError(
                 f"{answer.url}: the server does not say how large it is, so nobody can tell when it is whole. Take "
                 "another source, such as a mirror on disk, file:///folder; from Python, a size can be given: "
-                f'fetch(source, [RemoteFile("{file.path}", size=...)], folder) of berg.transfer.fetch.'
+                f'fetch(source, [WantedFile("{file.path}", size=...)], folder) of berg.transfer.fetch.'
             )
         if file.size not in (None, total):
             raise DownloadError(
@@ -327,7 +348,7 @@ class _Transfer:
         part.at_once = answer.version is None
         if part.at_once and stop is not None and answer.is_range and total > stop:
             raise Changed
-        _check_room(self.folder, [RemoteFile(file.path, total)])
+        _check_room(self.folder, [WantedFile(file.path, total)])
         part.begin(answer.version, answer.etag, total, answer.is_range)
 
 
@@ -362,7 +383,7 @@ def is_other(error: Exception, path: str) -> bool:
     return path in str(error) and (isinstance(error, CorruptedFileError) or _SHOULD_HAVE in str(error))
 
 
-def _damaged(file: RemoteFile, part: PartialFile, aside: Path, sha256: str, same: bool) -> CorruptedFileError:
+def _damaged(file: WantedFile, part: PartialFile, aside: Path, sha256: str, same: bool) -> CorruptedFileError:
     if same:
         part.forget()  # it is there already
         asides, reason = str(aside), "twice the same: the server has another file than expected"
