@@ -36,7 +36,7 @@ def check(
     parameter: Pair = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Check that a model keeps what every model promises; exit code 1 where it does not.
+    """Check that a model keeps what every model promises; exit code 1 if it does not.
 
     The card, what the model takes and refuses, its responses, metadata, manners and files are looked at,
     with a few small random stimuli.
@@ -48,7 +48,7 @@ def check(
     berg_dir
         The BERG directory, for models whose files lie there.
     subject
-        The subject; the example in the card, where not given.
+        The subject; the example in the card, if not given.
     selection
         Which units to check with, as key=value; may be given several times: --selection roi=V1.
     parameter

@@ -21,7 +21,7 @@ def convert(model_id: str, *, subject: str | None = None, selection: Pair = None
     subject
         The subject.
     selection
-        As key=value, for models with several files per subject: --selection roi=V1. All, where not given.
+        As key=value, for models with several files per subject: --selection roi=V1. All, if not given.
     berg_dir
         The BERG directory.
     """

@@ -63,14 +63,14 @@ class EncodeOptions:
     sampling_rate
         Of sounds in an array, hertz.
     subject
-        The subject, where the model has several; also several of them: 1,3 or 1-8.
+        The subject, if the model has several; also several of them: 1,3 or 1-8.
     selection
         Which units, as key=value; may be given several times: --selection roi=V1 --selection time=0.1,0.2. Of
         several models, each takes the keys that it has.
     parameter
         Any other parameter of the model, as key=value: --parameter stimulus_width_deg=8.
     size
-        Bring all pictures to this many pixels, height and width. Needed where their sizes differ.
+        Bring all pictures to this many pixels, height and width. Needed if their sizes differ.
     fit
         How pictures that are not square are brought to --size.
     compression
@@ -106,8 +106,8 @@ class EncodeOptions:
         berg = BERG(self.berg_dir)
         with ExitStack() as loaded:
             models = []
-            for own_id, given in self._asked_for(model_id):
-                model = berg.get_encoding_model(own_id, device=self.device, **given)
+            for each_id, given in self._asked_for(model_id):
+                model = berg.get_encoding_model(each_id, device=self.device, **given)
                 self._check_kind(model)
                 models.append(loaded.enter_context(model))
             yield models
@@ -126,9 +126,9 @@ class EncodeOptions:
         """Which models, and what each is made with."""
         selection, parameters = pairs(self.selection, "--selection"), pairs(self.parameter, "--parameter")
         ids, asked_subjects = model_ids(model_id), [{"subject": each} for each in subjects(self.subject)]
-        for own_id, own_selection in _shared_out(ids, selection).items():
-            for own in asked_subjects or [{}]:
-                yield own_id, {"selection": own_selection or None, **parameters, **own}
+        for each_id, selected in _shared_out(ids, selection).items():
+            for subject in asked_subjects or [{}]:
+                yield each_id, {"selection": selected or None, **parameters, **subject}
 
     def stimuli(self) -> tuple[Any, list[str] | None]:
         """The stimuli, none of them read yet, and the names of their files."""
@@ -149,7 +149,7 @@ class EncodeOptions:
         return partial(list, files), names
 
     def rate(self) -> dict[str, int]:
-        """The sampling rate, as an option of `generate_response`, where there is one."""
+        """The sampling rate, as an option of `generate_response`, if there is one."""
         return {} if self.sampling_rate is None else {"sampling_rate": self.sampling_rate}
 
     def _check_kind(self, model: Any) -> None:

@@ -54,7 +54,7 @@ def fit(
     device
         auto, cpu, cuda, cuda:1 or mps.
     memory
-        What the fit may use, in gigabytes; 80 % of what is free, where not given.
+        What the fit may use, in gigabytes; 80 % of what is free, if not given.
     cache
         Where features are kept.
     permutations

@@ -18,7 +18,7 @@ def status(model_id: str | None = None, *, berg_dir: Path | None = None) -> None
     Parameters
     ----------
     model_id
-        One model, with each of its files; all models, where not given.
+        One model, with each of its files; all models, if not given.
     berg_dir
         The BERG directory.
     """
@@ -40,9 +40,9 @@ def _by_file(files: list[Held]) -> list[tuple[str, str, str]]:
 def _by_model(files: list[Held]) -> list[tuple[str, str, str]]:
     rows = []
     for model_id, group in groupby(files, key=lambda file: file.model_id):
-        own = list(group)
-        states = [file.state for file in own]
+        of_model = list(group)
+        states = [file.state for file in of_model]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        size = sum(file.size for file in own if file.state != "missing")
+        size = sum(file.size for file in of_model if file.state != "missing")
         rows.append((size_words(size), model_id, counts))
     return rows

@@ -14,7 +14,7 @@ def where(*, berg_dir: Path | None = None) -> None:
     Parameters
     ----------
     berg_dir
-        The BERG directory, where it is not the one of the settings.
+        The BERG directory, if it is not the one of the settings.
     """
     directory, source, networks = settings.berg_dir(berg_dir), settings.source(), settings.network_source()
     there = "" if directory.value.is_dir() else ", not there yet"

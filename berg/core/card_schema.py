@@ -65,7 +65,7 @@ class Parameter(CardPart):
 
     @property
     def allowed(self) -> list[Any] | None:
-        """The values that may be given, or None where the card does not list them."""
+        """The values that may be given, or None if the card does not list them."""
         if not isinstance(self.valid_values, str):
             return self.valid_values
         if ends := _RANGE.fullmatch(self.valid_values):
@@ -157,7 +157,7 @@ class Axis(CardPart):
     """An axis of the outputs: how long it is, and what its places are called.
 
     Coordinates and length name places in the metadata, such as ``eeg.ch_names``; ``{output}`` stands
-    for the name of the output. A place that ends in ``?`` need not be in every file; where it is not, or its values
+    for the name of the output. A place that ends in ``?`` need not be in every file; if it is not, or its values
     do not fit, there is no such coordinate. Regions (names with their indices) make a text for each unit, the names
     of its regions with semicolons between. An axis of time that is as long as the stimulus has the length
     ``from_stimulus`` and a sampling rate; its coordinate is the time in seconds from the beginning of the stimulus.
@@ -181,7 +181,7 @@ class Selector(CardPart):
 
     kind: Literal["name", "mask", "roi", "minimum", "range", "file"]
     axis: str | None = None
-    output: str | None = Field(None, description="the one output it speaks of; all, where not given")
+    output: str | None = Field(None, description="the one output it speaks of; all, if not given")
     metadata: str | None = None
     aliases: dict[str, str] = Field(default_factory=dict)
     overrides: list[str] = Field(default_factory=list, description="keys that it makes ineffective")

@@ -66,9 +66,9 @@ def written_values(text: str) -> dict[Path_, list[tuple[str, str]]]:
         else:
             items = node.value if isinstance(node, yaml.SequenceNode) else [node][: node.tag != _TAG + "null"]
             found[path] = [(one.tag.removeprefix(_TAG), one.value) for one in items if isinstance(one, yaml.ScalarNode)]
-            for place, child in enumerate(items if isinstance(node, yaml.SequenceNode) else ()):
+            for index, child in enumerate(items if isinstance(node, yaml.SequenceNode) else ()):
                 if not isinstance(child, yaml.ScalarNode):
-                    walk(child, (*path, place))
+                    walk(child, (*path, index))
 
     walk(yaml.compose(text, Loader=_Loader), ())
     return found

@@ -149,7 +149,7 @@ def _by_mask(key: str, value: Any, selector: Selector, output: str, length: int,
 
 
 def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
-    """The union of ROIs in the order given; a unit in two of them comes where it is first."""
+    """The union of ROIs in the order given; a unit in two of them comes with the first."""
     places = look_up(metadata, str(selector.metadata), output)
     if not isinstance(places, Mapping):  # one label per unit
         labels = _column(selector.metadata, output, length, metadata).astype(str)

@@ -76,7 +76,7 @@ def open_array(path: Path | str, dataset: str | None = None, places: str | None 
     path
         A .npy file, an HDF5 file (.h5, .hdf5, .mat of version 7.3), or a zarr array or group.
     dataset
-        Its name in an HDF5 file or zarr group; not needed where there is one alone.
+        Its name in an HDF5 file or zarr group; not needed if there is one alone.
     places
         Some of it, such as ``0:1000``.
 
@@ -206,7 +206,7 @@ def _mapped_member(path: Path, info: zipfile.ZipInfo) -> NDArray[Any]:
 
 
 def _mapped_npy(file: IO[bytes], end: int | None = None) -> NDArray[Any]:
-    """The array that begins here, and ends before `end`, where others may follow."""
+    """The array that begins here, and ends before `end`, if others follow it."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = read(file)

@@ -105,7 +105,7 @@ def _check_shape(array: NDArray[Any], expected: StimulusInput) -> None:
     for axis, size in enumerate(sizes):
         if isinstance(size, int) and array.shape[axis] != size:
             raise StimulusError(
-                f"Axis {axis} of the stimulus has {array.shape[axis]} places instead of {size}: shape "
+                f"Axis {axis} of the stimulus has length {array.shape[axis]} instead of {size}: shape "
                 f"{array.shape}, this model takes {_shape(expected)}." + _hint_of_channels(array, sizes)
             )
 

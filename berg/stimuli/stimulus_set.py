@@ -34,7 +34,7 @@ def n_stimuli(stimuli: Any) -> int:
 
 
 def stimuli_shape(stimuli: Any) -> tuple[int, ...]:
-    """The shape of an array of stimuli, () where it has none."""
+    """The shape of an array of stimuli, () if it has none."""
     return tuple(getattr(stimuli, "shape", np.shape(stimuli) if isinstance(stimuli, Sequence) else ()))
 
 
@@ -98,7 +98,7 @@ def names_of(stimuli: Any, names: Iterable[Any] | None = None) -> list[str]:
     Raises
     ------
     DatasetError
-        Where there are too many or too few, or one stands twice.
+        If there are too many or too few, or one stands twice.
     """
     n_all = n_stimuli(stimuli)
     if names is None and n_all and is_files(stimuli) and not any(isinstance(item, Image.Image) for item in stimuli):
@@ -176,8 +176,8 @@ def _hash_of(item: Any) -> bytes:
 def fingerprint(stimuli: Any, indices: NDArray[np.intp]) -> str:
     """A key of what these stimuli are, in this order; that of an array does not depend on the kind of its file."""
     digest = hashlib.sha256(b"files" if is_files(stimuli) else _kind_of(stimuli))
-    for own in content_hashes(stimuli, indices):
-        digest.update(own)
+    for content in content_hashes(stimuli, indices):
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -188,7 +188,7 @@ def _kind_of(array: Any) -> bytes:
 def identical(
     stimuli: Any, indices: NDArray[np.intp], advance: Callable[[int], None] = lambda n: None
 ) -> NDArray[np.intp]:
-    """A label per stimulus: the place in `indices` of the first that is the same.
+    """A label per stimulus: the index, into `indices`, of the first that is the same.
 
     Of files, only those of one size are read.
     """
@@ -198,8 +198,8 @@ def identical(
     alike = np.flatnonzero(n_each[of_size] > 1)
     advance(len(indices) - len(alike))
     first: dict[bytes, int] = {}
-    for place, own in zip(alike, content_hashes(stimuli, indices[alike]), strict=True):
-        labels[place] = first.setdefault(own, int(place))
+    for index, content in zip(alike, content_hashes(stimuli, indices[alike]), strict=True):
+        labels[index] = first.setdefault(content, int(index))
         advance(1)
     return labels
 

@@ -112,7 +112,7 @@ class Fetched:
     source
         The URL it came from, or would have come from.
     etag
-        What the server called this version; None where it was here before.
+        What the server called this version; None if it was here before.
     was_here
         Whether it was here before, and nothing came over the network.
     """
@@ -146,11 +146,11 @@ def fetch(
     source
         ``s3://bucket/prefix``, ``https://host/prefix``, ``file:///folder``; see `parse_source`.
     folder
-        Made where it is not there.
+        Made if it is not there.
     parallel
         How many connections; large files are fetched through several.
     progress
-        Show bars; None: where standard error is a terminal.
+        Show bars; None: if standard error is a terminal.
     patience
         When to try again and when to give up.
 
@@ -190,7 +190,7 @@ def _checked(files: Iterable[WantedFile]) -> list[WantedFile]:
 
 
 def _check_room(folder: Path, files: list[WantedFile]) -> None:
-    """Raise StorageError where the files will not fit on the disk."""
+    """Raise StorageError if the files will not fit on the disk."""
     n_missing = sum(_n_missing(folder / file.path, file.size) for file in files if file.size is not None)
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     n_free = shutil.disk_usage(existing).free
@@ -251,7 +251,7 @@ class _Transfer:
             raise Stopped
 
     def _receive(self, file: WantedFile, target: Path) -> Fetched:
-        """The file from the source; from its start once more where it came damaged."""
+        """The file from the source; from its start once more if it came damaged."""
         self.remote.source.check_online(file.path)
         part = PartialFile(target, self.remote.source.url(file.path))
         try:
@@ -272,7 +272,7 @@ class _Transfer:
         return Fetched(file.path, part.n_bytes, sha256, part.url, part.etag)
 
     def _hash_of_whole(self, file: WantedFile, part: PartialFile) -> str:
-        """Fetch all pieces; from the start where the file changes meanwhile."""
+        """Fetch all pieces; from the start if the file changes meanwhile."""
         for _ in range(self.remote.patience.attempts):
             try:
                 self._all_pieces(file, part)
@@ -299,7 +299,7 @@ class _Transfer:
             wait([future for future in futures if not future.cancel()])
 
     def _piece(self, file: WantedFile, part: PartialFile, index: int, advance: Advance) -> None:
-        """Fetch what is missing of a piece, with pauses where it does not work at once."""
+        """Fetch what is missing of a piece, with pauses if it does not work at once."""
         n_failures = 0
         while not self.remote.is_stopped:
             before = part.rest_of(index)[0]

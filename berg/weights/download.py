@@ -113,7 +113,7 @@ def _metadata_keys(card: ModelCard) -> frozenset[str]:
 
 
 def with_sizes(items: Sequence[WantedFile], parallel: int = 8) -> list[WantedFile]:
-    """The same files, their sizes asked for where they are not known.
+    """The same files, their sizes asked for if they are not known.
 
     Raises
     ------

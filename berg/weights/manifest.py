@@ -54,7 +54,7 @@ class Entry:
     Raises
     ------
     InvalidParameterError
-        Where one of them is not so.
+        If one of them is not so.
     """
 
     path: str
@@ -162,7 +162,7 @@ def format_manifest(entries: Iterable[Entry]) -> bytes:
     Raises
     ------
     InvalidParameterError
-        Where two entries cannot lie in one folder.
+        If two entries cannot lie in one folder.
     """
     listed = sorted(entries, key=lambda entry: entry.path)
     if clash := names_clash(entry.path for entry in listed):

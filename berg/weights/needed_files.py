@@ -29,7 +29,7 @@ def file_values(
     Raises
     ------
     InvalidParameterError
-        Where a value is needed, or is none that the model takes.
+        If a value is needed, or is none that the model takes.
     """
     chosen = check_selection(card, selection) if selection else {}
     choices = {

@@ -76,7 +76,7 @@ def pack(
     force
         Pack files that differ from the manifest in the model's folder.
     show_progress
-        None: a bar where standard error is a terminal.
+        None: a bar if standard error is a terminal.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def pack(
 
 
 def check_out(out: Path) -> None:
-    """Raise a typed error where no zip file can be written there."""
+    """Raise a typed error if no zip file can be written there."""
     if out.suffix != ".zip" or out.is_dir():
         raise InvalidParameterError(f"'{out}' is no name for a zip file. Try --out {out.stem}.zip")
     if not out.parent.is_dir():
@@ -202,7 +202,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _compression(path: Path, size: int) -> int:
-    """Deflate where samples of the file say that it pays; weights hardly get smaller."""
+    """Deflate if samples of the file say that it pays; weights hardly get smaller."""
     samples = []
     with _opened(path) as file:
         for index in range(_N_SAMPLES):

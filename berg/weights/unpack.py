@@ -90,7 +90,7 @@ def unpack(path: Path, berg_dir: Path, *, overwrite: bool = False, show_progress
     overwrite
         Replace files that differ; the old ones stay until the new ones are verified.
     show_progress
-        None: a bar where standard error is a terminal.
+        None: a bar if standard error is a terminal.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def _check_room(plans: list[_Plan], berg_dir: Path) -> None:
 
 
 def _check_place(folder: Path, berg_dir: Path) -> None:
-    """Raise StorageError where a file could not be moved into a folder; after the verification it must not fail."""
+    """Raise StorageError if a file could not be moved into a folder; after the verification it must not fail."""
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not nearest.is_dir() or nearest.stat().st_dev != berg_dir.stat().st_dev:
         raise StorageError(
