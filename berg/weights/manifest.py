@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
-from berg.core.regular_file import check_regular_file
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError
+from berg.core.regular_file import read_start
 from berg.system.durable_file import replacing
 from berg.system.file_hash import hash_file
 from berg.system.memory import size_words
@@ -102,13 +102,7 @@ def read_manifest(path: Path) -> dict[str, Entry]:
     CorruptedFileError
         With the line that is no entry.
     """
-    check_regular_file(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise MissingFileError(f"The manifest {path} cannot be read: {error.strerror}.") from error
-    return parse_manifest(data, str(path))
+    return parse_manifest(read_start(path, MAX_BYTES + 1, "The manifest"), str(path))
 
 
 def recorded_files(folder: Path) -> dict[str, Entry]:
