@@ -69,9 +69,9 @@ def serve(folder: Path, rate: float) -> None:
 
 
 def ours(url: str, names: list[str], folder: Path) -> None:
-    from berg.transfer.fetch import RemoteFile, fetch
+    from berg.transfer.fetch import WantedFile, fetch
 
-    fetch(url, [RemoteFile(name) for name in names], folder, parallel=CONNECTIONS)
+    fetch(url, [WantedFile(name) for name in names], folder, parallel=CONNECTIONS)
 
 
 def ours_no_fsync(url: str, names: list[str], folder: Path) -> None:
@@ -83,9 +83,9 @@ def ours_no_fsync(url: str, names: list[str], folder: Path) -> None:
 
 
 def ours_one_connection(url: str, names: list[str], folder: Path) -> None:
-    from berg.transfer.fetch import RemoteFile, fetch
+    from berg.transfer.fetch import WantedFile, fetch
 
-    fetch(url, [RemoteFile(name) for name in names], folder, parallel=1)
+    fetch(url, [WantedFile(name) for name in names], folder, parallel=1)
 
 
 def curl(url: str, names: list[str], folder: Path) -> None:

@@ -291,7 +291,7 @@ def measure_fit(side: str, size: float, files: Path) -> dict[str, float]:
     from berg.datasets.dataset import EncodingDataset
     from berg.families.linearizing.fit import fit, peak_bytes
     from berg.fitting.fit_job import FitJob
-    from berg.stimuli.open import release_pages
+    from berg.system.memory import release_pages
     from berg.weights.safetensors_files import write_safetensors
 
     network = vit(files)

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from berg.evaluation.find_models import FoundModel
     from berg.interfaces.base_model import BaseModelInterface
-    from berg.transfer.fetch import Fetched
-    from berg.weights.download import Item
+    from berg.transfer.fetch import Fetched, WantedFile
     from berg.weights.pack import Packed
     from berg.weights.unpack import Unpacked
 
@@ -267,7 +266,7 @@ class BERG:
         source: str | None = None,
         ask: bool = True,
         **parameters: Any,
-    ) -> list[Item]:
+    ) -> list[WantedFile]:
         """The files that `download` would get, with their sizes; fetches none.
 
         Parameters

@@ -190,7 +190,7 @@ def global_state() -> Any:
 def example_selections(model_id: str) -> dict[str, Any]:
     """For each key of a selection one value, made of what the card says of it."""
     card = model_registry.get_card(model_id)
-    described = card.parameters["selection"].properties or {}
+    described = card.selection_parameters
     found = {}
     for key, selector in card.select.items():
         if selector.kind == "mask":
@@ -293,7 +293,7 @@ def test_the_batch_size_does_not_matter(model_id: str) -> None:
 def test_selected_responses_of_a_built_in_model_are_columns_of_all_responses(model_id: str) -> None:
     card, given = model_registry.get_card(model_id), stimuli(model_id, 2)
     whole = as_tuple(BERG().encode(load(model_id), given, **options(model_id)))
-    described = card.parameters["selection"].properties or {}
+    described = card.selection_parameters
     examples = {key: part.example for key, part in described.items() if part.example is not None}
     assert examples
     for key, value in examples.items():

@@ -4,7 +4,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "matplotlib", "xarray", "skimage", "scipy", "pandas", "h5netcdf")
+HEAVY = (
+    "torch", "torchvision", "matplotlib", "xarray", "skimage", "scipy", "sklearn", "pandas", "h5netcdf", "h5py", "zarr",
+    "nibabel", "mne", "dask", "PIL", "safetensors", "urllib3",
+)  # fmt: skip
 
 # Sockets and opened files are reported by the interpreter itself.
 WATCHED = """
@@ -19,6 +22,9 @@ def hook(event, arguments):
         seen.append(f"{event} {arguments[0]}")
 sys.addaudithook(hook)
 """
+
+
+LIGHT_COMMANDS = (["--help"], ["list"], ["where"], ["describe", "fmri-szinte2024-prf_css"])
 
 
 def run(code, cwd, home):
@@ -38,6 +44,7 @@ def run(code, cwd, home):
         "from berg import BERG; BERG().get_model_catalog()",
         "from berg.core.model_registry import get_card; get_card('fmri-szinte2024-prf_css')",
         "import berg; berg.__version__",
+        *(f"from berg.cli.app import main; main({words})" for words in LIGHT_COMMANDS),
     ],
 )
 def test_looking_around_is_light_and_leaves_no_trace(code, tmp_path):
@@ -45,10 +52,16 @@ def test_looking_around_is_light_and_leaves_no_trace(code, tmp_path):
     home.mkdir()
     here.mkdir()
     report = f"\nprint(seen)\nprint([name for name in {HEAVY} if name in sys.modules])"
-    seen, heavy, _ = run(WATCHED + code + report, here, home)
+    *_, seen, heavy, _ = run(WATCHED + code + report, here, home)
     assert heavy == "[]"
     assert seen == "[]"
     assert list(home.iterdir()) == list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", LIGHT_COMMANDS)
+def test_a_command_that_only_reads_cards_needs_no_numpy(words, tmp_path):
+    code = f"import sys\nfrom berg.cli.app import main\nmain({words})\nprint('numpy' in sys.modules)"
+    assert run(code, tmp_path, tmp_path)[-2] == "False"
 
 
 def test_the_watch_itself_sees_sockets_files_and_packages(tmp_path):

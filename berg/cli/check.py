@@ -18,6 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from berg.cli.encode_options import Pair, pairs, value
+from berg.core import model_registry
+from berg.core.exceptions import BERGError
+from berg.core.model_card import ModelCard
 from berg.testing import CheckResult, check_model
 from berg.testing.check import SEE_MODEL_RUNS, Outcome
 
@@ -33,7 +36,7 @@ def check(
     parameter: Pair = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Check that a model keeps what every model promises; exit code 1 where it does not.
+    """Check that a model keeps what every model promises; exit code 1 if it does not.
 
     The card, what the model takes and refuses, its responses, metadata, manners and files are looked at,
     with a few small random stimuli.
@@ -45,7 +48,7 @@ def check(
     berg_dir
         The BERG directory, for models whose files lie there.
     subject
-        The subject; the example in the card, where not given.
+        The subject; the example in the card, if not given.
     selection
         Which units to check with, as key=value; may be given several times: --selection roi=V1.
     parameter
@@ -61,24 +64,35 @@ def check(
     start = perf_counter()
     results = check_model(model, berg_dir, **given)
     if json:
-        print(json_text.dumps(_as_json(model, given, results), indent=2, default=str))
+        print(json_text.dumps(_as_json(model, _kind_of(model), given, results), indent=2, default=str))
     else:
-        _print(model, results, perf_counter() - start)
+        _print(model, _kind_of(model), results, perf_counter() - start)
     if any(result.outcome == "failed" for result in results):
         sys.exit(1)
 
 
-def _as_json(model: str, given: dict[str, Any], results: Sequence[CheckResult]) -> dict[str, Any]:
+def _kind_of(model: str) -> str | None:
+    """The kind of stimulus that the model takes, as its card says; None if no card says it."""
+    try:
+        path = Path(model)
+        card = ModelCard.read(path) if path.suffix in (".yaml", ".yml") else model_registry.get_card(model)
+    except BERGError:  # the checks say what is wrong with it
+        return None
+    return card.input.kind if card.input else None
+
+
+def _as_json(model: str, kind: str | None, given: dict[str, Any], results: Sequence[CheckResult]) -> dict[str, Any]:
     counts = Counter(result.outcome for result in results)
     return {
         "model": model,
+        "kind": kind,
         "parameters": given,
         "summary": {outcome: counts[outcome] for outcome in STYLES},
         "results": [asdict(result) for result in results],
     }
 
 
-def _print(model: str, results: Sequence[CheckResult], seconds: float) -> None:
+def _print(model: str, kind: str | None, results: Sequence[CheckResult], seconds: float) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, soft_wrap=False)
     shown = [result for result in results if result.reason != SEE_MODEL_RUNS]
     for group, members in groupby(shown, key=lambda result: result.group):
@@ -88,7 +102,8 @@ def _print(model: str, results: Sequence[CheckResult], seconds: float) -> None:
     words = [Text(f"{counts[outcome]} {outcome}", style=STYLES[outcome]) for outcome in STYLES if counts[outcome]]
     if len(shown) < len(results):
         console.print(f"\n{len(results) - len(shown)} more checks need a model that runs (see model_runs).")
-    console.print(Text(f"\n{model}: ").append(Text(", ").join(words)).append(f" in {seconds:.1f} s"))
+    takes = f" (stimuli: {kind})" if kind else ""
+    console.print(Text(f"\n{model}{takes}: ").append(Text(", ").join(words)).append(f" in {seconds:.1f} s"))
 
 
 def _table(results: Sequence[CheckResult]) -> Table:
@@ -96,12 +111,12 @@ def _table(results: Sequence[CheckResult]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for result in results:
-        said = Text(result.description)
+        description = Text(result.description)
         if result.reason:
-            said.append(f"\n{result.reason}", style=STYLES[result.outcome])
-        if result.mend:
-            said.append(f"\nMend: {result.mend}")
+            description.append(f"\n{result.reason}", style=STYLES[result.outcome])
+        if result.fix:
+            description.append(f"\nFix: {result.fix}")
         if result.outcome in ("failed", "warning"):
-            said.append(f" ({result.name})", style="dim")
-        table.add_row(Text(result.outcome, style=STYLES[result.outcome]), said)
+            description.append(f" ({result.name})", style="dim")
+        table.add_row(Text(result.outcome, style=STYLES[result.outcome]), description)
     return table

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
 from berg.facade import BERG
+from berg.system.memory import size_words
 
 
 def convert(model_id: str, *, subject: str | None = None, selection: Pair = None, berg_dir: Path | None = None) -> None:
@@ -20,10 +21,10 @@ def convert(model_id: str, *, subject: str | None = None, selection: Pair = None
     subject
         The subject.
     selection
-        As key=value, for models with several files per subject: --selection roi=V1. All, where not given.
+        As key=value, for models with several files per subject: --selection roi=V1. All, if not given.
     berg_dir
         The BERG directory.
     """
     parameters = {} if subject is None else {"subject": value(subject)}
     for path in BERG(berg_dir).convert(model_id, pairs(selection, "--selection") or None, **parameters):
-        print(f"{path} ({path.stat().st_size / 1e6:.0f} MB)")
+        print(f"{path} ({size_words(path.stat().st_size)})")

@@ -27,7 +27,7 @@ STYLES = {"error": "bold red", "warning": "yellow"}
 
 @dataset.command
 def check(folder: Path, *, subject: str | None = None) -> None:
-    """Print what is in a dataset, and what is wrong with it; exit code 1 where a model should not be fitted to it.
+    """Print what is in a dataset, and what is wrong with it; exit code 1 if a model should not be fitted to it.
 
     All responses are read, and all stimuli.
 
@@ -36,7 +36,7 @@ def check(folder: Path, *, subject: str | None = None) -> None:
     folder
         That of dataset.yaml.
     subject
-        The subject; also several: 1,3 or 1-8. All of them, where not given.
+        The subject; also several: 1,3 or 1-8. All of them, if not given.
     """
     from berg.datasets.card import NAME, DatasetCard
     from berg.datasets.check import check_dataset
@@ -46,8 +46,8 @@ def check(folder: Path, *, subject: str | None = None) -> None:
     known = DatasetCard.read(path).subjects if path.is_file() else []
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     wrong = False
-    for own in subjects(subject) or known or [None]:
-        summary = check_dataset(EncodingDataset.open(folder, own))
+    for each in subjects(subject) or known or [None]:
+        summary = check_dataset(EncodingDataset.open(folder, each))
         _print(summary, console)
         wrong |= any(fault.severity == "error" for fault in summary.faults)
     if wrong:
@@ -76,7 +76,7 @@ def _facts(summary: DatasetSummary) -> list[tuple[str, str]]:
     facts = [
         ("stimuli", f"{len(data.stimulus_names):,}; {_kind(data)}"),
         ("presentations", f"{len(data.presentations):,}, {often} of each stimulus that was shown ({len(shown):,})"),
-        ("splits", ", ".join(f"{name} {len(own):,}" for name, own in data.splits.items())),
+        ("splits", ", ".join(f"{name} {len(indices):,}" for name, indices in data.splits.items())),
     ]
     for name, output in data.outputs.items():
         if files := output.attributes.get("files"):
@@ -96,22 +96,21 @@ def _kind(data: Any) -> str:
 
 def _outputs(summary: DatasetSummary) -> Table:
     table = Table("output", "units", "unit", "missing", "constant", "range", "labels", box=None, padding=(0, 2, 0, 0))
-    for name, own in summary.outputs.items():
+    for name, output in summary.outputs.items():
         data = summary.dataset.outputs[name]
         axes = " x ".join(f"{length:,} {axis}" for axis, length in zip(data.axes, data.shape, strict=True))
-        missing = own.n_missing / max(1, own.n_rows * data.n_units)
+        missing = output.n_missing / max(1, output.n_rows * data.n_units)
         labels = ", ".join(data.coordinates)
-        table.add_row(
-            name, axes, data.unit or "?", f"{missing:.1%}", f"{own.constant.sum():,}", _range(own), labels or "none"
-        )
+        constant = f"{output.constant.sum():,}"
+        table.add_row(name, axes, data.unit or "?", f"{missing:.1%}", constant, _range(output), labels or "none")
     return table
 
 
-def _range(own: OutputSummary) -> str:
-    measured = ~own.absent
+def _range(output: OutputSummary) -> str:
+    measured = ~output.absent
     if not measured.any():
         return "none"
-    return f"{own.smallest[measured].min():.4g} to {own.largest[measured].max():.4g}"
+    return f"{output.smallest[measured].min():.4g} to {output.largest[measured].max():.4g}"
 
 
 @dataset.command(name="from-published")

@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from berg.cli.encode_options import Pair, pairs, value
-from berg.cli.status import readable
 from berg.facade import BERG
+from berg.system.memory import size_words
 
 
 def download(
@@ -52,10 +52,10 @@ def download(
     berg = BERG(berg_dir)
     items = berg.plan_download(model_id, selection=chosen, everything=everything, source=source, **parameters)
     for item in items:
-        size = "?" if item.size is None else readable(item.size)
+        size = "?" if item.size is None else size_words(item.size)
         print(f"{size:>9}  {'here' if item.is_here else '    '}  {item.target}")
     missing = [item for item in items if not item.is_here]
-    print(f"{len(missing)} of {len(items)} files to fetch, {readable(sum(item.size or 0 for item in missing))}")
+    print(f"{len(missing)} of {len(items)} files to fetch, {size_words(sum(item.size or 0 for item in missing))}")
     if dry_run:
         return
     fetched = berg.download(
@@ -63,7 +63,7 @@ def download(
     )
     new = [each for each in fetched if not each.was_here]
     unpinned = [item for item in missing if item.sha256 is None]
-    print(f"{len(new)} files fetched, {readable(sum(each.size for each in new))}; all {len(fetched)} are whole.")
+    print(f"{len(new)} files fetched, {size_words(sum(each.size for each in new))}; all {len(fetched)} are whole.")
     if unpinned:
         print(
             f"The source publishes no hashes of {len(unpinned)} of them: theirs are recorded now in manifest.tsv, "

@@ -121,7 +121,7 @@ def _begun(out: Path, n_stimuli: int) -> tuple[dict[str, Any], int]:
 def _tell(
     models: Any, stimuli: Any, out: Path, n_left: int, begun: dict[str, Any], *, batch_size: int | None, **options: Any
 ) -> None:
-    """Print what the rest of a long run takes; raise where it cannot fit."""
+    """Print what the rest of a long run takes; raise if it cannot fit."""
     from berg.encoding.estimate import estimate
 
     options["compression"] = options["compression"] or begun.get("compression") or "none"

@@ -8,18 +8,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from cyclopts import ArgumentCollection, Group, Parameter
 
+from berg.core.card_schema import StimulusKind
 from berg.core.card_yaml import is_misleading
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_registry import get_card
 from berg.facade import BERG
 from berg.stimuli.arrays import open_array, places_of
-from berg.stimuli.images import FIT, ResizedPictures, image_files
-from berg.stimuli.sounds import sound_files
+from berg.stimuli.images import FIT, ResizedPictures
+from berg.stimuli.readers import READERS, reader_of
 from berg.stimuli.stimulus_files import file_names
 from berg.stimuli.videos import load_video
 
@@ -62,14 +63,14 @@ class EncodeOptions:
     sampling_rate
         Of sounds in an array, hertz.
     subject
-        The subject, where the model has several; also several of them: 1,3 or 1-8.
+        The subject, if the model has several; also several of them: 1,3 or 1-8.
     selection
         Which units, as key=value; may be given several times: --selection roi=V1 --selection time=0.1,0.2. Of
         several models, each takes the keys that it has.
     parameter
         Any other parameter of the model, as key=value: --parameter stimulus_width_deg=8.
     size
-        Bring all pictures to this many pixels, height and width. Needed where their sizes differ.
+        Bring all pictures to this many pixels, height and width. Needed if their sizes differ.
     fit
         How pictures that are not square are brought to --size.
     compression
@@ -105,8 +106,8 @@ class EncodeOptions:
         berg = BERG(self.berg_dir)
         with ExitStack() as loaded:
             models = []
-            for own_id, given in self._asked_for(model_id):
-                model = berg.get_encoding_model(own_id, device=self.device, **given)
+            for each_id, given in self._asked_for(model_id):
+                model = berg.get_encoding_model(each_id, device=self.device, **given)
                 self._check_kind(model)
                 models.append(loaded.enter_context(model))
             yield models
@@ -125,9 +126,9 @@ class EncodeOptions:
         """Which models, and what each is made with."""
         selection, parameters = pairs(self.selection, "--selection"), pairs(self.parameter, "--parameter")
         ids, asked_subjects = model_ids(model_id), [{"subject": each} for each in subjects(self.subject)]
-        for own_id, own_selection in _shared_out(ids, selection).items():
-            for own in asked_subjects or [{}]:
-                yield own_id, {"selection": own_selection or None, **parameters, **own}
+        for each_id, selected in _shared_out(ids, selection).items():
+            for subject in asked_subjects or [{}]:
+                yield each_id, {"selection": selected or None, **parameters, **subject}
 
     def stimuli(self) -> tuple[Any, list[str] | None]:
         """The stimuli, none of them read yet, and the names of their files."""
@@ -141,23 +142,29 @@ class EncodeOptions:
         if self.video is not None:
             return partial(load_video, self.video.absolute(), self.size, self.fit, places_of(self.places)), None
         given = [path.absolute() for path in self.images or self.sounds or []]
-        files = image_files(given) if self.images else sound_files(given)
+        files = reader_of("image" if self.images else "sound").list_files(given)
         names = file_names(files)
         if self.images and self.size:
             return partial(ResizedPictures, files, self.size, self.fit), names
         return partial(list, files), names
 
     def rate(self) -> dict[str, int]:
-        """The sampling rate, as an option of `generate_response`, where there is one."""
+        """The sampling rate, as an option of `generate_response`, if there is one."""
         return {} if self.sampling_rate is None else {"sampling_rate": self.sampling_rate}
 
     def _check_kind(self, model: Any) -> None:
-        """Nothing, or an error where the card says that the model takes the other kind of stimuli."""
+        """Raise InvalidParameterError if the card says that the model takes another kind of stimulus."""
         expected = getattr(getattr(model, "card", None), "input", None)
-        if expected is None or self.array is not None or (expected.sampling_rate is not None) == bool(self.sounds):
+        given: dict[str, tuple[StimulusKind, ...]] = {"--images": ("image",), "--video": ("image", "video")}
+        given |= {"--sounds": ("sound",), "--array": get_args(StimulusKind)}
+        used = next(option for option in given if getattr(self, option[2:]) is not None)
+        if expected is None or expected.kind in given[used]:
             return
-        kinds = "sounds; give them with --sounds" if expected.sampling_rate else "no sounds; try --images or --video"
-        raise InvalidParameterError(f"{model.get_model_id()} takes {kinds}.")
+        options = [option for option, kinds in given.items() if expected.kind in kinds]
+        raise InvalidParameterError(
+            f"{model.get_model_id()} takes {READERS[expected.kind].name}, which are not given with {used}; try "
+            f"{' or '.join(options)}."
+        )
 
 
 def model_ids(text: str) -> list[str]:

@@ -18,7 +18,7 @@ def estimate(model_id: str, *, out: Path, options: EncodeOptions | None = None, 
     out
         Where the responses would go: NAME.zarr.
     n_stimuli
-        How many stimuli there will be, where those given are only some of them.
+        How many stimuli there will be, if those given are only some of them.
     """
     from berg.encoding import estimate as measured
 

@@ -49,7 +49,7 @@ def evaluate(
     data
         The folder of the recordings, with its dataset.yaml.
     subject
-        The subject, where the model has several.
+        The subject, if the model has several.
     split
         Which stimuli; the fit must not have seen them.
     permutations

@@ -77,7 +77,7 @@ def _table(rows: list[FoundModel], min_r: float | None) -> Table:
 def _print_unknown(rows: list[FoundModel], console: Console) -> None:
     """One line for all subjects of a model, with the reason of the first."""
     for model_id, group in groupby(rows, key=lambda row: row.model_id):
-        own = list(group)
-        subjects = ", ".join(str(row.subject) for row in own if row.subject is not None)
+        found = list(group)
+        subjects = ", ".join(str(row.subject) for row in found if row.subject is not None)
         console.print(f"accuracy not known: {model_id}{f', subject {subjects}' if subjects else ''}", soft_wrap=True)
-        console.print(f"  {own[0].unknown}", soft_wrap=True, markup=False)
+        console.print(f"  {found[0].unknown}", soft_wrap=True, markup=False)

@@ -54,7 +54,7 @@ def fit(
     device
         auto, cpu, cuda, cuda:1 or mps.
     memory
-        What the fit may use, in gigabytes; 80 % of what is free, where not given.
+        What the fit may use, in gigabytes; 80 % of what is free, if not given.
     cache
         Where features are kept.
     permutations
@@ -130,7 +130,7 @@ def _passes(reports: Sequence[FitReport], parameters: dict[str, Any], console: C
         words = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items()))
         console.print(f"berg check {report.model_id}: {words}")
         for failed in (result for result in results if result.outcome == "failed"):
-            console.print(f"  failed: {failed.description}\n    {failed.reason}\n    Mend: {failed.mend}")
+            console.print(f"  failed: {failed.description}\n    {failed.reason}\n    Fix: {failed.fix}")
             passes = False
     if passes:
         console.print(f"Ready:  berg pack {reports[0].model_id}")

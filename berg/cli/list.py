@@ -49,7 +49,8 @@ def _fits(card: ModelCard, wanted: dict[str, str | None]) -> bool:
 
 
 def _table(cards: list[ModelCard]) -> Table:
-    table = Table("model", "modality", "species", "stimuli", "architecture", box=None)
+    table = Table("model", "modality", "species", "stimuli", "kind", "architecture", box=None)
     for card in cards:
-        table.add_row(card.model_id, card.modality, card.species, card.stimuli, card.architecture)
+        kind = card.input.kind if card.input else ""
+        table.add_row(card.model_id, card.modality, card.species, card.stimuli, kind, card.architecture)
     return table

@@ -43,7 +43,7 @@ def new(
     own_class
         The model is a class of its own.
     out
-        The checkout or the folder; here, where not given.
+        The checkout or the folder; here, if not given.
     description
         What the model predicts, in a sentence, for the card.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
 from berg.facade import BERG
+from berg.system.memory import size_words
 
 
 def pack(
@@ -44,4 +45,4 @@ def pack(
     packed = BERG(berg_dir).pack(model_id, out, force=force, **parameters)
     for name in packed.left_out:
         print(f"left out: {name}", file=sys.stderr)
-    print(f"{packed.path} ({packed.path.stat().st_size / 1e6:.1f} MB, {len(packed.entries)} files)")
+    print(f"{packed.path} ({size_words(packed.path.stat().st_size)}, {len(packed.entries)} files)")

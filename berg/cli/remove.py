@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
-from berg.cli.status import readable
 from berg.core import settings
 from berg.core.commands import given_berg_dir
 from berg.core.exceptions import InvalidParameterError
 from berg.facade import BERG
+from berg.system.memory import size_words
 from berg.weights.inventory import Held, held_files, remove_files
 
 
@@ -56,7 +56,7 @@ def remove(
         print("Nothing was deleted.")
         return
     remove_files(place, files)
-    print(f"Deleted {len(files)} files, {readable(sum(file.size for file in files if file.state != 'missing'))}.")
+    print(f"Deleted {len(files)} files, {size_words(sum(file.size for file in files if file.state != 'missing'))}.")
 
 
 def _agrees(n_files: int) -> bool:
@@ -68,4 +68,4 @@ def _agrees(n_files: int) -> bool:
 
 
 def _size(file: Held) -> str:
-    return "gone already; its entry in the manifest" if file.state == "missing" else readable(file.size)
+    return "gone already; its entry in the manifest" if file.state == "missing" else size_words(file.size)

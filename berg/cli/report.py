@@ -26,7 +26,7 @@ def report(
     model_id
         One of those that ``berg list`` shows.
     subject
-        The subject, where the model has several.
+        The subject, if the model has several.
     out
         The page; by default MODEL_ID.html, in the current folder.
     selection

@@ -8,6 +8,7 @@ from pathlib import Path
 from berg.core import settings
 from berg.core.commands import download_command
 from berg.core.model_registry import get_card
+from berg.system.memory import size_words
 from berg.weights.inventory import Held, held_files
 
 
@@ -17,7 +18,7 @@ def status(model_id: str | None = None, *, berg_dir: Path | None = None) -> None
     Parameters
     ----------
     model_id
-        One model, with each of its files; all models, where not given.
+        One model, with each of its files; all models, if not given.
     berg_dir
         The BERG directory.
     """
@@ -29,33 +30,19 @@ def status(model_id: str | None = None, *, berg_dir: Path | None = None) -> None
         return
     for size, name, state in _by_file(files) if model_id else _by_model(files):
         print(f"{size:>9}  {name}  {state}")
-    print(f"{place}: {readable(sum(file.size for file in files if file.state != 'missing'))}")
+    print(f"{place}: {size_words(sum(file.size for file in files if file.state != 'missing'))}")
 
 
 def _by_file(files: list[Held]) -> list[tuple[str, str, str]]:
-    return [(readable(file.size), file.path, file.state) for file in files]
+    return [(size_words(file.size), file.path, file.state) for file in files]
 
 
 def _by_model(files: list[Held]) -> list[tuple[str, str, str]]:
     rows = []
     for model_id, group in groupby(files, key=lambda file: file.model_id):
-        own = list(group)
-        states = [file.state for file in own]
+        of_model = list(group)
+        states = [file.state for file in of_model]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        size = sum(file.size for file in own if file.state != "missing")
-        rows.append((readable(size), model_id, counts))
+        size = sum(file.size for file in of_model if file.state != "missing")
+        rows.append((size_words(size), model_id, counts))
     return rows
-
-
-def readable(n_bytes: int) -> str:
-    """A size as people write it.
-
-    >>> readable(509_127_946)
-    '509.1 MB'
-    """
-    size, unit = float(n_bytes), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

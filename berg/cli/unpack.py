@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from berg.facade import BERG
+from berg.system.memory import size_words
 from berg.weights.unpack import Unpacked, UnverifiedFilesWarning
 
 
@@ -34,8 +35,8 @@ def _print_report(unpacked: Unpacked) -> None:
     for model_id, folder in unpacked.folders.items():
         written = [path for path in unpacked.written if path.is_relative_to(folder)]
         there = sum(path.is_relative_to(folder) for path in unpacked.same)
-        size = sum(path.stat().st_size for path in written) / 1e6
-        print(f"{model_id}: {len(written)} files ({size:.1f} MB) written, {there} were there already: {folder}")
+        size = sum(path.stat().st_size for path in written)
+        print(f"{model_id}: {len(written)} files ({size_words(size)}) written, {there} were there already: {folder}")
         if model_id in unpacked.unverified:
             print(
                 f"NOT VERIFIED: {model_id} came without a manifest.tsv, so nobody can say whether these are the files "

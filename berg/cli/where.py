@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from berg.core import settings
+from berg.features.checkpoints import checkpoints_folder
 
 
 def where(*, berg_dir: Path | None = None) -> None:
@@ -13,7 +14,7 @@ def where(*, berg_dir: Path | None = None) -> None:
     Parameters
     ----------
     berg_dir
-        The BERG directory, where it is not the one of the settings.
+        The BERG directory, if it is not the one of the settings.
     """
     directory, source, networks = settings.berg_dir(berg_dir), settings.source(), settings.network_source()
     there = "" if directory.value.is_dir() else ", not there yet"
@@ -21,13 +22,7 @@ def where(*, berg_dir: Path | None = None) -> None:
     print(f"source          {settings.without_secrets(source.value)}  ({source.origin})")
     mirror = f"{settings.without_secrets(networks.value)}  ({networks.origin})" if networks else "their publishers"
     print(f"networks from   {mirror}")
-    print(f"networks in     {_checkpoints()}")
+    print(f"networks in     {checkpoints_folder()}")
     offline = settings.offline()
     print(f"offline         {'yes' if offline.value else 'no'}  ({offline.origin})")
     print(f"configuration   {settings.configuration_path()}")
-
-
-def _checkpoints() -> Path:
-    from berg.features.torchvision_network import weights_file
-
-    return weights_file("x").parent

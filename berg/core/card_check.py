@@ -6,11 +6,10 @@ import string
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
-
 from berg.core.card_schema import CardKeys, Parameter
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.layout import ModelId
+from berg.core.parameter_values import validate_value
 
 Fault = tuple[tuple[str | int, ...], str]
 """The path of a key, and what is wrong there."""
@@ -59,13 +58,23 @@ _DTYPES = (*_INTEGERS, "float16", "float32", "float64")
 def _wrong_input(card: CardKeys) -> Iterator[Fault]:
     if card.input is None:
         return
-    dtype, limits = card.input.dtype, card.input.range
+    dtype, limits, rate = card.input.dtype, card.input.range, card.input.sampling_rate
+    if (card.input.kind == "sound") != (rate is not None):
+        says = "needs a sampling_rate (hertz)" if rate is None else "has no sampling_rate; take it out, or write sound"
+        yield ("input", "kind"), f"a stimulus of kind {card.input.kind} {says}"
     if dtype is not None and dtype not in _DTYPES:
         yield ("input", "dtype"), f"'{dtype}' is not a dtype.{did_you_mean(dtype, _DTYPES)} Allowed: {listing(_DTYPES)}"
     if limits and not limits[0] < limits[1]:  # NaN too
         yield ("input", "range"), f"range is {list(limits)}; give [smallest, largest]"
-    elif limits and dtype in _INTEGERS and not np.iinfo(dtype).min <= limits[0] <= limits[1] <= np.iinfo(dtype).max:
+    elif limits and dtype in _INTEGERS and not _fit_into(dtype, limits):
         yield ("input", "range"), f"range {list(limits)} does not fit into {dtype}"
+
+
+def _fit_into(dtype: str, limits: tuple[float, float]) -> bool:
+    """Whether a range is within that of an integer dtype, without NumPy, which takes longer to import than a card."""
+    n_bits = int(dtype.removeprefix("u").removeprefix("int"))
+    n_positive = 2**n_bits if dtype.startswith("u") else 2**n_bits // 2
+    return bool(n_positive - 2**n_bits <= limits[0] <= limits[1] < n_positive)
 
 
 def _wrong_axes(card: CardKeys) -> Iterator[Fault]:
@@ -107,8 +116,7 @@ def _wrong_time_axis(card: CardKeys, axis: str) -> Iterator[Fault]:
 
 
 def _wrong_selectors(card: CardKeys) -> Iterator[Fault]:
-    selection = card.parameters.get("selection")
-    documented = set((selection and selection.properties) or {})
+    documented = set(card.selection_parameters)
     for key in documented ^ set(card.select):
         where = "select" if key in documented else "parameters.selection.properties"
         yield ("select", key), f"selection key '{key}' is missing under '{where}'"
@@ -137,7 +145,7 @@ def _wrong_places(card: CardKeys) -> Iterator[Fault]:
     for index, output in enumerate(card.outputs):
         for name, place in output.coordinates.items():
             yield from _wrong_placeholders(("outputs", index, "coordinates", name), place, ["output"])
-    fillers = [name for name in card.parameters if name not in ("selection", "device")]
+    fillers = [*card.own_parameters]
     fillers += [key for key, selector in card.select.items() if selector.kind == "file"]
     for name in ("weights", "metadata"):
         yield from _wrong_placeholders(("files", name), getattr(card.files, name, ""), fillers)
@@ -157,8 +165,7 @@ def _wrong_placeholders(path: tuple[str | int, ...], text: str, allowed: Collect
 def _wrong_examples(card: CardKeys) -> Iterator[Fault]:
     """Defaults and examples that the card itself would refuse from a user."""
     described: dict[tuple[str, ...], Parameter] = {("parameters", key): part for key, part in card.parameters.items()}
-    selection = card.parameters.get("selection")
-    for key, parameter in ((selection and selection.properties) or {}).items():
+    for key, parameter in card.selection_parameters.items():
         described["parameters", "selection", "properties", key] = parameter
     for path, parameter in described.items():
         for key, value in (("default", parameter.default), ("example", parameter.example)):
@@ -167,8 +174,6 @@ def _wrong_examples(card: CardKeys) -> Iterator[Fault]:
 
 
 def _refused(path: tuple[str, ...], value: Any, parameter: Parameter) -> Iterator[Fault]:
-    from berg.core.parameter_validator import validate_value  # which reads cards
-
     try:
         validate_value(value, parameter, path[-1])
     except InvalidParameterError as error:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from berg.core.card_yaml import Lines
 
@@ -17,7 +17,7 @@ PartT = TypeVar("PartT", bound="CardPart")
 class CardPart(BaseModel):
     """A map inside a card; keys that it does not name are refused. Families derive their own from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, defer_build=True)
 
 
 def _as_list(value: Any) -> Any:
@@ -32,6 +32,8 @@ def _joined(value: Any) -> Any:
 Texts = Annotated[list[str], BeforeValidator(_as_list)]
 FROM_STIMULUS = "from_stimulus"
 """The length of an axis that is as long as the stimulus."""
+REPETITION = "repetition"
+"""The axis of a model that predicts each repetition of a stimulus by itself."""
 MAX_RANGE = 100_000
 _RANGE = re.compile(r"\s*([0-9]+)\s*(?:-|\.\.)\s*([0-9]+)\s*")
 
@@ -63,7 +65,7 @@ class Parameter(CardPart):
 
     @property
     def allowed(self) -> list[Any] | None:
-        """The values that may be given, or None where the card does not list them."""
+        """The values that may be given, or None if the card does not list them."""
         if not isinstance(self.valid_values, str):
             return self.valid_values
         if ends := _RANGE.fullmatch(self.valid_values):
@@ -72,9 +74,20 @@ class Parameter(CardPart):
         return names if len(names) > 1 else None
 
 
-class StimulusInput(CardPart):
-    """What the model takes."""
+StimulusKind = Literal["image", "sound", "video", "text"]
 
+
+class StimulusInput(CardPart):
+    """What the model takes.
+
+    A card that does not say its kind takes sounds if it has a sampling rate, and else pictures (or plain arrays,
+    which are checked in the same way).
+
+    >>> StimulusInput(shape="[batch_size, n_samples]", sampling_rate=16_000).kind
+    'sound'
+    """
+
+    kind: StimulusKind = Field("image", description="what a stimulus is; default: sound with a sampling_rate, or image")
     type: str = "numpy.ndarray"
     shape: list[int | str] | str = Field(description="e.g. [batch_size, 3, height, width]")
     dtype: str | None = Field(None, description="uint8: any integers in `range` are taken")
@@ -83,6 +96,12 @@ class StimulusInput(CardPart):
     sampling_rate: int | None = Field(None, ge=1, description="hertz; for sounds, which are resampled to it")
     description: str = ""
     constraints: Texts = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_sampling_rate(cls, given: Any) -> Any:
+        is_sound = isinstance(given, dict) and given.get("kind") is None and given.get("sampling_rate") is not None
+        return {**given, "kind": "sound"} if is_sound else given
 
 
 class Dimension(CardPart):
@@ -128,12 +147,17 @@ class OutputArray(CardPart):
     unit: str
     coordinates: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def unit_axes(self) -> tuple[str, ...]:
+        """The axes along which units differ: all but the stimuli and the repetitions."""
+        return tuple(axis for axis in self.axes[1:] if axis != REPETITION)
+
 
 class Axis(CardPart):
     """An axis of the outputs: how long it is, and what its places are called.
 
     Coordinates and length name places in the metadata, such as ``eeg.ch_names``; ``{output}`` stands
-    for the name of the output. A place that ends in ``?`` need not be in every file; where it is not, or its values
+    for the name of the output. A place that ends in ``?`` need not be in every file; if it is not, or its values
     do not fit, there is no such coordinate. Regions (names with their indices) make a text for each unit, the names
     of its regions with semicolons between. An axis of time that is as long as the stimulus has the length
     ``from_stimulus`` and a sampling rate; its coordinate is the time in seconds from the beginning of the stimulus.
@@ -157,7 +181,7 @@ class Selector(CardPart):
 
     kind: Literal["name", "mask", "roi", "minimum", "range", "file"]
     axis: str | None = None
-    output: str | None = Field(None, description="the one output it speaks of; all, where not given")
+    output: str | None = Field(None, description="the one output it speaks of; all, if not given")
     metadata: str | None = None
     aliases: dict[str, str] = Field(default_factory=dict)
     overrides: list[str] = Field(default_factory=list, description="keys that it makes ineffective")
@@ -180,7 +204,7 @@ class Files(CardPart):
 class CardKeys(CardPart):
     """The keys of a model card; `berg.core.model_card.ModelCard` is one that was read from a file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), defer_build=True)
 
     model_id: str
     modality: str
@@ -233,10 +257,17 @@ class CardKeys(CardPart):
         return self.model_architecture or self.model_type or ""
 
     @property
+    def own_parameters(self) -> dict[str, Parameter]:
+        """The parameters of this model: all but ``device`` and ``selection``, which have rules of their own."""
+        return {name: part for name, part in self.parameters.items() if name not in ("device", "selection")}
+
+    @property
+    def selection_parameters(self) -> dict[str, Parameter]:
+        """The keys of a selection, as the card describes them."""
+        selection = self.parameters.get("selection")
+        return dict((selection and selection.properties) or {})
+
+    @property
     def selection_keys(self) -> list[str]:
         """What the user's selection may name."""
-        selection = self.parameters.get("selection")
-        return list(self.select) or list((selection and selection.properties) or {})
-
-
-Parameter.model_rebuild()
+        return list(self.select) or list(self.selection_parameters)

@@ -27,7 +27,7 @@ def sections(card: ModelCard) -> list[Section]:
         _input(card),
         _output(card),
         Section("Parameters", rows=[_parameter(*item) for item in card.parameters.items()]),
-        Section("Selection", rows=[_parameter(*item) for item in _selection(card).items()]),
+        Section("Selection", rows=[_parameter(*item) for item in card.selection_parameters.items()]),
         _performance(card),
         Section("References", "\n".join(_reference(item) for item in card.references)),
         Section("Licence and citation", "\n".join(filter(None, (card.licence, card.citation)))),
@@ -64,6 +64,7 @@ def _input(card: ModelCard) -> Section:
         return Section("Input")
     values = f"{given.range[0]:g} to {given.range[1]:g}" if given.range else ""
     rows = [
+        ("kind", given.kind, ""),
         ("type", given.type, ""),
         ("shape", _shape(given.shape), ""),
         ("dtype", given.dtype or "", "any integer dtype is taken" if given.dtype == "uint8" else ""),
@@ -86,11 +87,6 @@ def _output(card: ModelCard) -> Section:
         rows = [("shape", _shape(given.shape), "")]
     rows += [(dimension.name, "", dimension.description.strip()) for dimension in given.dimensions]
     return Section("Output", given.description.strip(), rows)
-
-
-def _selection(card: ModelCard) -> dict[str, Parameter]:
-    selection = card.parameters.get("selection")
-    return (selection and selection.properties) or {}
 
 
 def _parameter(name: str, parameter: Parameter) -> tuple[str, str, str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from berg.core.exceptions import MissingFileError, ModelCardError
-from berg.core.regular_file import check_regular_file
+from berg.core.exceptions import ModelCardError
+from berg.core.regular_file import read_start
 
 MAX_BYTES = 200_000
 MAX_DEPTH = 40
@@ -66,9 +66,9 @@ def written_values(text: str) -> dict[Path_, list[tuple[str, str]]]:
         else:
             items = node.value if isinstance(node, yaml.SequenceNode) else [node][: node.tag != _TAG + "null"]
             found[path] = [(one.tag.removeprefix(_TAG), one.value) for one in items if isinstance(one, yaml.ScalarNode)]
-            for place, child in enumerate(items if isinstance(node, yaml.SequenceNode) else ()):
+            for index, child in enumerate(items if isinstance(node, yaml.SequenceNode) else ()):
                 if not isinstance(child, yaml.ScalarNode):
-                    walk(child, (*path, place))
+                    walk(child, (*path, index))
 
     walk(yaml.compose(text, Loader=_Loader), ())
     return found
@@ -97,12 +97,7 @@ def read_card_text(path: Path) -> str:
     ModelCardError
         If it is too large for a card, or no text.
     """
-    check_regular_file(path)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise MissingFileError(f"The model card {path} cannot be read: {error.strerror}.") from error
+    content = read_start(path, MAX_BYTES + 1, "The model card")
     if len(content) > MAX_BYTES:
         raise ModelCardError(f"{path} is larger than {MAX_BYTES:,} bytes; a model card is a short text.")
     try:

@@ -102,7 +102,6 @@ def listed_values(card: ModelCard, field: str) -> list[Any]:
     """All values that the card lists for a part of its file names, each once: not its aliases."""
     if field in card.parameters:
         return list(card.parameters[field].allowed or [])
-    selection = card.parameters.get("selection")
-    listed = ((selection and selection.properties) or {})[field].allowed or []
+    listed = card.selection_parameters[field].allowed or []
     aliases = card.select[field].aliases
     return list(dict.fromkeys(aliases.get(value, value) for value in listed))

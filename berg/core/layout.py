@@ -40,7 +40,7 @@ class ModelId:
         Raises
         ------
         InvalidParameterError
-            Where a part is missing or has a letter that it may not have; it says which part.
+            If a part is missing or has a letter that it may not have; it says which part.
         """
         parts = str(model_id).split("-", 2)
         if len(parts) < 3:
@@ -70,7 +70,7 @@ class ModelId:
 def split_model_path(path: str) -> tuple[str, str] | None:
     """The model that a file of a BERG directory belongs to, and its path in the model's folder.
 
-    None where no model has a file there: in a model's folder lie the three folders of the guide, the card,
+    None if no model has a file there: in a model's folder lie the three folders of the guide, the card,
     the manifest, and documents such as a licence.
 
     >>> split_model_path("encoding_models/modality-fmri/train_dataset-nsd/model-fwrf/metadata/a.npy")

@@ -31,7 +31,7 @@ class ModelCard(CardKeys):
         ModelCardError
             With file, line, key, what is allowed and the nearest allowed name.
         MissingFileError
-            Where the file cannot be opened.
+            If the file cannot be opened.
         """
         return cls._from_data(*read_card_yaml(Path(path)), Path(path))
 

@@ -63,7 +63,7 @@ def register_model(
     Raises
     ------
     RegistrationError
-        Where another class holds the id; it names both.
+        If another class holds the id; it names both.
     """
     if not isinstance(model_id, str):
         raise RegistrationError(f"A model id is text, got {model_id!r:.60} ({module_path}.{class_name}).")
@@ -161,7 +161,7 @@ def _register_stored_cards(berg_dir: Path) -> None:
 
 
 def _check_is_same(path: Path, used: str | None) -> None:
-    """Raise where another BERG directory has another card of this id; that of a package is used without a word."""
+    """Raise if another BERG directory has another card of this id; that of a package is used without a word."""
     if used is None or not any(berg_dir in Path(used).parents for berg_dir in _stores):
         return
     if path.read_bytes() != Path(used).read_bytes():
@@ -237,7 +237,7 @@ def get_registered(model_id: str) -> RegisteredModel:
     Raises
     ------
     ModelNotFoundError
-        With the nearest id, and what went wrong where the id belongs to a broken card.
+        With the nearest id, and what went wrong if the id belongs to a broken card.
     """
     if model_id not in MODEL_REGISTRY:
         discover()  # 20 ms: it asks every installed package
@@ -268,7 +268,7 @@ def get_model_class(model_id: str) -> type[Any]:
     Raises
     ------
     RegistrationError
-        Where the module or the class in it cannot be had.
+        If the module or the class in it cannot be had.
     """
     entry = get_registered(model_id)
     if not _is_family(model_id):
@@ -285,7 +285,7 @@ def bind_card(card: ModelCard) -> type[Any]:
     Raises
     ------
     RegistrationError
-        Where the module or the class in it cannot be had.
+        If the module or the class in it cannot be had.
     """
     entry = _entry_of(card, card.path)
     found = _class_in(family_module(card.model_id, entry), entry)

@@ -5,7 +5,6 @@ These are public: a model class written by hand calls the ones that it needs.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -14,6 +13,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from berg.core.card_schema import CardKeys, Parameter
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
+from berg.core.parameter_values import hint_of_type, is_one_of, kind_of, validate_value
+
+__all__ = [
+    "get_selected_indices",
+    "places_in",
+    "validate_binary_array",
+    "validate_channels",
+    "validate_parameters",
+    "validate_roi",
+    "validate_selection_keys",
+    "validate_subject",
+    "validate_timepoints",
+    "validate_value",
+]
 
 
 def validate_subject(subject: Any, valid_subjects: Collection[Any]) -> Any:
@@ -23,10 +36,10 @@ def validate_subject(subject: Any, valid_subjects: Collection[Any]) -> Any:
     1
     """
     subject = subject.item() if isinstance(subject, np.generic) else subject
-    if isinstance(subject, bool) or not _is_one_of(subject, valid_subjects):
+    if isinstance(subject, bool) or not is_one_of(subject, valid_subjects):
         raise InvalidParameterError(
             f"Subject must be one of {listing(valid_subjects, most=20)}, got {subject!r}."
-            + _hint_of_type(subject, valid_subjects)
+            + hint_of_type(subject, valid_subjects)
         )
     return subject
 
@@ -37,7 +50,7 @@ def validate_selection_keys(selection: Any, valid_keys: Iterable[str]) -> Mappin
     if not isinstance(selection, Mapping):
         example = keys[0] if keys else "roi"
         raise InvalidParameterError(
-            f"The selection must be a dict such as {{'{example}': ...}}, got {_kind(selection)}."
+            f"The selection must be a dict such as {{'{example}': ...}}, got {kind_of(selection)}."
         )
     for key in selection:
         if key not in keys:
@@ -156,7 +169,7 @@ def validate_parameters(card: CardKeys, given: Mapping[str, Any]) -> dict[str, A
     InvalidParameterError
         For an unknown name, a missing one, a wrong type or a value that the card does not allow.
     """
-    known = {name: part for name, part in card.parameters.items() if name not in ("device", "selection")}
+    known = card.own_parameters
     for name in given:
         if name not in known:
             raise InvalidParameterError(
@@ -177,64 +190,6 @@ def _checked(model_id: str, name: str, parameter: Parameter, given: Mapping[str,
     return validate_value(given[name], parameter, f"'{name}' of {model_id}")
 
 
-def validate_value(value: Any, parameter: Parameter, name: str) -> Any:
-    """One value checked against what its card says of it; `name` is what errors call it."""
-    value = value.item() if isinstance(value, np.generic) else value
-    allowed = parameter.allowed
-    if not _has_type(value, parameter.type):
-        hint = _hint_of_type(value, allowed or [parameter.example])
-        raise InvalidParameterError(f"{name} must be {parameter.type}, got {_kind(value)} {value!r:.60}.{hint}")
-    for item in _items(value) if allowed is not None else ():
-        if not _is_one_of(item, allowed or ()):
-            hint = did_you_mean(item, allowed or ())
-            raise InvalidParameterError(f"{name} is {item!r:.60}.{hint} Allowed: {listing(allowed or (), most=40)}.")
-    if isinstance(value, numbers.Real) and not _within(value, parameter):
-        unit = f" {parameter.unit}" if parameter.unit else ""
-        raise InvalidParameterError(
-            f"{name} is {value}; it must lie in [{parameter.minimum}, {parameter.maximum}]{unit}."
-        )
-    return value
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (numbers.Integral,), "integer": (numbers.Integral,),
-    "float": (numbers.Real,), "number": (numbers.Real,),
-    "str": (str,), "string": (str,),
-    "bool": (bool, np.bool_), "boolean": (bool, np.bool_),
-    "list": (list, tuple, np.ndarray), "tuple": (list, tuple),
-    "array": (np.ndarray, list, tuple), "numpy.ndarray": (np.ndarray, list, tuple),
-    "dict": (Mapping,),
-}  # fmt: skip
-
-
-def _has_type(value: Any, described: str) -> bool:
-    names = described.lower().replace("|", " or ").replace("/", " or ").replace(",", " or ").split(" or ")
-    known = [_TYPES.get(name.split("[")[0].split(" of ")[0].strip()) for name in names]
-    if any(types is None for types in known):  # 'any', or words of the author's own
-        return True
-    is_bool = isinstance(value, (bool, np.bool_))
-    return any(isinstance(value, types) and (not is_bool or bool in types) for types in known if types is not None)
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, np.ndarray):
-        return value.ravel().tolist()
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _is_one_of(value: Any, allowed: Collection[Any]) -> bool:
-    try:
-        return bool(value in allowed)
-    except (ValueError, RuntimeError):  # an array or a tensor, which compares item by item
-        return False
-
-
-def _within(value: Any, parameter: Parameter) -> bool:
-    low = -np.inf if parameter.minimum is None else parameter.minimum
-    high = np.inf if parameter.maximum is None else parameter.maximum
-    return bool(low <= value <= high)  # NaN is outside
-
-
 def _validate_names(names: Any, valid: Collection[str], kind: str) -> Any:
     names = names.tolist() if isinstance(names, np.ndarray) else names
     names_list = [names] if isinstance(names, str) else names
@@ -246,16 +201,6 @@ def _validate_names(names: Any, valid: Collection[str], kind: str) -> Any:
                 f"There is no {kind} {name!r}.{did_you_mean(name, valid)} {kind}s: {listing(valid, most=80)}."
             )
     return names if isinstance(names, str) else [str(name) for name in names_list]
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-
-
-def _hint_of_type(value: Any, allowed: Collection[Any]) -> str:
-    """'1' where 1 is meant, or the other way round."""
-    twin = next((item for item in allowed if item is not None and str(item) == str(value)), None)
-    return "" if twin is None or type(twin) is type(value) else f" Try {twin!r} ({type(twin).__name__})."
 
 
 def _hint_of_indices(array: NDArray[Any], length: int, name: str) -> str:

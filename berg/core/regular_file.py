@@ -1,11 +1,14 @@
-"""Input that is a file, and no pipe or device, which would be waited for, or never end."""
+"""Input that is a file, and no pipe or device, which would be waited for, or never end.
+
+In core, and not in system, because cards are read with it.
+"""
 
 from __future__ import annotations
 
 import stat
 from pathlib import Path
 
-from berg.core.exceptions import InvalidParameterError
+from berg.core.exceptions import InvalidParameterError, MissingFileError
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -33,6 +36,29 @@ def check_regular_file(path: Path | str) -> None:
         raise InvalidParameterError(
             f"{path} is {kind}; what is read must be a file or a folder. Write what comes out of it into a file{advice}"
         )
+
+
+def read_start(path: Path, n_bytes: int, what: str) -> bytes:
+    """The first bytes of a file, all of them if it has no more.
+
+    Parameters
+    ----------
+    what
+        What messages call it: ``The manifest``.
+
+    Raises
+    ------
+    MissingFileError
+        If it cannot be opened.
+    InvalidParameterError
+        If it is a pipe or a device.
+    """
+    check_regular_file(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(n_bytes)
+    except OSError as error:
+        raise MissingFileError(f"{what} {path} cannot be read: {error.strerror}.") from error
 
 
 def _mode(path: Path | str) -> int:

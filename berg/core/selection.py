@@ -17,8 +17,8 @@ from berg.core.parameter_validator import (
     validate_channels,
     validate_roi,
     validate_selection_keys,
-    validate_value,
 )
+from berg.core.parameter_values import validate_value
 from berg.core.unit_labels import AxisKey, Indices, Metadata, as_indices, axis_length, list_at, look_up
 
 
@@ -33,7 +33,7 @@ class IgnoredSelectionWarning(UserWarning):
 def check_selection(card: ModelCard, selection: Mapping[str, Any] | None) -> dict[str, Any]:
     """The selection with its keys and the values that the card lists checked; needs no metadata."""
     parameter = card.parameters.get("selection")
-    described = (parameter and parameter.properties) or {}
+    described = card.selection_parameters
     given = {} if selection is None else validate_selection_keys(selection, card.selection_keys)
     missing = [key for key, part in described.items() if part.required and key not in given]
     if missing or (parameter is not None and parameter.required and not given):
@@ -149,7 +149,7 @@ def _by_mask(key: str, value: Any, selector: Selector, output: str, length: int,
 
 
 def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
-    """The union of ROIs in the order given; a unit in two of them comes where it is first."""
+    """The union of ROIs in the order given; a unit in two of them comes with the first."""
     places = look_up(metadata, str(selector.metadata), output)
     if not isinstance(places, Mapping):  # one label per unit
         labels = _column(selector.metadata, output, length, metadata).astype(str)

@@ -75,7 +75,7 @@ def offline() -> Setting[bool]:
     Raises
     ------
     InvalidParameterError
-        Where ``BERG_OFFLINE`` is neither yes nor no.
+        If ``BERG_OFFLINE`` is neither yes nor no.
     """
     text = os.environ.get("BERG_OFFLINE")
     if text is not None:

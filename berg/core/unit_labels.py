@@ -107,7 +107,7 @@ def _of_several_axes(
 
 
 def _values_at(place: str, output: str, metadata: Metadata, length: int | None = None) -> NDArray[Any] | None:
-    """The values at a place, in the order of the whole axis; None where they may be missing, and are."""
+    """The values at a place, in the order of the whole axis; None if they may be missing, and are."""
     try:
         found = look_up(metadata, place, output)
         if isinstance(found, Mapping) and length is not None:
@@ -124,7 +124,7 @@ def _values_at(place: str, output: str, metadata: Metadata, length: int | None =
 
 
 def region_labels(regions: Mapping[str, Any], n_units: int) -> NDArray[np.str_]:
-    """The names of each unit's regions, with semicolons between; empty where it is in none.
+    """The names of each unit's regions, with semicolons between; empty if it is in none.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def region_labels(regions: Mapping[str, Any], n_units: int) -> NDArray[np.str_]:
     Raises
     ------
     CorruptedFileError
-        Where they are neither.
+        If they are neither.
 
     Examples
     --------

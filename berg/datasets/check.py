@@ -17,6 +17,7 @@ from berg.datasets.response_arrays import BLOCK_BYTES
 from berg.datasets.splits import SPLITS
 from berg.stimuli import stimulus_set
 from berg.stimuli.images import picture_size
+from berg.stimuli.readers import kind_of_file
 from berg.system.progress import progress_bar
 
 Bools = NDArray[np.bool_]
@@ -188,7 +189,7 @@ def _faults_of_stimuli(dataset: EncodingDataset, show_progress: bool | None) -> 
 def _faults_of_pictures(dataset: EncodingDataset) -> Iterator[Fault]:
     sizes: dict[tuple[int, int], int] = {}
     for name, file in zip(dataset.stimulus_names, dataset.stimuli, strict=True):
-        if str(file).lower().endswith(stimulus_set.SOUND):
+        if kind_of_file(file) != "image":
             return
         try:
             size = _size(file)

@@ -25,6 +25,7 @@ from berg.datasets.volume_files import VOLUMES, read_volume
 from berg.stimuli.arrays import HDF5, array_keys, npz_names, open_npy, open_npz, open_zarr, zarr_array
 from berg.system.file_errors import check_readable, reading
 from berg.system.hdf5_files import has_array, hdf5_values, open_hdf5
+from berg.system.memory import size_words
 
 Labels = NDArray[Any] | dict[str, Any]
 Reader = TypeVar("Reader", bound=Callable[..., Any])
@@ -170,7 +171,7 @@ def _text_lines(path: Path) -> Iterator[str]:
             n_read += len(line)
             if n_read > most:
                 raise DatasetError(
-                    f"{path} unpacks to more than {most / 1e6:,.0f} MB, which no list of labels does. Save it unpacked "
+                    f"{path} unpacks to more than {size_words(most)}, which no list of labels does. Save it unpacked "
                     "if it is meant so."
                 )
             if "\0" in line:

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, listing
-from berg.core.units import scale_between
 from berg.datasets.response_arrays import ReorderedRows, ResponseArray, StackedRows
 from berg.datasets.response_files import ResponseFile
 from berg.datasets.splits import Indices
 from berg.datasets.surface_files import open_surface, structure_of
 from berg.datasets.volume_files import VOLUMES, open_volumes
+from berg.responses.signal_units import scale_between
 from berg.system.file_errors import reading
 
 _VOXELS_APART = 0.05  # by which places of one voxel may differ: what rounding does to affines is far below

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, listing
-from berg.stimuli.open import release_pages
+from berg.system.memory import release_pages
 
 BLOCK_BYTES = 2**25
 """Of a file that are held at once while some of it is picked out."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import CorruptedFileError, DatasetError
+from berg.system.memory import size_words
 
 VOLUMES = (".nii", ".nii.gz", ".mgh", ".mgz")
 _DEFLATE = 1032  # times smaller, at most
@@ -59,8 +60,8 @@ def _check_values(path: Path, image: Any) -> None:
     most = _DEFLATE * n_there if is_compressed(path) else n_there
     if getattr(image.dataobj, "offset", 0) + n_bytes > most:
         raise CorruptedFileError(
-            f"{path} is cut off or damaged: its header says that {shape} values follow, {n_bytes / 1e6:,.1f} MB; the "
-            f"file has {n_there / 1e6:,.1f} MB. Copy it again."
+            f"{path} is cut off or damaged: its header says that {shape} values follow, {size_words(n_bytes)}; the "
+            f"file has {size_words(n_there)}. Copy it again."
         )
 
 

@@ -47,8 +47,8 @@ from berg.responses.store import (
     remove_store,
 )
 from berg.stimuli.arrays import HDF5, open_array
+from berg.system.locks import store_lock
 from berg.system.progress import Advance, progress_bar
-from berg.system.store_lock import locked
 
 # After `berg.encoding.dask_scheduler`, which says what to install where these are missing.
 from distributed import Client, Future, KilledWorker, WorkerPlugin, as_completed, get_worker  # isort: skip
@@ -241,7 +241,7 @@ def encode_on_cluster(
     check_folder(store_path)
     how = {"sampling_rate": sampling_rate, "on_damaged": on_damaged, "stimulus_names": stimulus_names}
     job = _Job(models, _absolute(stimulus), store_path, how, threads)
-    with locked(store_path) as held:
+    with store_lock(store_path) as held:
         with connected(scheduler) as client, _registered(client, job) as encoder:
             begun = _begin(client, encoder, batch_size, compression, overwrite, verify_stimuli, held)
             lost, unreadable = _encode_missing(client, encoder, begun, show_progress)

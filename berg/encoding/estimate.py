@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
@@ -18,8 +17,8 @@ from berg.encoding.space import N_BLOCKS_HELD, check_fits, disk_bytes
 from berg.encoding.stream import Models, Task
 from berg.models.device import device_memory
 from berg.responses.store import Compression
-from berg.stimuli.open import Stimuli
-from berg.system.memory import free_memory, size_words
+from berg.stimuli.readers import Stimuli
+from berg.system.memory import free_memory, peak_memory, size_words
 
 _SECONDS = 3.0  # a shorter measurement tells little
 
@@ -117,7 +116,7 @@ def estimate(
     held = max(0, N_BLOCKS_HELD * min(total, task.block_size) - n_done) * task.row_bytes
     return Estimate(
         disk_bytes=disk_bytes(task, n_blocks, ratio),
-        memory_bytes=_peak_bytes() + held,
+        memory_bytes=peak_memory() + held,
         seconds=total * seconds / n_done,
         stimuli_per_second=n_done / seconds,
         free_disk_bytes=shutil.disk_usage(place.parent).free,
@@ -162,12 +161,3 @@ class _First:
 
     def read(self, places: slice) -> NDArray[Any]:
         return self.stimuli.read(places)
-
-
-def _peak_bytes() -> int:
-    """The most that this process had in memory so far; what it has now where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return int(psutil.Process().memory_info().rss)
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))

@@ -16,9 +16,7 @@ import torch
 from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.models.encoding_model import EncodingModel
-from berg.stimuli.images import image_files
-from berg.stimuli.open import Stimuli
-from berg.stimuli.sounds import sound_files
+from berg.stimuli.readers import Stimuli, reader_of
 from berg.stimuli.stimulus_files import file_names
 from berg.system.file_hash import hash_file
 from berg.weights import manifest, model_files
@@ -68,8 +66,7 @@ def weights_sha256(model: EncodingModel) -> str:
 
 def _sha256(path: Path) -> str:
     folder = path.parent.parent
-    recorded = manifest.read_manifest(folder / manifest.NAME) if (folder / manifest.NAME).is_file() else {}
-    entry = recorded.get(path.relative_to(folder).as_posix())
+    entry = manifest.recorded_files(folder).get(path.relative_to(folder).as_posix())
     state = path.stat()
     return entry.sha256 if entry is not None else _hashed(path, state.st_size, state.st_mtime_ns)
 
@@ -114,7 +111,7 @@ def stimulus_files(stimulus: Any, expected: StimulusInput) -> list[Path] | None:
     places = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
     if not isinstance(places, Sequence) or not len(places) or not all(isinstance(p, (str, Path)) for p in places):
         return None
-    return image_files(places) if expected.sampling_rate is None else sound_files(places)
+    return reader_of(expected.kind).list_files(places)
 
 
 def stimulus_labels(

@@ -46,10 +46,11 @@ from berg.responses.store import (
     remove_store,
     restore_labels,
 )
-from berg.stimuli.open import Stimuli, open_stimuli
+from berg.stimuli.open import open_stimuli
+from berg.stimuli.readers import Stimuli
 from berg.stimuli.stimulus_files import check_links
+from berg.system.locks import store_lock
 from berg.system.progress import Advance, progress_bar
-from berg.system.store_lock import locked
 
 Models = EncodingModel | Sequence[EncodingModel] | Mapping[str, EncodingModel]
 OnDamaged = Literal["raise", "skip"]
@@ -216,7 +217,7 @@ def encode_to_store(
     check_options(on_damaged, workers, compression)
     store_path = Path(path).expanduser()
     check_folder(store_path)
-    with locked(store_path) as held:
+    with store_lock(store_path) as held:
         is_there = store_path.exists()
         begun = read_identity(store_path) if is_there and not overwrite else {}
         task = prepare(
@@ -354,7 +355,7 @@ def _read_one(task: Task, place: int) -> NDArray[Any] | None:
         is_damaged = not _can_be_opened(task, place)
         if is_damaged and task.on_damaged == "skip":
             return None
-        hint = ' Mend it, or give on_damaged="skip" (--on-damaged skip) to leave it out.' if is_damaged else ""
+        hint = ' Fix it, or give on_damaged="skip" (--on-damaged skip) to leave it out.' if is_damaged else ""
         raise StimulusError(
             f"Stimulus '{task.names[place]}' (number {place:,} of {len(task.names):,}, from 0): {error}{hint} "
             "What is encoded already is kept."

@@ -11,13 +11,10 @@ from berg.core.model_card import ModelCard
 from berg.core.unit_labels import AxisKey, Indices, axis_length, coordinates, look_up, region_labels
 from berg.evaluation.accuracy_table import Coordinates
 
-REPETITION = "repetition"
-
 
 def unit_axes(card: ModelCard, output: OutputArray) -> list[str]:
     """The axes along which accuracies differ: neither stimuli nor repetitions nor times of the stimulus."""
-    axes = [axis for axis in output.axes[1:] if axis != REPETITION]
-    return [axis for axis in axes if card.axes[axis].length != FROM_STIMULUS]
+    return [axis for axis in output.unit_axes if card.axes[axis].length != FROM_STIMULUS]
 
 
 def unit_coordinates(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.core.card_schema import FROM_STIMULUS, OutputArray
+from berg.core.card_schema import FROM_STIMULUS, REPETITION, OutputArray
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.selection import resolve_selection
 from berg.core.unit_labels import axis_length, coordinates
@@ -17,7 +17,7 @@ from berg.datasets.dataset import EncodingDataset
 from berg.datasets.matching_files import check_labels_agree
 from berg.datasets.recordings import OutputData
 from berg.evaluation.accuracy_table import Coordinates
-from berg.evaluation.card_units import REPETITION, unit_axes
+from berg.evaluation.card_units import unit_axes
 from berg.models.encoding_model import EncodingModel
 from berg.system.progress import progress_bar
 
@@ -66,7 +66,7 @@ def check_axes(model: EncodingModel, output: OutputArray, dataset: EncodingDatas
         raise InvalidParameterError(
             f"{name} has an output '{output.name}'; the data have {listing(dataset.outputs)}. Rename them there."
         )
-    axes = tuple(axis for axis in output.axes[1:] if axis != REPETITION)
+    axes = output.unit_axes
     if data.axes != axes:
         raise InvalidParameterError(f"Output '{output.name}' of {name} has the axes {axes}; the data have {data.axes}.")
     for axis in unit_axes(model.card, output):

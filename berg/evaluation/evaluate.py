@@ -49,7 +49,6 @@ from berg.evaluation.independence import IN_TIME, Resampling, independent
 from berg.evaluation.known_accuracy import accuracy_file
 from berg.models.encoding_model import EncodingModel
 from berg.statistics.groups import Groups, group_numbers
-from berg.system.file_hash import hash_file
 from berg.weights import manifest
 from berg.weights.download import update_manifest
 
@@ -181,9 +180,9 @@ def write_evaluation(model: EncodingModel, accuracy: Accuracy, split: str, out: 
     write_accuracy(path, accuracy)
     if card.is_file():
         fill_performance(card, accuracy, keep=True)
-    recorded = manifest.read_manifest(folder / manifest.NAME) if (folder / manifest.NAME).is_file() else {}
-    written = [path] + [card] * (card.name in recorded)
-    update_manifest(Path(str(model.berg_dir)), model.card.model_id, [_entry(each, folder) for each in written])
+    recorded = manifest.recorded_files(folder)
+    entries = [manifest.entry_of(file, folder) for file in [path] + [card] * (card.name in recorded)]
+    update_manifest(Path(str(model.berg_dir)), model.card.model_id, entries)
     return path
 
 
@@ -198,12 +197,6 @@ def check_belongs_beside_weights(model: EncodingModel, split: str) -> None:
     else:
         reason = f"The table beside the weights is of all units and of the split 'test', not of {of_units or split}"
     raise InvalidParameterError(f"{reason}. Say where the table goes:  --out accuracy.nc (in Python out=...)")
-
-
-def _entry(path: Path, folder: Path) -> manifest.Entry:
-    now = datetime.now(UTC).strftime(manifest.DATE_FORMAT)
-    name = path.relative_to(folder).as_posix()
-    return manifest.Entry(name, path.stat().st_size, hash_file(path), "", now)
 
 
 def _evaluate(

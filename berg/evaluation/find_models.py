@@ -97,8 +97,7 @@ def _subjects(card: ModelCard, subject: Any) -> list[Any]:
 
 def _may_have(card: ModelCard, roi: str) -> bool:
     """Whether the card lists a region, or does not say which there are."""
-    selection = card.parameters.get("selection")
-    described = ((selection and selection.properties) or {}).get("roi")
+    described = card.selection_parameters.get("roi")
     if described is None or "roi" not in card.select:
         return False
     names = [*(described.allowed or [roi]), *card.select["roi"].aliases]
@@ -128,6 +127,6 @@ def _selection(card: ModelCard, roi: str | None) -> dict[str, Any] | None:
     """The region, spelled as the card spells it."""
     if roi is None:
         return None
-    described = (card.parameters["selection"].properties or {})["roi"]
+    described = card.selection_parameters["roi"]
     names = [*(described.allowed or [roi]), *card.select["roi"].aliases]
     return {"roi": next(str(name) for name in names if str(name).casefold() == roi.casefold())}

@@ -76,8 +76,7 @@ def _file_values(card: ModelCard, values: Mapping[str, Any], berg_dir: str | Non
     if key in values:
         given = [values[key]] if isinstance(values[key], str) else list(values[key])
         return [{**values, key: each} for each in given]
-    selection = card.parameters["selection"].properties or {}
-    names = [card.select[key].aliases.get(name, name) for name in selection[key].allowed or []]
+    names = [card.select[key].aliases.get(name, name) for name in card.selection_parameters[key].allowed or []]
     each = [{**values, key: name} for name in dict.fromkeys(names)]
     return [one for one in each if _is_here(card, berg_dir, one)] or each[:1]
 

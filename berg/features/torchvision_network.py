@@ -14,6 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, did_you_mean
+from berg.features.checkpoints import checkpoints_folder
 
 _OPTIONS: dict[str, dict[str, Any]] = {  # what torchvision sets itself when it makes them with these weights
     "googlenet": {"transform_input": True, "init_weights": False},
@@ -36,13 +37,13 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
     return with_weights(network, path, f"the weights of {name}", "Delete it and get it again."), entry.transforms()
 
 
-def with_weights(network: nn.Module, path: Path, content: str, mend: str) -> nn.Module:
+def with_weights(network: nn.Module, path: Path, content: str, fix: str) -> nn.Module:
     """A network whose weights are still to come, with those of a file; mapped where its format allows it.
 
     Raises
     ------
     CorruptedFileError
-        Saying that the file does not hold `content`, and how to mend it.
+        Saying that the file does not hold `content`, and how to fix it.
     """
     try:
         mapped = zipfile.is_zipfile(path)  # torch's older format cannot be mapped
@@ -50,7 +51,7 @@ def with_weights(network: nn.Module, path: Path, content: str, mend: str) -> nn.
         network.load_state_dict({_OLD_NAME.sub(r"\1\2.", key): state[key] for key in state}, assign=True)
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CorruptedFileError(f"{path} does not hold {content}: {reason} {mend}") from error
+        raise CorruptedFileError(f"{path} does not hold {content}: {reason} {fix}") from error
     return network
 
 
@@ -65,7 +66,7 @@ class NoFirstWeights(TorchFunctionMode):
 
 def weights_file(url: str) -> Path:
     """Where torchvision keeps the file of a url."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    return checkpoints_folder() / url.rsplit("/", 1)[-1]
 
 
 def network_file(name: str, weights: str) -> tuple[str, str, str]:

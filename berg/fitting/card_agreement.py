@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from berg.core.card_schema import OutputArray
+from berg.core.card_schema import REPETITION, OutputArray
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
 
-REPETITION = "repetition"
 ACCURACY = ("r", "r2", "noise_ceiling", "noise_normalised")
 """Coordinates that the evaluation fills, under these names in the card."""
 
@@ -63,7 +62,7 @@ def check_agreement(card: ModelCard, dataset: EncodingDataset, known: Collection
 
 def _check_axes(card: ModelCard, output: OutputArray, dataset: EncodingDataset) -> None:
     found = dataset.outputs[output.name]
-    expected = fitted_axes(output)
+    expected = output.unit_axes
     if expected != found.axes:
         raise InvalidParameterError(
             f"Output '{output.name}' of {card.model_id} has the axes {listing(expected)}; the data have "
@@ -76,11 +75,6 @@ def _check_axes(card: ModelCard, output: OutputArray, dataset: EncodingDataset) 
                 f"Axis '{axis}' of {card.model_id} has {stated:,} places; the data have {length:,} in output "
                 f"'{output.name}'. Change 'length' in the card, or leave it out."
             )
-
-
-def fitted_axes(output: OutputArray) -> tuple[str, ...]:
-    """The axes of an output that are units: all but the stimuli and the repetitions."""
-    return tuple(axis for axis in output.axes[1:] if axis != REPETITION)
 
 
 def places(card: ModelCard) -> Iterator[Place]:

@@ -39,20 +39,19 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, StorageError
 from berg.fitting.principal_components import slices
-from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing, storage_errors
-from berg.system.memory import size_words
+from berg.system.locks import wait_for_lock
+from berg.system.memory import release_pages, size_words
 from berg.system.progress import Advance, progress_bar
 
 BATCH = 32
 """Stimuli that are computed together; fixed, because it may change the last bits."""
-_ALWAYS = ("berg.stimuli.checks", "berg.stimuli.images", "berg.stimuli.open", "berg.features.linear")
+_ALWAYS = ("berg.stimuli.checks", "berg.stimuli.images", "berg.stimuli.image_stimuli", "berg.features.linear")
 _SECONDS_BETWEEN_RECORDS = 10.0  # waiting for the disk costs; so much is computed again at most
 # What a file raises that is not what it was, as text, as JSON or as an array; RecursionError is a RuntimeError.
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, SyntaxError)
@@ -177,7 +176,7 @@ def cached_features(
         return found
     with storage_errors(own):
         own.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / f"{key.digest}.lock"):
+    with wait_for_lock(folder / f"{key.digest}.lock"):
         found = _read(own, key, n_stimuli)
         if found is None:
             _compute(features, key, read, n_stimuli, own, device, show_progress)
@@ -188,17 +187,6 @@ def cached_features(
             "(cache=..., --cache)."
         )
     return found
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
-    with storage_errors(path):
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def peak_bytes(features: nn.Module, stimulus: NDArray[Any], n_features: int, device: torch.device) -> int:

@@ -7,7 +7,6 @@ fit has not seen -> accuracy table, sample, manifest, card, report
 from __future__ import annotations
 
 import json
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +41,7 @@ from berg.fitting.fit_job import FitJob, Fitted, FittingFamily
 from berg.fitting.model_paths import paths_of
 from berg.models.device import resolve_device
 from berg.models.encoding_model import EncodingModel
-from berg.system.memory import free_memory, size_words
+from berg.system.memory import free_memory, peak_memory, size_words
 
 _MEMORY_SHARE = 0.8  # of what is free: the rest is for the operating system's own cache
 
@@ -378,16 +377,4 @@ def _resident() -> int:
 
 def peak_resident() -> int:
     """The most memory that this process has held so far, in bytes; on a GPU that of the GPU counts too."""
-    return _peak_on_cpu() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
-
-
-def _peak_on_cpu() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the process that started this one held
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
-    try:
-        import resource
-    except ImportError:  # Windows
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", _resident()))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_memory() + (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)

@@ -14,7 +14,6 @@ from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
 from berg.datasets.recordings import OutputData
 from berg.evaluation.card_units import unit_axes
-from berg.fitting.card_agreement import fitted_axes
 from berg.system.memory import size_words
 
 LEAST_TESTED = 3
@@ -47,7 +46,7 @@ def check_test_split(card: ModelCard, dataset: EncodingDataset) -> None:
     InvalidParameterError
         If the stimuli are frames of a sequence, and the model answers to each by itself.
     """
-    axes = [axis for output in card.outputs for axis in fitted_axes(output)]
+    axes = [axis for output in card.outputs for axis in output.unit_axes]
     in_time = len(axes) > sum(len(unit_axes(card, output)) for output in card.outputs)
     if dataset.sampling_interval_s is not None and not in_time and "time" not in axes:
         raise InvalidParameterError(

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,20 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from berg.core.card_schema import REPETITION
 from berg.core.card_yaml import parse_card_yaml
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS
 from berg.core.model_card import ModelCard
 from berg.evaluation.accuracy_summary import fill_performance
 from berg.evaluation.accuracy_table import accuracy_values, write_accuracy
 from berg.evaluation.report import write_report
-from berg.fitting.card_agreement import REPETITION, Place, places
+from berg.fitting.card_agreement import Place, places
 from berg.fitting.fit_job import FitJob, Fitted
 from berg.fitting.model_paths import ModelPaths
 from berg.models.encoding_model import EncodingModel
 from berg.statistics.groups import group_numbers
-from berg.system.directory_lock import directory_lock
 from berg.system.durable_file import replacing
-from berg.system.file_hash import hash_file
+from berg.system.locks import directory_lock
 from berg.weights import manifest
 from berg.weights.download import update_manifest
 from berg.weights.safetensors_files import write_safetensors
@@ -167,15 +166,8 @@ def write_evidence(job: FitJob, fitted: Fitted, model: EncodingModel, accuracy: 
         _write_card(files.card, job.card)
         fill_performance(files.card, accuracy)
     write_report(files.report, ModelCard.read(files.card), accuracy, facts=fitted.facts)
-    now = datetime.now(UTC).strftime(manifest.DATE_FORMAT)
-    update_manifest(
-        files.berg_dir,
-        job.card.model_id,
-        [
-            manifest.Entry(path.relative_to(files.folder).as_posix(), path.stat().st_size, hash_file(path), "", now)
-            for path in files.written
-        ],
-    )
+    entries = [manifest.entry_of(path, files.folder) for path in files.written]
+    update_manifest(files.berg_dir, job.card.model_id, entries)
 
 
 def _forget(files: ModelPaths, *paths: Path) -> None:

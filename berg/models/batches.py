@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import DeviceMemoryError, InvalidParameterError
-from berg.stimuli.open import release_pages
+from berg.system.memory import release_pages
 
 if TYPE_CHECKING:
     from berg.models.encoding_model import EncodingModel
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 class SmallerBatchWarning(UserWarning):
     """The device had too little memory for a batch, which was computed in parts."""
+
+
+_COMMON = ("kind", "shape", "dtype", "range", "sampling_rate")
 
 
 def common_input(models: Sequence[EncodingModel]) -> StimulusInput:
@@ -33,9 +36,7 @@ def common_input(models: Sequence[EncodingModel]) -> StimulusInput:
     expected = models[0].expected_input
     for model in models[1:]:
         other = model.expected_input
-        if any(
-            getattr(other, name) != getattr(expected, name) for name in ("shape", "dtype", "range", "sampling_rate")
-        ):
+        if any(getattr(other, name) != getattr(expected, name) for name in _COMMON):
             raise InvalidParameterError(
                 f"{models[0].get_model_id()} and {model.get_model_id()} take different stimuli; encode with each alone."
             )

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -27,11 +27,14 @@ from berg.interfaces.base_model import BaseModelInterface
 from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
 from berg.models.device import resolve_device
 from berg.stimuli.open import open_stimuli
+from berg.stimuli.readers import reader_of
 from berg.system.memory import check_array_memory, reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.weights import model_files
-from berg.weights.needed_files import NetworkFile
 from berg.weights.safetensors_files import write_safetensors
+
+if TYPE_CHECKING:
+    from berg.transfer.fetch import WantedFile
 
 Responses = NDArray[np.float32] | tuple[NDArray[np.float32], ...]
 
@@ -61,6 +64,8 @@ class EncodingModel(BaseModelInterface):
         berg_dir: str | None = None,
         **parameters: Any,
     ) -> None:
+        if self.card.input is not None:
+            reader_of(self.card.input.kind)  # refuses a kind that is not read yet before anything is fetched or loaded
         self.parameters = validate_parameters(self.card, parameters)
         self.selection = check_selection(self.card, selection)
         self.device = resolve_device(device)
@@ -110,7 +115,7 @@ class EncodingModel(BaseModelInterface):
         return model_files.file_names(cls.card, values)
 
     @classmethod
-    def network_files(cls) -> list[NetworkFile]:
+    def network_files(cls) -> list[WantedFile]:
         """The pretrained networks that the model builds on."""
         return []
 

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from berg.core.exceptions import InvalidParameterError, listing
-from berg.core.units import signal_unit
 from berg.responses.formats import CHANNEL_TYPES, check_fits, export_extra, stimulus_names
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
+from berg.responses.signal_units import signal_unit
 
 if TYPE_CHECKING:
     import mne

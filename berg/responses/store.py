@@ -95,7 +95,7 @@ class StoreReport:
 
 
 class ResponseStore:
-    """A store that blocks are written to; made by `create` or `reopen`, and held alone (`berg.system.store_lock`).
+    """A store that blocks are written to; made by `create` or `reopen`, and held alone (`berg.system.locks`).
 
     Attributes
     ----------

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError, listing
 from berg.responses.formats import export_extra
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
+from berg.system.memory import size_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,7 +225,7 @@ def check_size(labelled: Labelled) -> None:
     for name, array in outputs_of(labelled).items():
         if array.nbytes >= 2**31:
             raise InvalidParameterError(
-                f"'{name}' has {array.nbytes / 1e9:,.1f} GB, and an array in a .mat file at most 2.1. Use .nc, which "
+                f"'{name}' has {size_words(array.nbytes)}, and an array in a .mat file at most 2.1 GB. Use .nc, which "
                 "MATLAB reads with ncread."
             )
 

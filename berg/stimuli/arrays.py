@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StorageError, listing
 from berg.system.file_errors import MOST_COMPRESSED, SMALL_BYTES, check_declared_size, check_readable, reading
 from berg.system.hdf5_files import ReversedArray, array_names, has_array, hdf5_array, open_hdf5
+from berg.system.memory import size_words
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".mat")
 
@@ -75,7 +76,7 @@ def open_array(path: Path | str, dataset: str | None = None, places: str | None 
     path
         A .npy file, an HDF5 file (.h5, .hdf5, .mat of version 7.3), or a zarr array or group.
     dataset
-        Its name in an HDF5 file or zarr group; not needed where there is one alone.
+        Its name in an HDF5 file or zarr group; not needed if there is one alone.
     places
         Some of it, such as ``0:1000``.
 
@@ -205,7 +206,7 @@ def _mapped_member(path: Path, info: zipfile.ZipInfo) -> NDArray[Any]:
 
 
 def _mapped_npy(file: IO[bytes], end: int | None = None) -> NDArray[Any]:
-    """The array that begins here, and ends before `end`, where others may follow."""
+    """The array that begins here, and ends before `end`, if others follow it."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_columns, dtype = read(file)
@@ -223,7 +224,7 @@ def check_temporary_space(n_bytes: int, path: Path) -> None:
     free = shutil.disk_usage(gettempdir()).free
     if n_bytes > free:
         raise StorageError(
-            f"{path} takes {n_bytes / 1e9:,.1f} GB in a temporary file, and {gettempdir()} has {free / 1e9:,.1f} GB "
+            f"{path} takes {size_words(n_bytes)} in a temporary file, and {gettempdir()} has {size_words(free)} "
             "left. Set TMPDIR to a folder with more room."
         )
 

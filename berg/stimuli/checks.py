@@ -70,6 +70,13 @@ def as_array(stimulus: Any, expected: StimulusInput) -> NDArray[Any]:
     return array
 
 
+def is_dataset(stimulus: Any) -> bool:
+    """Whether it has a shape and is read by slices, as memory maps and arrays of h5py and zarr are."""
+    is_array_like = all(hasattr(stimulus, name) for name in ("shape", "dtype", "__getitem__"))
+    in_memory = isinstance(stimulus, np.ndarray) and not isinstance(stimulus, np.memmap)
+    return is_array_like and not in_memory and not hasattr(stimulus, "detach")
+
+
 def _from_torch(tensor: Any) -> NDArray[Any]:
     try:
         array: NDArray[Any] = tensor.detach().cpu().numpy()
@@ -98,7 +105,7 @@ def _check_shape(array: NDArray[Any], expected: StimulusInput) -> None:
     for axis, size in enumerate(sizes):
         if isinstance(size, int) and array.shape[axis] != size:
             raise StimulusError(
-                f"Axis {axis} of the stimulus has {array.shape[axis]} places instead of {size}: shape "
+                f"Axis {axis} of the stimulus has length {array.shape[axis]} instead of {size}: shape "
                 f"{array.shape}, this model takes {_shape(expected)}." + _hint_of_channels(array, sizes)
             )
 
@@ -174,7 +181,8 @@ def _check_values(chunk: NDArray[Any], expected: StimulusInput) -> None:
         raise StimulusError(f"The stimulus has NaN or infinite values. This model takes {_taken(expected)}.")
     smallest, largest = _limits(expected)
     if not (smallest <= low and high <= largest):
-        hint = " Integer samples as floats? Divide by full scale, 32768 for 16 bits." if expected.sampling_rate else ""
+        is_sound = expected.kind == "sound"
+        hint = " Integer samples as floats? Divide by full scale, 32768 for 16 bits." if is_sound else ""
         raise StimulusError(
             f"The stimulus has values in [{low:g}, {high:g}]; this model takes {_taken(expected)}.{hint}"
         )

@@ -73,7 +73,7 @@ def load_images(
 
     Files are opened as one of `FORMATS`, whatever their name. A picture is turned upright as its EXIF data say. Grey
     becomes three equal channels, palettes and CMYK become RGB, 12 and 16 bits are scaled to 8 (65,535 becomes 255;
-    of a TIFF of 12 bits 4,095), white is 255 also where a file calls it 0, of an animation the first frame is taken,
+    of a TIFF of 12 bits 4,095), white is 255 also if a file calls it 0, of an animation the first frame is taken,
     and what is transparent lets mid-grey (128) through. Colour profiles are not applied: the numbers are taken for
     sRGB.
 
@@ -124,7 +124,7 @@ def load_images(
 
 
 def check_sizing(size: int | None, fit: str) -> None:
-    """Raise InvalidParameterError where pictures cannot be brought to such a size in such a way."""
+    """Raise InvalidParameterError if pictures cannot be brought to such a size in such a way."""
     if fit not in get_args(FIT):
         raise InvalidParameterError(f"fit is '{fit}'. Allowed: {', '.join(get_args(FIT))}.")
     if size is not None and size < 1:
@@ -226,7 +226,7 @@ def _tags(picture: Image.Image) -> Mapping[int, Any]:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """The orientation in the EXIF data, 1 (upright) where they have none or cannot be read."""
+    """The orientation in the EXIF data, 1 (upright) if they have none or cannot be read."""
     try:
         found = picture.getexif().get(_ORIENTATION, 1)
     except UNREADABLE:
@@ -235,7 +235,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _with_its_colours(picture: Image.Image) -> Image.Image:
-    """A palette of 8 bits in a TIFF, where 16 are the rule, which PIL takes for black."""
+    """A palette of 8 bits in a TIFF, in which 16 are the rule, which PIL takes for black."""
     colours = np.array(_tags(picture).get(_COLOUR_MAP, ()), np.int64)  # all red, all green, all blue
     if picture.mode == "P" and len(colours) and colours.max() < 256:
         picture.putpalette(colours.reshape(3, -1).T.astype(np.uint8).tobytes())

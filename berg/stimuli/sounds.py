@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.card_schema import StimulusInput
-from berg.core.exceptions import InvalidParameterError, StimulusError
+from berg.core.exceptions import InvalidParameterError, StimulusError, listing
 from berg.core.regular_file import check_regular_file
-from berg.stimuli.checks import as_expected, check_stimulus
-from berg.stimuli.stimulus_files import stimulus_files
+from berg.stimuli.checks import as_array, as_expected, check_stimulus, is_dataset
+from berg.stimuli.stimulus_files import check_links, stimulus_files
 from berg.stimuli.wav_header import check_whole
 
 _FILTER_SAMPLES, _STEPS = 20, 32  # length of the anti-alias filter in samples of the lower rate, steps in one of them
@@ -45,6 +45,35 @@ def sound_files(places: Iterable[Path | str]) -> list[Path]:
     See `berg.stimuli.stimulus_files.stimulus_files`, also for what it raises and warns of.
     """
     return stimulus_files(places, ENDINGS, "sound")
+
+
+def open_sounds(
+    stimulus: Any, expected: StimulusInput, sampling_rate: Any, check_files: bool
+) -> SoundArray | SoundFiles:
+    """Sounds in .wav files or in an array; see `berg.stimuli.open.open_stimuli`."""
+    files = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
+    if isinstance(files, Sequence) and len(files) and all(isinstance(file, (str, Path)) for file in files):
+        listed = sound_files(files)
+        if check_files:
+            check_links(listed)
+        return SoundFiles(listed, expected, sampling_rate)
+    return SoundArray(stimulus if is_dataset(stimulus) else as_array(stimulus, expected), expected, sampling_rate)
+
+
+def read_sounds(files: Sequence[Path | str]) -> NDArray[Any]:
+    """Sounds of .wav files as they are, shape (n_sounds, n_samples).
+
+    Raises
+    ------
+    StimulusError
+        If a file is damaged, or if they differ in length or sampling rate.
+    """
+    sounds = [read_sound(file) for file in files]
+    kinds = {(len(samples), rate) for samples, rate in sounds}
+    if len(kinds) > 1:
+        shown = listing(f"{length:,} samples at {rate:,} Hz" for length, rate in sorted(kinds))
+        raise StimulusError(f"The sounds differ in length or sampling rate ({shown}). Bring them to one.")
+    return np.stack([samples for samples, _ in sounds])
 
 
 def read_sound(file: Path | str) -> tuple[NDArray[np.float64], int]:

@@ -83,10 +83,10 @@ def warn_of_order(files: Sequence[Path], what: str) -> None:
     by_number = sorted(names, key=natural_key)
     if names == by_number:
         return
-    place = next(place for place, (one, other) in enumerate(zip(names, by_number, strict=True)) if one != other)
+    first = next(index for index, (one, other) in enumerate(zip(names, by_number, strict=True)) if one != other)
     warnings.warn(
-        f"{what} are taken in the order of their names as text: {names[place]} is number {place:,} (from 0), where "
-        f"{by_number[place]} would be by its number. First {names[0]}, last {names[-1]}. If rows of responses are in "
+        f"{what} are taken in the order of their names as text: {names[first]} is number {first:,} (from 0), where "
+        f"{by_number[first]} would be by its number. First {names[0]}, last {names[-1]}. If rows of responses are in "
         "the order of the numbers, list the files in that order, or write the numbers with leading zeros.",
         StimulusOrderWarning,
         stacklevel=2,
@@ -99,8 +99,8 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     >>> sorted(["img10.png", "img2.png"], key=natural_key)
     ['img2.png', 'img10.png']
     """
-    parts = [part.lstrip("0") if place % 2 else part for place, part in enumerate(_DIGITS.split(name))]
-    return [(len(part) if place % 2 else 0, part) for place, part in enumerate(parts)]  # a longer number is larger
+    parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(_DIGITS.split(name))]
+    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)]  # a longer number is larger
 
 
 def _leads_nowhere(file: Path) -> bool:
@@ -125,7 +125,7 @@ def check_links(files: Iterable[Path | str], skipping: str = "") -> None:
 
 
 def file_names(files: Sequence[Path]) -> list[str]:
-    """One name per file: that of the file, or its path in their common folder where two files have one name.
+    """One name per file: that of the file, or its path in their common folder if two files have one name.
 
     >>> file_names([Path("x/a.png"), Path("x/b.png")]), file_names([Path("x/1/a.png"), Path("x/2/a.png")])
     (['a.png', 'b.png'], ['1/a.png', '2/a.png'])

@@ -15,13 +15,11 @@ from PIL import Image
 from berg.core.exceptions import DatasetError, InvalidParameterError, StimulusError, listing
 from berg.core.regular_file import check_regular_file
 from berg.stimuli.arrays import open_array
-from berg.stimuli.images import ENDINGS as PICTURES
-from berg.stimuli.images import image_files, load_images
-from berg.stimuli.open import release_pages
-from berg.stimuli.sounds import read_sound, sound_files
+from berg.stimuli.readers import READERS, Reader, kind_of_file, reader_of
+from berg.stimuli.sounds import read_sound
 from berg.stimuli.stimulus_files import check_links, file_names, stimuli_in
+from berg.system.memory import release_pages
 
-SOUND = ".wav"
 _BLOCK = 64  # stimuli read at once to be hashed
 
 
@@ -36,7 +34,7 @@ def n_stimuli(stimuli: Any) -> int:
 
 
 def stimuli_shape(stimuli: Any) -> tuple[int, ...]:
-    """The shape of an array of stimuli, () where it has none."""
+    """The shape of an array of stimuli, () if it has none."""
     return tuple(getattr(stimuli, "shape", np.shape(stimuli) if isinstance(stimuli, Sequence) else ()))
 
 
@@ -73,14 +71,15 @@ def files_of(place: Path) -> list[Path]:
     DatasetError
         If it has both.
     """
-    in_folder = [stimuli_in(place, endings) if place.is_dir() else [] for endings in (PICTURES, {SOUND})]
-    pictures, sounds = in_folder
-    if pictures and sounds:
+    readers = [reader for reader in READERS.values() if isinstance(reader, Reader)]
+    held = [(reader, stimuli_in(place, reader.endings) if place.is_dir() else []) for reader in readers]
+    there = [(reader, files) for reader, files in held if files]
+    if len(there) > 1:
+        shown = " and ".join(f"{len(files):,} {reader.name} (such as {files[0].name})" for reader, files in there)
         raise DatasetError(
-            f"{place} holds {len(pictures):,} pictures (such as {pictures[0].name}) and {len(sounds):,} sounds (such "
-            f"as {sounds[0].name}). Put one kind into a folder of its own, or list the stimuli with  files: LIST.txt"
+            f"{place} holds {shown}. Put one kind into a folder of its own, or list the stimuli with  files: LIST.txt"
         )
-    found = sound_files([place]) if sounds else image_files([place])
+    found = (there[0][0] if there else reader_of("image")).list_files([place])
     check_links(found)
     return found
 
@@ -99,7 +98,7 @@ def names_of(stimuli: Any, names: Iterable[Any] | None = None) -> list[str]:
     Raises
     ------
     DatasetError
-        Where there are too many or too few, or one stands twice.
+        If there are too many or too few, or one stands twice.
     """
     n_all = n_stimuli(stimuli)
     if names is None and n_all and is_files(stimuli) and not any(isinstance(item, Image.Image) for item in stimuli):
@@ -128,9 +127,7 @@ def read_stimuli(stimuli: Any, indices: NDArray[np.intp]) -> NDArray[Any]:
     if not is_files(stimuli):
         return _read_array(stimuli, indices)
     chosen = [stimuli[index] for index in indices]
-    if chosen and str(chosen[0]).lower().endswith(SOUND):
-        return _read_sounds(chosen)
-    return load_images(chosen) if chosen else np.empty((0, 3, 0, 0), np.uint8)
+    return reader_of(kind_of_file(chosen[0])).read_files(chosen) if chosen else np.empty((0, 3, 0, 0), np.uint8)
 
 
 def _read_array(array: Any, indices: NDArray[np.intp]) -> NDArray[Any]:
@@ -148,18 +145,9 @@ def _read_array(array: Any, indices: NDArray[np.intp]) -> NDArray[Any]:
     return found
 
 
-def _read_sounds(files: list[Path]) -> NDArray[Any]:
-    sounds = [read_sound(file) for file in files]
-    kinds = {(len(samples), rate) for samples, rate in sounds}
-    if len(kinds) > 1:
-        shown = listing(f"{length:,} samples at {rate:,} Hz" for length, rate in sorted(kinds))
-        raise StimulusError(f"The sounds differ in length or sampling rate ({shown}). Bring them to one.")
-    return np.stack([samples for samples, _ in sounds])
-
-
 def sampling_rate_of(stimuli: Any) -> int | None:
-    """That of sound files, hertz; None where the first stimulus is no sound file."""
-    if not is_files(stimuli) or not len(stimuli) or not str(stimuli[0]).lower().endswith(SOUND):
+    """That of sound files, hertz; None if the first stimulus is no sound file."""
+    if not is_files(stimuli) or not len(stimuli) or kind_of_file(stimuli[0]) != "sound":
         return None
     return read_sound(stimuli[0])[1]
 
@@ -188,8 +176,8 @@ def _hash_of(item: Any) -> bytes:
 def fingerprint(stimuli: Any, indices: NDArray[np.intp]) -> str:
     """A key of what these stimuli are, in this order; that of an array does not depend on the kind of its file."""
     digest = hashlib.sha256(b"files" if is_files(stimuli) else _kind_of(stimuli))
-    for own in content_hashes(stimuli, indices):
-        digest.update(own)
+    for content in content_hashes(stimuli, indices):
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -200,7 +188,7 @@ def _kind_of(array: Any) -> bytes:
 def identical(
     stimuli: Any, indices: NDArray[np.intp], advance: Callable[[int], None] = lambda n: None
 ) -> NDArray[np.intp]:
-    """A label per stimulus: the place in `indices` of the first that is the same.
+    """A label per stimulus: the index, into `indices`, of the first that is the same.
 
     Of files, only those of one size are read.
     """
@@ -210,8 +198,8 @@ def identical(
     alike = np.flatnonzero(n_each[of_size] > 1)
     advance(len(indices) - len(alike))
     first: dict[bytes, int] = {}
-    for place, own in zip(alike, content_hashes(stimuli, indices[alike]), strict=True):
-        labels[place] = first.setdefault(own, int(place))
+    for index, content in zip(alike, content_hashes(stimuli, indices[alike]), strict=True):
+        labels[index] = first.setdefault(content, int(index))
         advance(1)
     return labels
 

@@ -34,7 +34,7 @@ def check_whole(path: Path | str) -> None:
     if n_bytes > n_there:
         raise StimulusError(
             f"{path} is cut: {_seconds(n_there, frame_bytes, sampling_rate)} of the "
-            f"{_seconds(n_bytes, frame_bytes, sampling_rate)} that its header says are there. Copy it again (or, where "
+            f"{_seconds(n_bytes, frame_bytes, sampling_rate)} that its header says are there. Copy it again (or, if "
             f"that is all of it, write its header anew:  ffmpeg -i {Path(path).name} whole.wav)."
         )
     if n_bytes % frame_bytes:

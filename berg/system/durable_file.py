@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     StorageError
-        Where the disk refuses it.
+        If the disk refuses it.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:

@@ -15,6 +15,7 @@ from xml.parsers.expat import ExpatError
 
 from berg.core.exceptions import BERGError, CorruptedFileError, MissingExtraError, MissingFileError
 from berg.core.regular_file import check_regular_file
+from berg.system.memory import size_words
 
 # What readers raise at a byte that they did not expect. MemoryError is not among them: sizes are checked first.
 DAMAGE = (
@@ -104,6 +105,6 @@ def check_declared_size(path: Path, n_bytes: int, n_stored: int, name: str = "")
     """
     if n_bytes > SMALL_BYTES and n_bytes > MOST_COMPRESSED * n_stored:
         raise CorruptedFileError(
-            f"{path} cannot be read: {name or 'it'} should hold {n_bytes / 1e9:,.1f} GB, and {n_stored:,} bytes are "
+            f"{path} cannot be read: {name or 'it'} should hold {size_words(n_bytes)}, and {n_stored:,} bytes are "
             "there for them. It was never filled, or is damaged; write the array again."
         )

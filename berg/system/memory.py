@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -15,7 +18,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def reuse_freed_memory() -> None:
-    """Let memory that was used for one batch be used for the next, where the C library is glibc.
+    """Let memory that was used for one batch be used for the next, if the C library is glibc.
 
     glibc gives what is freed back to the system, and asks for it anew, unless an array as large was freed before: it
     then keeps twice as much. Without this the built-in model took up to twice the processor's time, as it happened.
@@ -23,8 +26,19 @@ def reuse_freed_memory() -> None:
     np.empty(_KEPT_BYTES, np.uint8)
 
 
+def release_pages(array: Any) -> None:
+    """Let go of what was touched of a memory map; the system keeps it in its cache, outside this process.
+
+    Without it, a map that is read or written from end to end counts as memory of the process, all of it.
+    """
+    mapped = getattr(array, "_mmap", None)
+    # What was written to a private map (mode "c") is nowhere else and would be lost.
+    if isinstance(array, np.memmap) and mapped is not None and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def check_array_memory(shapes: Sequence[tuple[int, ...]]) -> None:
-    """Raise DeviceMemoryError where float32 arrays of these shapes do not fit into memory together.
+    """Raise DeviceMemoryError if float32 arrays of these shapes do not fit into memory together.
 
     The system would give them out all the same, and end the process when they are filled.
     """
@@ -38,8 +52,22 @@ def check_array_memory(shapes: Sequence[tuple[int, ...]]) -> None:
 
 
 def free_memory() -> int:
-    """Bytes of memory that this process can still have: of the machine, or of its group where that has less."""
+    """Bytes of memory that this process can still have: of the machine, or of its group if that has less."""
     return min([int(psutil.virtual_memory().available), *_group_limits()])
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the process that started this one had
+        (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    try:
+        import resource
+    except ImportError:  # Windows
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _group_limits() -> Iterator[int]:
@@ -57,9 +85,14 @@ def _group_limits() -> Iterator[int]:
 
 
 def size_words(n_bytes: float) -> str:
-    """Bytes in words.
+    """Bytes as people write them.
 
-    >>> size_words(2_340_000_000)
-    '2.3 GB'
+    >>> size_words(2_340_000_000), size_words(51_200), size_words(12)
+    ('2.3 GB', '51.2 kB', '12 B')
     """
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"
+    size, unit = float(n_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(size) < 999.95 or unit == "TB":  # above it would be written as 1000.0
+            break
+        size /= 1000
+    return f"{size:,.0f} B" if unit == "B" else f"{size:,.1f} {unit}"

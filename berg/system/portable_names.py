@@ -12,7 +12,7 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 
 
 def name_fault(name: str) -> str | None:
-    r"""What makes a relative POSIX path unfit for a file below a folder; None where nothing does.
+    r"""What makes a relative POSIX path unfit for a file below a folder; None if nothing does.
 
     >>> name_fault("metadata/metadata_subject-01.npy")
     >>> name_fault("metadata/../../x")
@@ -45,23 +45,23 @@ def _part_fault(part: str) -> str | None:
 
 
 def names_clash(names: Iterable[str]) -> tuple[int, str] | None:
-    """The place of the first file that cannot lie beside those before it on every computer, and why.
+    """The index of the first file that cannot lie beside those before it on every computer, and why.
 
     >>> names_clash(["metadata/a.npy", "metadata/A.npy"])
     (1, "'metadata/a.npy' and 'metadata/A.npy' differ in case alone")
     """
     spellings: dict[str, str] = {}
     files: set[str] = set()
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         prefixes = _prefixes(name)
         if _key(name) in files and spellings[_key(name)] == name:
-            return place, f"'{name}' stands twice"
+            return index, f"'{name}' stands twice"
         for prefix in prefixes:
             if (other := spellings.get(_key(prefix), prefix)) != prefix:
-                return place, f"'{other}' and '{prefix}' differ in case alone"
+                return index, f"'{other}' and '{prefix}' differ in case alone"
         inside = [prefix for prefix in prefixes[:-1] if _key(prefix) in files]
         if inside or _key(name) in spellings:
-            return place, f"'{(*inside, name)[0]}' is a file and a folder"
+            return index, f"'{(*inside, name)[0]}' is a file and a folder"
         spellings.update((_key(prefix), prefix) for prefix in prefixes)
         files.add(_key(name))
     return None

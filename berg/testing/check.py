@@ -42,10 +42,10 @@ class CheckResult:
     group, name, description
         Which check it was; `description` says in one sentence what a good model does.
     outcome
-        ``passed``, ``failed``, ``warning`` (good to mend, not wrong) or ``skipped``.
+        ``passed``, ``failed``, ``warning`` (good to fix, not wrong) or ``skipped``.
     reason
         What was found wrong, or why the check was skipped; empty where it passed.
-    mend
+    fix
         What to do about it; empty where there is nothing to do.
     """
 
@@ -54,7 +54,7 @@ class CheckResult:
     description: str
     outcome: Outcome
     reason: str = ""
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Check:
     """A function that yields a sentence for each fault that it finds in a model."""
 
     function: Callable[[ModelUnderTest], Faults]
-    mend: str
+    fix: str
     fault: Outcome = "failed"
 
     @property
@@ -90,21 +90,21 @@ class Check:
             except NotApplicable as reason:
                 return self._result("skipped", str(reason))
             except Exception as error:  # whatever a model raises is a finding about this model
-                return self._result("failed", f"{type(error).__name__}: {error}", self.mend)
-        return self._result(self.fault, "; ".join(faults), self.mend) if faults else self._result("passed")
+                return self._result("failed", f"{type(error).__name__}: {error}", self.fix)
+        return self._result(self.fault, "; ".join(faults), self.fix) if faults else self._result("passed")
 
-    def _result(self, outcome: Outcome, reason: str = "", mend: str = "") -> CheckResult:
-        return CheckResult(self.group, self.name, self.description, outcome, reason, mend)
+    def _result(self, outcome: Outcome, reason: str = "", fix: str = "") -> CheckResult:
+        return CheckResult(self.group, self.name, self.description, outcome, reason, fix)
 
 
-def check(mend: str, fault: Outcome = "failed") -> Callable[[Callable[[ModelUnderTest], Faults]], Check]:
+def check(fix: str, fault: Outcome = "failed") -> Callable[[Callable[[ModelUnderTest], Faults]], Check]:
     """Make a check of a function that yields faults.
 
     Parameters
     ----------
-    mend
+    fix
         What the author of the model does about a fault.
     fault
         What a fault counts as: ``failed``, or ``warning``.
     """
-    return lambda function: Check(function, mend, fault)
+    return lambda function: Check(function, fix, fault)

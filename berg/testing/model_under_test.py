@@ -88,16 +88,8 @@ class ModelUnderTest:
     def described(self) -> dict[str, Parameter]:
         """The parameters that the model is made with, less ``device`` and ``selection``."""
         return {
-            name: parameter
-            for name, parameter in self.card.parameters.items()
-            if name not in ("device", "selection") and not _is_for_encoding(parameter)
+            name: parameter for name, parameter in self.card.own_parameters.items() if not _is_for_encoding(parameter)
         }
-
-    @property
-    def described_selection(self) -> dict[str, Parameter]:
-        """The keys of the selection."""
-        selection = self.card.parameters.get("selection")
-        return (selection and selection.properties) or {}
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -108,10 +100,10 @@ class ModelUnderTest:
     def selection(self) -> dict[str, Any]:
         """What is selected: what was given, and an example of what is required."""
         selection = self.card.parameters.get("selection")
-        chosen = {**_examples(self.described_selection), **self._given_selection}
+        chosen = {**_examples(self.card.selection_parameters), **self._given_selection}
         if not chosen and selection is not None and selection.required:
-            keys = (key for key, part in self.described_selection.items() if _example(part) is not None)
-            chosen = {key: _example(self.described_selection[key]) for key in list(keys)[:1]}
+            keys = (key for key, part in self.card.selection_parameters.items() if _example(part) is not None)
+            chosen = {key: _example(self.card.selection_parameters[key]) for key in list(keys)[:1]}
         return chosen
 
     @property

@@ -62,7 +62,7 @@ class Selections:
 
     def rois(self, key: str) -> list[str]:
         """Names of two regions that have units."""
-        described = (self.card.parameters["selection"].properties or {})[key]
+        described = self.card.selection_parameters[key]
         found: list[str] = []
         for name in described.allowed or self._roi_names(self.card.select[key]):
             if len(found) < 2 and self._has_units(key, name):
@@ -83,7 +83,7 @@ class Selections:
         return self.rois(key)[0]
 
     def _minimum(self, key: str, selector: Selector) -> Any:
-        described = (self.card.parameters["selection"].properties or {})[key]
+        described = self.card.selection_parameters[key]
         values = self._column(selector)[self._places(selector)].astype(float)
         return True if "bool" in described.type else float(np.nanmedian(values))
 
@@ -127,7 +127,7 @@ class Selections:
 
 def takes_lists(card: ModelCard, key: str) -> bool:
     """Whether a selection key takes several names."""
-    described = (card.parameters["selection"].properties or {})[key].type
+    described = card.selection_parameters[key].type
     return "list" in described or described == "any"
 
 

@@ -73,7 +73,7 @@ def raise_failed(model_id: str, results: Sequence[CheckResult]) -> None:
     """Nothing, or a ModelCheckError that lists every failure."""
     failed = [result for result in results if result.outcome == "failed"]
     if failed:
-        listed = "".join(f"\n- {result.name}: {result.reason} {result.mend}" for result in failed)
+        listed = "".join(f"\n- {result.name}: {result.reason} {result.fix}" for result in failed)
         raise ModelCheckError(f"{model_id} fails {len(failed)} of {len(results)} checks:{listed}")
 
 

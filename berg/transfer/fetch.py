@@ -7,18 +7,18 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
-
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, StorageError
 from berg.system.durable_file import storage_errors
 from berg.system.file_hash import hash_file
+from berg.system.locks import wait_for_lock
+from berg.system.memory import size_words
 from berg.system.portable_names import name_fault
-from berg.system.transfer_bars import Advance, FileBars, transfer_bars
+from berg.system.progress import Advance, FileBars, transfer_bars
 from berg.transfer.file_heads import file_fault
 from berg.transfer.partial_file import KEPT, PartialFile
 from berg.transfer.remote import Answer, Changed, Remote, Stopped, TryAgain
@@ -28,14 +28,13 @@ from berg.transfer.source import Source, parse_source
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-_LOCK_POLL_SECONDS = 0.2
 _PROGRESS = 2**16  # bytes; an attempt that brought so many does not count as failed
 _SHOULD_HAVE = "should have"
 _SHA256 = re.compile(r"[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True)
-class RemoteFile:
+class WantedFile:
     """A file to get.
 
     Parameters
@@ -43,19 +42,40 @@ class RemoteFile:
     path
         Below the source, and likewise below the folder: ``metadata/metadata_subject-01.npy``.
     size
-        Bytes, where it is known.
+        Bytes; None if nobody was asked.
     sha256
         64 hexadecimal digits, or the first of them (at least 8), as far as they are known.
+    source, folder
+        Where it comes from and goes to, if it was planned with others that go elsewhere; `fetch` is told both.
+    model
+        The model that it belongs to; None for a network that models share.
+    metadata_keys
+        Of a JSON file of metadata, some of which it must have; a network's login page may answer in JSON, too.
 
     Raises
     ------
     InvalidParameterError
-        Where the path would lead out of the folder or is no name on every system, or the rest is not what it says.
+        If the path would lead out of the folder or is no name on every system, or the rest is not what it says.
     """
 
     path: str
     size: int | None = None
     sha256: str | None = None
+    source: Source | None = None
+    folder: Path = Path()
+    model: str | None = None
+    metadata_keys: frozenset[str] = frozenset()
+
+    @property
+    def target(self) -> Path:
+        """Where it lies, or will."""
+        return self.folder / self.path
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it lies there with the size that it should have, and begins as its name says."""
+        target = self.target
+        return target.is_file() and self.size in (None, target.stat().st_size) and file_fault(target) is None
 
     def __post_init__(self) -> None:
         is_hidden = any(part.startswith(".") for part in self.path.split("/"))  # as parts of files under way are
@@ -84,7 +104,7 @@ class Fetched:
     Parameters
     ----------
     path
-        As in `RemoteFile`.
+        As in `WantedFile`.
     size
         Bytes.
     sha256
@@ -92,7 +112,7 @@ class Fetched:
     source
         The URL it came from, or would have come from.
     etag
-        What the server called this version; None where it was here before.
+        What the server called this version; None if it was here before.
     was_here
         Whether it was here before, and nothing came over the network.
     """
@@ -107,7 +127,7 @@ class Fetched:
 
 def fetch(
     source: str | Source,
-    files: Iterable[RemoteFile],
+    files: Iterable[WantedFile],
     folder: Path | str,
     *,
     parallel: int = 4,
@@ -126,11 +146,11 @@ def fetch(
     source
         ``s3://bucket/prefix``, ``https://host/prefix``, ``file:///folder``; see `parse_source`.
     folder
-        Made where it is not there.
+        Made if it is not there.
     parallel
         How many connections; large files are fetched through several.
     progress
-        Show bars; None: where standard error is a terminal.
+        Show bars; None: if standard error is a terminal.
     patience
         When to try again and when to give up.
 
@@ -160,7 +180,7 @@ def fetch(
         return _Transfer(remote, Path(folder), lines, bars).fetch(wanted, parallel)
 
 
-def _checked(files: Iterable[RemoteFile]) -> list[RemoteFile]:
+def _checked(files: Iterable[WantedFile]) -> list[WantedFile]:
     wanted, seen = list(files), set()
     for file in wanted:
         if file.path.casefold() in seen:  # some disks do not tell A from a
@@ -169,14 +189,14 @@ def _checked(files: Iterable[RemoteFile]) -> list[RemoteFile]:
     return wanted
 
 
-def _check_room(folder: Path, files: list[RemoteFile]) -> None:
-    """Raise StorageError where the files will not fit on the disk."""
+def _check_room(folder: Path, files: list[WantedFile]) -> None:
+    """Raise StorageError if the files will not fit on the disk."""
     n_missing = sum(_n_missing(folder / file.path, file.size) for file in files if file.size is not None)
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     n_free = shutil.disk_usage(existing).free
     if n_missing > n_free:
         raise StorageError(
-            f"{folder} has {n_free / 1e9:.2f} GB free; {n_missing / 1e9:.2f} GB are still to come. "
+            f"{folder} has {size_words(n_free)} free; {size_words(n_missing)} are still to come. "
             "Make room, or choose a folder on another disk."
         )
 
@@ -196,32 +216,19 @@ class _Transfer:
     def __init__(self, remote: Remote, folder: Path, lines: ThreadPoolExecutor, bars: FileBars) -> None:
         self.remote, self.folder, self.lines, self.bars = remote, folder, lines, bars
 
-    def fetch(self, files: list[RemoteFile], n_threads: int) -> list[Fetched]:
+    def fetch(self, files: list[WantedFile], n_threads: int) -> list[Fetched]:
         with ThreadPoolExecutor(n_threads) as threads, ended_together(self.remote, threads):
             return results([threads.submit(self._one, file) for file in files])
 
-    def _one(self, file: RemoteFile) -> Fetched:
+    def _one(self, file: WantedFile) -> Fetched:
         target = self.folder / file.path
         with storage_errors(target, KEPT):
             target.parent.mkdir(parents=True, exist_ok=True)
-        with self._alone(target):
+        lock = target.with_name(f".{target.name}.lock")  # keeps other processes from fetching the same file
+        with wait_for_lock(lock, target, KEPT, lambda: self.remote.is_stopped):
             return self._found(file, target) or self._receive(file, target)
 
-    @contextmanager
-    def _alone(self, target: Path) -> Iterator[None]:
-        """Keep other processes from fetching the same file."""
-        path = target.with_name(f".{target.name}.lock")
-        lock = FileLock(path, thread_local=False)
-        with storage_errors(target, KEPT):
-            lock.acquire(poll_interval=_LOCK_POLL_SECONDS, cancel_check=lambda: self.remote.is_stopped)
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # while it is held: who waits for it sees that it is gone, and makes a new one
-                path.unlink()
-            lock.release()
-
-    def _found(self, file: RemoteFile, target: Path) -> Fetched | None:
+    def _found(self, file: WantedFile, target: Path) -> Fetched | None:
         """The file that is here already, if it is the one."""
         if not target.is_file() or file.size not in (None, target.stat().st_size):
             return None
@@ -243,8 +250,8 @@ class _Transfer:
         if self.remote.is_stopped:
             raise Stopped
 
-    def _receive(self, file: RemoteFile, target: Path) -> Fetched:
-        """The file from the source; from its start once more where it came damaged."""
+    def _receive(self, file: WantedFile, target: Path) -> Fetched:
+        """The file from the source; from its start once more if it came damaged."""
         self.remote.source.check_online(file.path)
         part = PartialFile(target, self.remote.source.url(file.path))
         try:
@@ -264,8 +271,8 @@ class _Transfer:
             self.bars.end(file.path)
         return Fetched(file.path, part.n_bytes, sha256, part.url, part.etag)
 
-    def _hash_of_whole(self, file: RemoteFile, part: PartialFile) -> str:
-        """Fetch all pieces; from the start where the file changes meanwhile."""
+    def _hash_of_whole(self, file: WantedFile, part: PartialFile) -> str:
+        """Fetch all pieces; from the start if the file changes meanwhile."""
         for _ in range(self.remote.patience.attempts):
             try:
                 self._all_pieces(file, part)
@@ -278,21 +285,21 @@ class _Transfer:
             "on the server, or the connection breaks and the server sends no ranges. Try later, or another source."
         )
 
-    def _all_pieces(self, file: RemoteFile, part: PartialFile) -> None:
+    def _all_pieces(self, file: WantedFile, part: PartialFile) -> None:
         advance = self.bars.begin(file.path, part.total or file.size, part.n_bytes)
         if not part.has_begun:
             self._on_lines([0], file, part, advance)  # its answer says how large the file is
         self._on_lines(part.missing(), file, part, advance)
 
-    def _on_lines(self, pieces: list[int], file: RemoteFile, part: PartialFile, advance: Advance) -> None:
+    def _on_lines(self, pieces: list[int], file: WantedFile, part: PartialFile, advance: Advance) -> None:
         futures = [self.lines.submit(self._piece, file, part, index, advance) for index in pieces]
         try:
             results(futures)
         finally:  # nobody writes to the part when this is over
             wait([future for future in futures if not future.cancel()])
 
-    def _piece(self, file: RemoteFile, part: PartialFile, index: int, advance: Advance) -> None:
-        """Fetch what is missing of a piece, with pauses where it does not work at once."""
+    def _piece(self, file: WantedFile, part: PartialFile, index: int, advance: Advance) -> None:
+        """Fetch what is missing of a piece, with pauses if it does not work at once."""
         n_failures = 0
         while not self.remote.is_stopped:
             before = part.rest_of(index)[0]
@@ -306,7 +313,7 @@ class _Transfer:
                 self.remote.wait(self.remote.patience.pause(n_failures, error.seconds))
         raise Stopped
 
-    def _rest_of_piece(self, file: RemoteFile, part: PartialFile, index: int, advance: Advance) -> None:
+    def _rest_of_piece(self, file: WantedFile, part: PartialFile, index: int, advance: Advance) -> None:
         start, stop = part.rest_of(index)
         if start and part.version is None:
             raise Changed
@@ -325,13 +332,13 @@ class _Transfer:
         if part.rest_of(index)[0] != stop:
             raise TryAgain("the bytes ended too early")
 
-    def _begin(self, file: RemoteFile, part: PartialFile, answer: Answer, stop: int | None) -> None:
+    def _begin(self, file: WantedFile, part: PartialFile, answer: Answer, stop: int | None) -> None:
         total = file.size if answer.total is None else answer.total
         if total is None:
             raise DownloadError(
                 f"{answer.url}: the server does not say how large it is, so nobody can tell when it is whole. Take "
                 "another source, such as a mirror on disk, file:///folder; from Python, a size can be given: "
-                f'fetch(source, [RemoteFile("{file.path}", size=...)], folder) of berg.transfer.fetch.'
+                f'fetch(source, [WantedFile("{file.path}", size=...)], folder) of berg.transfer.fetch.'
             )
         if file.size not in (None, total):
             raise DownloadError(
@@ -341,7 +348,7 @@ class _Transfer:
         part.at_once = answer.version is None
         if part.at_once and stop is not None and answer.is_range and total > stop:
             raise Changed
-        _check_room(self.folder, [RemoteFile(file.path, total)])
+        _check_room(self.folder, [WantedFile(file.path, total)])
         part.begin(answer.version, answer.etag, total, answer.is_range)
 
 
@@ -366,7 +373,7 @@ def results(futures: list[Future[Result]]) -> list[Result]:
 
 def _given_up(part: PartialFile, n_failures: int, error: Exception) -> DownloadError:
     return DownloadError(
-        f"{part.url} cannot be had now: {error}, {n_failures} times in a row. {part.n_bytes / 1e6:.1f} MB of it are "
+        f"{part.url} cannot be had now: {error}, {n_failures} times in a row. {size_words(part.n_bytes)} of it are "
         "kept: start again to go on from there. Is this machine online, and does the server work?"
     )
 
@@ -376,7 +383,7 @@ def is_other(error: Exception, path: str) -> bool:
     return path in str(error) and (isinstance(error, CorruptedFileError) or _SHOULD_HAVE in str(error))
 
 
-def _damaged(file: RemoteFile, part: PartialFile, aside: Path, sha256: str, same: bool) -> CorruptedFileError:
+def _damaged(file: WantedFile, part: PartialFile, aside: Path, sha256: str, same: bool) -> CorruptedFileError:
     if same:
         part.forget()  # it is there already
         asides, reason = str(aside), "twice the same: the server has another file than expected"

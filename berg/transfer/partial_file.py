@@ -75,7 +75,7 @@ class PartialFile:
         return [i for i, (start, stop) in enumerate(spans) if stop is None or self.have[i] < stop - start]
 
     def resume(self) -> None:
-        """Take over what an earlier attempt left, where it is of use."""
+        """Take over what an earlier attempt left, if it is of use."""
         try:
             note = json.loads(self._note.read_text("utf-8"))
             version, etag, total, have = (note[key] for key in ("version", "etag", "size", "have"))

@@ -75,9 +75,9 @@ class Answer:
     etag
         As the server wrote it; not a hash that we trust.
     version
-        What differs when the file changes: a strong ETag or else the date; None where there is neither.
+        What differs when the file changes: a strong ETag or else the date; None if there is neither.
     total
-        Bytes of the whole file; None where the server does not say.
+        Bytes of the whole file; None if the server does not say.
     is_range
         Whether it holds the range that was asked for, and not the whole file.
     """

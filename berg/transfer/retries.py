@@ -15,7 +15,7 @@ class Patience:
     attempts
         How often in a row nothing, or next to nothing, may come before we give up.
     first_pause, longest_pause
-        Seconds. Each pause is about twice the one before it, as the server asks for where it says.
+        Seconds. Each pause is about twice the one before it, or what the server asks for.
     connect_seconds, read_seconds
         How long to wait for a connection, and for the next bytes of a file.
     head_seconds

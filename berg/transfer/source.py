@@ -56,7 +56,7 @@ class Source:
         return f"{self.base}/{quote(path)}"
 
     def file(self, path: str) -> Path:
-        """The path of one of its files, where it is a folder of this machine."""
+        """The path of one of its files, if it is a folder of this machine."""
         return Path(url2pathname(urlsplit(self.base).path)) / path
 
     def check_redirect(self, url: str) -> None:
@@ -75,7 +75,7 @@ class Source:
             )
 
     def check_online(self, path: str) -> None:
-        """Raise OfflineError where the file would have to come over the network and BERG_OFFLINE forbids it."""
+        """Raise OfflineError if the file would have to come over the network and BERG_OFFLINE forbids it."""
         if not self.is_local and (setting := settings.offline()).value:
             allow = "unset BERG_OFFLINE" if os.environ.get("BERG_OFFLINE") else f"offline = false  in {setting.origin}"
             raise OfflineError(
@@ -108,7 +108,7 @@ def parse_source(
     Raises
     ------
     InvalidParameterError
-        Where it is none of these, or holds a name or password.
+        If it is none of these, or holds a name or password.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -19,8 +19,8 @@ from berg.core.commands import how_to_forget
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, listing
 from berg.core.layout import METADATA, ModelId
 from berg.core.model_card import ModelCard
-from berg.system.directory_lock import directory_lock
-from berg.transfer.fetch import Fetched, RemoteFile, ended_together, fetch, is_other, results
+from berg.system.locks import directory_lock
+from berg.transfer.fetch import Fetched, WantedFile, ended_together, fetch, is_other, results
 from berg.transfer.file_heads import HEAD_BYTES, file_fault
 from berg.transfer.partial_file import aside_name
 from berg.transfer.remote import Remote, TryAgain
@@ -28,54 +28,16 @@ from berg.transfer.retries import Patience
 from berg.transfer.source import Source, parse_source
 from berg.weights import manifest, model_files
 from berg.weights.manifest import DATE_FORMAT, Entry
-from berg.weights.needed_files import NetworkFile
-
-
-@dataclass(frozen=True)
-class Item:
-    """A file to have on this machine.
-
-    Parameters
-    ----------
-    path
-        Below the source, and likewise below the folder.
-    source, folder
-        Where it comes from, and goes to.
-    size
-        Bytes; None where the source has not been asked.
-    sha256
-        As pinned or recorded, or its first digits; None where nobody knows it.
-    is_here
-        Whether it is on this machine with the size that it should have.
-    model
-        The model that it belongs to; None for a network that models share.
-    metadata_keys
-        Of a JSON file of metadata, some of which it must have; a network's login page may answer in JSON, too.
-    """
-
-    path: str
-    source: Source
-    folder: Path
-    size: int | None
-    sha256: str | None
-    is_here: bool
-    model: str | None
-    metadata_keys: frozenset[str] = frozenset()
-
-    @property
-    def target(self) -> Path:
-        """Where it lies, or will."""
-        return self.folder / self.path
 
 
 def plan(
     card: ModelCard,
     names: Iterable[str],
-    networks: Iterable[NetworkFile],
+    networks: Iterable[WantedFile],
     berg_dir: Path,
     source: str | Source,
     network_source: str | Source | None = None,
-) -> list[Item]:
+) -> list[WantedFile]:
     """The files of a model, with what is known of each; asks nobody.
 
     Parameters
@@ -90,10 +52,16 @@ def plan(
     where = parse_source(source) if isinstance(source, str) else source
     keys = _metadata_keys(card)
     items = [
-        _item(f"{inside}/{name}", where, berg_dir, known.get(name), card.model_id, keys)
+        _wanted(f"{inside}/{name}", where, berg_dir, known.get(name), card.model_id, keys)
         for name in dict.fromkeys(names)
     ]
-    return items + [_network_item(network, network_source) for network in networks]
+    return items + [_from_mirror(network, network_source) for network in networks]
+
+
+def _from_mirror(network: WantedFile, mirror: str | Source | None) -> WantedFile:
+    if mirror is None:
+        return network
+    return replace(network, source=parse_source(mirror) if isinstance(mirror, str) else mirror)
 
 
 def known_files(card: ModelCard, berg_dir: Path) -> dict[str, Entry]:
@@ -102,7 +70,7 @@ def known_files(card: ModelCard, berg_dir: Path) -> dict[str, Entry]:
     A record of a file that is no such file, as its first bytes tell, is worth nothing and left out.
     """
     folder, pinned = ModelId.parse(card.model_id).folder(berg_dir), card.path.with_suffix(".tsv")
-    recorded = manifest.read_manifest(folder / manifest.NAME) if (folder / manifest.NAME).is_file() else {}
+    recorded = manifest.recorded_files(folder)
     known = {path: entry for path, entry in recorded.items() if not _is_other(folder / path)}
     return {**known, **(manifest.read_manifest(pinned) if pinned.is_file() else {})}
 
@@ -112,23 +80,28 @@ def _is_other(target: Path) -> bool:
     return target.is_file() and file_fault(target) is not None
 
 
-def _item(path: str, source: Source, folder: Path, known: Entry | None, model: str, keys: frozenset[str]) -> Item:
+def _wanted(
+    path: str, source: Source, folder: Path, known: Entry | None, model: str, keys: frozenset[str]
+) -> WantedFile:
     size, sha256 = (known.size, known.sha256) if known else (None, None)
     is_metadata = path.endswith(".json") and PurePosixPath(path).parent.name == METADATA
-    is_here = _is_here(folder / path, size)
-    return Item(path, source, folder, size, sha256, is_here, model, keys if is_metadata else frozenset())
+    return WantedFile(path, size, sha256, source, folder, model, keys if is_metadata else frozenset())
 
 
-def _network_item(network: NetworkFile, mirror: str | Source | None) -> Item:
-    target = Path(network.path)
-    base, _, name = network.url.rpartition("/")
-    where = mirror or base
-    source = parse_source(where) if isinstance(where, str) else where
-    return Item(name, source, target.parent, None, network.sha256, _is_here(target, None), None)
+def network_weights(url: str, path: str | Path, sha256: str) -> WantedFile:
+    """The weights of a pretrained network that models share.
 
-
-def _is_here(target: Path, size: int | None) -> bool:
-    return target.is_file() and size in (None, target.stat().st_size) and not _is_other(target)
+    Parameters
+    ----------
+    url
+        Where its publisher has it.
+    path
+        Where it lies on this machine, or will.
+    sha256
+        The first digits of its hash, as published.
+    """
+    base, _, name = url.rpartition("/")
+    return WantedFile(name, None, sha256, parse_source(base), Path(path).parent)
 
 
 def _metadata_keys(card: ModelCard) -> frozenset[str]:
@@ -139,8 +112,8 @@ def _metadata_keys(card: ModelCard) -> frozenset[str]:
     return frozenset(first for first in firsts if "{" not in first)
 
 
-def with_sizes(items: Sequence[Item], parallel: int = 8) -> list[Item]:
-    """The same files, their sizes asked for where they are not known.
+def with_sizes(items: Sequence[WantedFile], parallel: int = 8) -> list[WantedFile]:
+    """The same files, their sizes asked for if they are not known.
 
     Raises
     ------
@@ -148,12 +121,17 @@ def with_sizes(items: Sequence[Item], parallel: int = 8) -> list[Item]:
     """
     unknown = [item for item in items if item.size is None]
     sizes = {item.target: item.target.stat().st_size for item in unknown if item.is_here}
-    for source, asked in groupby((item for item in unknown if not item.is_here), key=lambda item: item.source):
+    for source, asked in groupby((item for item in unknown if not item.is_here), key=_source_of):
         paths = list(asked)
         if source.is_local or not settings.offline().value:
             found = _sizes(source, [item.path for item in paths], parallel)
             sizes |= {item.target: size for item, size in zip(paths, found, strict=True) if size is not None}
     return [replace(item, size=sizes.get(item.target, item.size)) for item in items]
+
+
+def _source_of(wanted: WantedFile) -> Source:
+    assert wanted.source is not None  # `plan` says it of each
+    return wanted.source
 
 
 def _sizes(source: Source, paths: list[str], parallel: int) -> list[int | None]:
@@ -174,7 +152,7 @@ def _size(remote: Remote, path: str) -> int | None:
 
 
 def receive(
-    items: Sequence[Item], *, parallel: int = 4, progress: bool | None = None, patience: Patience | None = None
+    items: Sequence[WantedFile], *, parallel: int = 4, progress: bool | None = None, patience: Patience | None = None
 ) -> list[Fetched]:
     """Fetch the files that are not here, verify all of them, and record those of models in their manifests.
 
@@ -188,11 +166,11 @@ def receive(
     DownloadError, CorruptedFileError, StorageError
     """
     fetched: dict[Path, Fetched] = {}
-    for (source, folder, model_id), group in groupby(items, key=lambda item: (item.source, item.folder, item.model)):
+    for (_, folder, model_id), group in groupby(items, key=lambda item: (item.source, item.folder, item.model)):
         wanted = list(group)
-        files = [RemoteFile(item.path, item.size, item.sha256) for item in wanted]
         with _told_how_to_forget(wanted):
-            found = fetch(source, files, folder, parallel=parallel, progress=progress, patience=patience)
+            source = _source_of(wanted[0])
+            found = fetch(source, wanted, folder, parallel=parallel, progress=progress, patience=patience)
         fetched |= {item.target: each for item, each in zip(wanted, found, strict=True)}
         if model_id:
             _check_metadata(wanted)
@@ -201,7 +179,7 @@ def receive(
 
 
 @contextmanager
-def _told_how_to_forget(items: Sequence[Item]) -> Iterator[None]:
+def _told_how_to_forget(items: Sequence[WantedFile]) -> Iterator[None]:
     """Add to the error of a wrong hash or size how to forget it, since it may be the record that is wrong."""
     try:
         yield
@@ -215,14 +193,14 @@ def _told_how_to_forget(items: Sequence[Item]) -> Iterator[None]:
         ) from error
 
 
-def _check_metadata(items: Sequence[Item]) -> None:
+def _check_metadata(items: Sequence[WantedFile]) -> None:
     """Raise DownloadError if what came as metadata is JSON, but nothing that the card knows; it is set aside."""
     for item in items:
         if item.metadata_keys and not item.metadata_keys & _keys_in(item.target):
             aside = aside_name(item.target)
             item.target.replace(aside)
             raise DownloadError(
-                f"{item.source.url(item.path)} is answered by JSON without {listing(sorted(item.metadata_keys))}, "
+                f"{_source_of(item).url(item.path)} is answered by JSON without {listing(sorted(item.metadata_keys))}, "
                 f"which the card of {item.model} looks for; it is kept as {aside.name}. Is this a network with a login "
                 "page? Open any page in a browser, log in, and try again."
             )
@@ -256,9 +234,10 @@ def update_manifest(berg_dir: Path, model_id: str, entries: Iterable[Entry], rem
 
     An entry of the same size and hash as before keeps its source. A manifest without entries is deleted.
     """
-    path = ModelId.parse(model_id).folder(berg_dir) / manifest.NAME
+    folder = ModelId.parse(model_id).folder(berg_dir)
+    path = folder / manifest.NAME
     with directory_lock(berg_dir):
-        held = manifest.read_manifest(path) if path.is_file() else {}
+        held = manifest.recorded_files(folder)
         for entry in entries:
             before = held.get(entry.path)
             same = before is not None and (before.size, before.sha256) == (entry.size, entry.sha256)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Literal
@@ -18,7 +17,7 @@ from berg.system.progress import Advance, progress_bar
 from berg.transfer.file_heads import file_fault
 from berg.weights import manifest
 from berg.weights.download import update_manifest
-from berg.weights.manifest import DATE_FORMAT, Entry
+from berg.weights.manifest import Entry
 
 State = Literal["whole", "not recorded", "missing", "wrong size", "wrong hash", "wrong kind"]
 DAMAGED: tuple[State, ...] = ("missing", "wrong size", "wrong hash", "wrong kind")
@@ -49,7 +48,7 @@ def held_files(berg_dir: Path, model_id: str | None = None) -> list[Held]:
     """The files of all models, or of one, compared with their manifests by size alone; sorted."""
     found = []
     for each, folder in _folders(berg_dir, model_id):
-        recorded = _recorded(folder)
+        recorded = manifest.recorded_files(folder)
         on_disk = {path: (folder / path).stat().st_size for path in _paths(berg_dir, folder)}
         for path in sorted({*recorded, *on_disk}):
             entry, size = recorded.get(path), on_disk.get(path)
@@ -93,11 +92,10 @@ def _all_or_none(advance: Advance) -> Iterator[tuple[ThreadPoolExecutor, Advance
 def record_files(berg_dir: Path, files: Iterable[Held], *, progress: bool | None = None) -> None:
     """Hash files that no manifest names, and record them as they are."""
     new = [file for file in files if file.state == "not recorded"]
-    now = datetime.now(UTC).strftime(DATE_FORMAT)
     with progress_bar("record", sum(file.size for file in new), "bytes", progress) as advance:
         for file in new:
-            sha256 = hash_file(ModelId.parse(file.model_id).folder(berg_dir) / file.path, advance)
-            update_manifest(berg_dir, file.model_id, [Entry(file.path, file.size, sha256, "", now)])
+            folder = ModelId.parse(file.model_id).folder(berg_dir)
+            update_manifest(berg_dir, file.model_id, [manifest.entry_of(folder / file.path, folder, advance)])
 
 
 def remove_files(berg_dir: Path, files: Sequence[Held]) -> None:
@@ -138,11 +136,6 @@ def _paths(berg_dir: Path, folder: Path) -> list[str]:
     ]
 
 
-def _recorded(folder: Path) -> dict[str, Entry]:
-    path = folder / manifest.NAME
-    return manifest.read_manifest(path) if path.is_file() else {}
-
-
 def _size(entry: Entry | None, size: int | None) -> int:
     return size if size is not None else entry.size if entry else 0
 
@@ -157,5 +150,5 @@ def _quick_state(entry: Entry | None, size: int | None) -> State:
 
 def _hashed(berg_dir: Path, file: Held, advance: Advance) -> State:
     folder = ModelId.parse(file.model_id).folder(berg_dir)
-    same = hash_file(folder / file.path, advance) == _recorded(folder)[file.path].sha256
+    same = hash_file(folder / file.path, advance) == manifest.recorded_files(folder)[file.path].sha256
     return "whole" if same else "wrong hash"

@@ -14,14 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
-from berg.core.regular_file import check_regular_file
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError
+from berg.core.regular_file import read_start
 from berg.system.durable_file import replacing
 from berg.system.file_hash import hash_file
+from berg.system.memory import size_words
 from berg.system.portable_names import name_fault, names_clash
 from berg.system.progress import Advance
 
@@ -53,7 +54,7 @@ class Entry:
     Raises
     ------
     InvalidParameterError
-        Where one of them is not so.
+        If one of them is not so.
     """
 
     path: str
@@ -101,19 +102,26 @@ def read_manifest(path: Path) -> dict[str, Entry]:
     CorruptedFileError
         With the line that is no entry.
     """
-    check_regular_file(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise MissingFileError(f"The manifest {path} cannot be read: {error.strerror}.") from error
-    return parse_manifest(data, str(path))
+    return parse_manifest(read_start(path, MAX_BYTES + 1, "The manifest"), str(path))
+
+
+def recorded_files(folder: Path) -> dict[str, Entry]:
+    """The entries of the manifest in a model's folder, by path; none if there is no manifest."""
+    path = folder / NAME
+    return read_manifest(path) if path.exists() else {}
+
+
+def entry_of(path: Path, folder: Path, progress: Advance | None = None) -> Entry:
+    """The entry of a file in a model's folder as it is now, hashed; where it came from is not known."""
+    now = datetime.now(UTC).strftime(DATE_FORMAT)
+    sha256 = hash_file(path, progress)
+    return Entry(path.relative_to(folder).as_posix(), path.stat().st_size, sha256, "", now)
 
 
 def parse_manifest(data: bytes, source: str = NAME) -> dict[str, Entry]:
     """As `read_manifest`, from the bytes themselves; `source` names them in errors."""
     if len(data) > MAX_BYTES:
-        raise CorruptedFileError(f"{source} is over {MAX_BYTES / 1e6:.0f} MB, which no manifest is.")
+        raise CorruptedFileError(f"{source} is over {size_words(MAX_BYTES)}, which no manifest is.")
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -148,7 +156,7 @@ def format_manifest(entries: Iterable[Entry]) -> bytes:
     Raises
     ------
     InvalidParameterError
-        Where two entries cannot lie in one folder.
+        If two entries cannot lie in one folder.
     """
     listed = sorted(entries, key=lambda entry: entry.path)
     if clash := names_clash(entry.path for entry in listed):

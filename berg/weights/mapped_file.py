@@ -122,7 +122,7 @@ def array_from_bytes(
 
 
 def _check_values(path: Path, array: NDArray[Any]) -> None:
-    """Raise CorruptedFileError where bytes are no truth value or no character."""
+    """Raise CorruptedFileError if bytes are no truth value or no character."""
     if array.dtype.kind == "b" and array.view(np.uint8).max() > 1:
         raise corrupted(path, "an array of truth values holds a byte that is neither 0 nor 1")
     if array.dtype.kind == "U":

@@ -17,6 +17,7 @@ from typing import Self
 from berg.core.exceptions import CorruptedFileError, MissingFileError
 from berg.core.layout import PUBLISHED_NAME, split_model_path
 from berg.core.regular_file import check_regular_file
+from berg.system.memory import size_words
 from berg.system.portable_names import name_fault, names_clash
 
 # About 100,000 members; zipfile reads the whole directory at once.
@@ -190,5 +191,5 @@ class _BoundedFile(io.FileIO):
         left = os.fstat(self.fileno()).st_size - self.tell()
         wanted = left if size is None or size < 0 else min(size, left)
         if wanted > MAX_DIRECTORY_BYTES:
-            raise zipfile.BadZipFile(f"its directory is over {MAX_DIRECTORY_BYTES / 1e6:.0f} MB")
+            raise zipfile.BadZipFile(f"its directory is over {size_words(MAX_DIRECTORY_BYTES)}")
         return super().read(size) or b""

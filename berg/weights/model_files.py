@@ -38,7 +38,7 @@ class StaleConversionWarning(UserWarning):
 def weights_path(
     card: ModelCard, berg_dir: str | None, values: Mapping[str, Any], part: str = "", published: bool = False
 ) -> Path:
-    """The weights file for these parameter values; the converted one where it was made of the published one.
+    """The weights file for these parameter values; the converted one if it was made of the published one.
 
     Parameters
     ----------
@@ -139,12 +139,12 @@ def _find(
 
 
 def _check_recorded(path: Path, folder: Path, how_to_get: str) -> None:
-    """Raise CorruptedFileError where a file is not the one that the manifest of its model names.
+    """Raise CorruptedFileError if a file is not the one that the manifest of its model names.
 
     The size is compared always; the hash only of a file that was written after it was recorded.
     """
     name = path.relative_to(folder).as_posix()
-    entry = _manifest(folder / manifest.NAME).get(name)
+    entry = manifest.recorded_files(folder).get(name)
     if entry is None:
         return
     status = path.stat()
@@ -156,12 +156,8 @@ def _check_recorded(path: Path, folder: Path, how_to_get: str) -> None:
     )
 
 
-def _manifest(path: Path) -> dict[str, manifest.Entry]:
-    return manifest.read_manifest(path) if path.is_file() else {}
-
-
 def _is_later(seconds: float, date: str) -> bool:
-    """Whether a time is after that of a record, which has whole seconds; where it has none, nobody can tell."""
+    """Whether a time is after that of a record, which has whole seconds; if it has none, nobody can tell."""
     return not date or seconds > datetime.strptime(date, manifest.DATE_FORMAT).replace(tzinfo=UTC).timestamp() + 1
 
 

@@ -1,37 +1,17 @@
-"""Which files a model needs: of its own, and of a network that others trained."""
+"""Which files of its own a model needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from berg.core.commands import listed_values
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_card import ModelCard
-from berg.core.parameter_validator import validate_value
+from berg.core.parameter_values import validate_value
 from berg.core.selection import check_selection
 from berg.weights import model_files
-
-
-@dataclass(frozen=True)
-class NetworkFile:
-    """The weights of a pretrained network that models share.
-
-    Parameters
-    ----------
-    url
-        Where its publisher has it.
-    path
-        Where it lies on this machine, or will.
-    sha256
-        The first digits of its hash, as published.
-    """
-
-    url: str
-    path: str
-    sha256: str
 
 
 def file_values(
@@ -49,7 +29,7 @@ def file_values(
     Raises
     ------
     InvalidParameterError
-        Where a value is needed, or is none that the model takes.
+        If a value is needed, or is none that the model takes.
     """
     chosen = check_selection(card, selection) if selection else {}
     choices = {

@@ -130,7 +130,7 @@ def _read_header(path: Path, data: memoryview) -> tuple[re.Match[str], int]:
 
 
 def _read_pickled(path: Path, data: memoryview, shape: tuple[int, ...]) -> object:
-    """Return the object array in a pickle, or the object in it where it has no axes."""
+    """Return the object array in a pickle, or the object in it if it has no axes."""
     record = read_records(data, path, ALLOWED)
     array = Builder(path, len(data), MAKERS).build(record)
     if not isinstance(array, np.ndarray) or array.dtype != object or array.shape != shape:
@@ -206,7 +206,7 @@ class Builder:
     def array(
         self, data: Buffer, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"]
     ) -> NDArray[Any]:
-        """Return an array over these bytes, or a copy of its own where it is small."""
+        """Return an array over these bytes, or a copy of its own if it is small."""
         self.spend(len(data))
         array = array_from_bytes(self.path, data, dtype, shape, order)
         return array if array.nbytes >= MAPPED_FROM_BYTES else array.copy(order)

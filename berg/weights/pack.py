@@ -76,7 +76,7 @@ def pack(
     force
         Pack files that differ from the manifest in the model's folder.
     show_progress
-        None: a bar where standard error is a terminal.
+        None: a bar if standard error is a terminal.
 
     Raises
     ------
@@ -93,19 +93,18 @@ def pack(
     check_out(out)
     folder = model_files.model_folder(card, None if berg_dir is None else str(berg_dir))
     files, left_out = _files_of(folder, card.model_id)
-    there = folder / manifest.NAME
-    held = manifest.read_manifest(there) if there.exists() else {}
+    held = manifest.recorded_files(folder)
     total = sum(path.stat().st_size for path in files.values())
     with progress_bar(f"pack {card.model_id}", total, "bytes", show_progress) as advance, replacing(out) as file:
         with zipfile.ZipFile(file, "w") as archive:
             entries = _write_all(archive, card, files, held, advance)
         if not force:
-            _check_held(held, entries, there)
+            _check_held(held, entries, folder / manifest.NAME)
     return Packed(out, entries, left_out)
 
 
 def check_out(out: Path) -> None:
-    """Raise a typed error where no zip file can be written there."""
+    """Raise a typed error if no zip file can be written there."""
     if out.suffix != ".zip" or out.is_dir():
         raise InvalidParameterError(f"'{out}' is no name for a zip file. Try --out {out.stem}.zip")
     if not out.parent.is_dir():
@@ -203,7 +202,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _compression(path: Path, size: int) -> int:
-    """Deflate where samples of the file say that it pays; weights hardly get smaller."""
+    """Deflate if samples of the file say that it pays; weights hardly get smaller."""
     samples = []
     with _opened(path) as file:
         for index in range(_N_SAMPLES):

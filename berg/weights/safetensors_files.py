@@ -116,7 +116,7 @@ def read_safetensors(
     Parameters
     ----------
     names
-        The tensors to read; all where it is None.
+        The tensors to read; all if it is None.
     mapped
         As parts of the file that are read from disk when they are used, not as arrays of their own.
 
@@ -137,7 +137,7 @@ def read_safetensors(
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the texts that go with the tensors; an empty dict where there are none.
+    """Return the texts that go with the tensors; an empty dict if there are none.
 
     Raises
     ------

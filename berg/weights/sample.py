@@ -51,7 +51,7 @@ def write_sample(sample: Sample) -> None:
     Raises
     ------
     InvalidParameterError
-        Where a parameter or the selection is nothing that JSON holds.
+        If a parameter or the selection is nothing that JSON holds.
     """
     tensors = {f"responses.{index}": array for index, array in enumerate(sample.responses)}
     given = {"parameters": dict(sample.parameters), "selection": dict(sample.selection)}
@@ -68,7 +68,7 @@ def read_samples(folder: Path) -> list[Sample]:
     Raises
     ------
     CorruptedFileError
-        Where a file is no sample.
+        If a file is no sample.
     """
     return [_read_sample(path) for path in sorted((folder / METADATA).glob("sample_*.safetensors"))]
 

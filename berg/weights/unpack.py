@@ -23,9 +23,10 @@ from pathlib import Path
 
 from berg.core.exceptions import CorruptedFileError, StorageError, listing
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
-from berg.system.directory_lock import directory_lock
 from berg.system.durable_file import flush, storage_errors
 from berg.system.file_hash import hash_file
+from berg.system.locks import directory_lock
+from berg.system.memory import size_words
 from berg.system.progress import Advance, progress_bar
 from berg.weights import manifest
 from berg.weights.manifest import Entry
@@ -89,7 +90,7 @@ def unpack(path: Path, berg_dir: Path, *, overwrite: bool = False, show_progress
     overwrite
         Replace files that differ; the old ones stay until the new ones are verified.
     show_progress
-        None: a bar where standard error is a terminal.
+        None: a bar if standard error is a terminal.
 
     Raises
     ------
@@ -163,7 +164,7 @@ def _manifest_of(archive: ModelArchive, members: Iterable[Member]) -> dict[str, 
         return None
     where = f"{archive.path}: {found.path}"
     if found.size > manifest.MAX_BYTES:
-        raise CorruptedFileError(f"{where} is over {manifest.MAX_BYTES / 1e6:.0f} MB, which no manifest is.")
+        raise CorruptedFileError(f"{where} is over {size_words(manifest.MAX_BYTES)}, which no manifest is.")
     return manifest.parse_manifest(b"".join(archive.chunks(found)), where)
 
 
@@ -214,7 +215,7 @@ def _check_room(plans: list[_Plan], berg_dir: Path) -> None:
     free = shutil.disk_usage(berg_dir).free
     if needed > free:
         raise StorageError(
-            f"{berg_dir} has {free / 1e6:,.0f} MB left, and {needed / 1e6:,.0f} MB are needed. Make room on that "
+            f"{berg_dir} has {size_words(free)} left, and {size_words(needed)} are needed. Make room on that "
             "disk, or unpack elsewhere with --berg-dir."
         )
     for place in {(plan.folder / member.inside).parent for plan in plans for member in plan.new}:
@@ -222,7 +223,7 @@ def _check_room(plans: list[_Plan], berg_dir: Path) -> None:
 
 
 def _check_place(folder: Path, berg_dir: Path) -> None:
-    """Raise StorageError where a file could not be moved into a folder; after the verification it must not fail."""
+    """Raise StorageError if a file could not be moved into a folder; after the verification it must not fail."""
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not nearest.is_dir() or nearest.stat().st_dev != berg_dir.stat().st_dev:
         raise StorageError(
@@ -259,8 +260,7 @@ def _stage(archive: ModelArchive, plan: _Plan, folder: Path, advance: Advance) -
     for member in plan.same:
         if member.inside not in came:
             came[member.inside] = Entry(member.inside, member.size, hash_file(plan.folder / member.inside))
-    there = plan.folder / manifest.NAME
-    held = manifest.read_manifest(there) if there.exists() else {}
+    held = manifest.recorded_files(plan.folder)
     known = {entry.path for entry in held.values() if entry.path in came and came[entry.path].sha256 == entry.sha256}
     if came.keys() - known:
         merged = held | {path: entry for path, entry in came.items() if path not in known}

@@ -47,7 +47,7 @@ def test_convert_prints_the_files_that_it_wrote_and_their_sizes(fwrf_dir: Path, 
     assert len(written) == 3
     sizes = [path.stat().st_size / 1e6 for path in written]
     assert min(sizes) > 5
-    expected = [f"{path} ({size:.0f} MB)" for path, size in zip(written, sizes, strict=True)]
+    expected = [f"{path} ({size:.1f} MB)" for path, size in zip(written, sizes, strict=True)]
     assert sorted(printed.out.splitlines()) == expected
     assert printed.err == ""
 

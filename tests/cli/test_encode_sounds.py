@@ -50,7 +50,10 @@ def test_a_window_and_a_parameter_are_taken(sounds, tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "option", "words"),
-    [(MODEL, "--images", "takes sounds"), ("fmri-szinte2024-prf_css", "--sounds", "takes no sounds; try --images")],
+    [
+        (MODEL, "--images", "takes sounds, which are not given with --images; try --sounds or --array"),
+        ("fmri-szinte2024-prf_css", "--sounds", "takes pictures, which are not given with --sounds; try --images or"),
+    ],
 )
 def test_the_wrong_kind_of_stimuli_is_named(model, option, words, sounds, tmp_path, capsys):
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")

@@ -15,7 +15,7 @@ from berg.stimuli.arrays import open_array
 from berg.stimuli.images import load_images
 from berg.stimuli.sounds import read_sound, sound_files
 from berg.stimuli.videos import load_video
-from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.fetch import WantedFile, fetch
 from berg.weights.manifest import read_manifest
 from berg.weights.model_archive import ModelArchive
 
@@ -62,7 +62,7 @@ def test_a_pipe_in_a_mirror_is_refused(tmp_path):
     (tmp_path / "mirror").mkdir()
     os.mkfifo(tmp_path / "mirror" / "weights.npy")
     with pytest.raises(InvalidParameterError, match=r"weights\.npy is a named pipe"):
-        fetch((tmp_path / "mirror").as_uri(), [RemoteFile("weights.npy")], tmp_path / "out")
+        fetch((tmp_path / "mirror").as_uri(), [WantedFile("weights.npy")], tmp_path / "out")
 
 
 def test_files_folders_and_what_is_not_there_pass(tmp_path):

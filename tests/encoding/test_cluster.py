@@ -35,7 +35,7 @@ from berg.encoding.dask_scheduler import connected, visible_gpus
 from berg.encoding.stream import encode_to_store
 from berg.responses.store import IncompleteStoreWarning, ResponseStore, open_responses, read_identity
 from berg.stimuli.arrays import open_array
-from berg.system.store_lock import locked
+from berg.system.locks import store_lock
 
 from . import watched
 
@@ -318,7 +318,7 @@ def test_a_worker_that_was_left_behind_writes_into_no_other_store(on_one_machine
 
 def test_a_store_that_is_written_is_refused(client: Any, tmp_path: Path) -> None:
     pictures = pictures_in(tmp_path, 8)
-    with locked(tmp_path / "r.zarr"), pytest.raises(StoreBusyError, match="being written"):
+    with store_lock(tmp_path / "r.zarr"), pytest.raises(StoreBusyError, match="being written"):
         encode(pictures, tmp_path / "r.zarr", client)
 
 

@@ -363,7 +363,7 @@ def test_a_folder_that_can_only_be_read_will_do_for_features_that_are_whole(pict
 def test_a_full_disk_is_said_before_anything_is_written(pictures, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: usage(1000, 999, 1))
-    with pytest.raises(StorageError, match=r"70 stimuli need 0.0 MB on disk, and .* has 0.0 MB free.*--cache"):
+    with pytest.raises(StorageError, match=r"70 stimuli need [0-9.]+ kB on disk, and .* has 1 B free.*--cache"):
         computed(tiny_network(), pictures, tmp_path)
 
 

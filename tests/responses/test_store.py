@@ -18,7 +18,7 @@ from berg.core.exceptions import (
 from berg.responses import store as store_room
 from berg.responses.labelled import label_responses
 from berg.responses.store import ResponseStore, check_same, open_responses, read_identity, remove_store
-from berg.system.store_lock import locked
+from berg.system.locks import store_lock
 
 EEG = np.random.default_rng(0).normal(size=(7, 3, 4)).astype("float32")
 SOURCE = np.random.default_rng(1).normal(size=(7, 5)).astype("float32")
@@ -198,9 +198,9 @@ def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
 HOLD = """
 import sys, time
 from pathlib import Path
-from berg.system.store_lock import locked
+from berg.system.locks import store_lock
 
-with locked(Path(sys.argv[1])):
+with store_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -210,8 +210,11 @@ def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path / "r.zarr")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(StoreBusyError, match=f"written by process {process.pid} on "), locked(tmp_path / "r.zarr"):
+        with (
+            pytest.raises(StoreBusyError, match=f"written by process {process.pid} on "),
+            store_lock(tmp_path / "r.zarr"),
+        ):
             pass
         process.kill()
-    with locked(tmp_path / "r.zarr"):
+    with store_lock(tmp_path / "r.zarr"):
         pass

@@ -194,11 +194,11 @@ SHAPES = {
     r"For one stimulus add the first axis: stimulus\[None\]\.$",
     (8, 8): r"has 2 axes, shape \(8, 8\); this model takes \(batch_size, 3, height, width\)",
     (1, 1, 3, 8, 8): r"has 5 axes, shape \(1, 1, 3, 8, 8\)",
-    (2, 8, 8, 3): r"Axis 1 of the stimulus has 8 places instead of 3: shape \(2, 8, 8, 3\), .*"
+    (2, 8, 8, 3): r"Axis 1 of the stimulus has length 8 instead of 3: shape \(2, 8, 8, 3\), .*"
     r"Its channels come last; try stimulus.transpose\(0, 3, 1, 2\)\.$",
-    (2, 1, 8, 8): r"1 places instead of 3: .*For grey pictures try stimulus.repeat\(3, axis=1\)\.$",
-    (2, 4, 8, 8): r"4 places instead of 3: .*a fourth channel \(alpha\); try stimulus\[:, :3\]\.$",
-    (2, 5, 8, 8): r"5 places instead of 3: shape \(2, 5, 8, 8\), this model takes \(batch_size, 3, height, width\)\.$",
+    (2, 1, 8, 8): r"1 instead of 3: .*For grey pictures try stimulus.repeat\(3, axis=1\)\.$",
+    (2, 4, 8, 8): r"4 instead of 3: .*a fourth channel \(alpha\); try stimulus\[:, :3\]\.$",
+    (2, 5, 8, 8): r"5 instead of 3: shape \(2, 5, 8, 8\), this model takes \(batch_size, 3, height, width\)\.$",
     (0, 3, 8, 8): r"is empty: shape \(0, 3, 8, 8\). Give at least one stimulus",
     (2, 3, 0, 8): r"is empty: shape \(2, 3, 0, 8\)",
     (0,): r"is empty: shape \(0,\)",

@@ -218,7 +218,7 @@ def test_files_are_opened_batch_by_batch(
         opened.append(len(files))
         return load_images(files, *args, **options)
 
-    from berg.stimuli import open as stimuli
+    from berg.stimuli import image_stimuli as stimuli
     from berg.stimuli.images import load_images
 
     monkeypatch.setattr(stimuli, "load_images", load)

@@ -37,16 +37,16 @@ def own_card(tmp_path):
 def test_a_good_model_ends_in_exit_code_0_and_a_summary(capsys):
     printed = run(capsys, "check", MODEL, "--selection", "min_held_out_r2=0.5", "--parameter", "device=cpu", code=0)
     assert printed.err == ""
-    assert re.search(rf"{MODEL}: \d+ passed, .*skipped in \d+\.\d s$", printed.out.strip())
+    assert re.search(rf"{MODEL} \(stimuli: image\): \d+ passed, .*skipped in \d+\.\d s$", printed.out.strip())
     assert "failed" not in printed.out
     assert "\x1b" not in printed.out  # no colours outside a terminal
     assert "\nmanners\n" in printed.out
 
 
-def test_a_card_can_be_checked_and_its_failures_have_reason_and_mend(capsys, own_card, tmp_path):
+def test_a_card_can_be_checked_and_its_failures_have_reason_and_fix(capsys, own_card, tmp_path):
     printed = run(capsys, "check", own_card, "--berg-dir", tmp_path, code=1)
     words = " ".join(printed.out.split())
-    assert "species is still to be filled in Mend: Fill in what is left to do. (nothing_is_left_to_do)" in words
+    assert "species is still to be filled in Fix: Fill in what is left to do. (nothing_is_left_to_do)" in words
     assert "MissingFileError: metadata of fmri-mine-prf for subject 1 are not there" in words
     assert re.search(r"\d+ more checks need a model that runs \(see model_runs\)", words)
     assert re.search(r" 2 failed, ", words)
@@ -54,11 +54,12 @@ def test_a_card_can_be_checked_and_its_failures_have_reason_and_mend(capsys, own
 
 def test_json_holds_every_result(capsys, own_card, tmp_path):
     found = json.loads(run(capsys, "check", own_card, "--berg-dir", tmp_path, "--subject", "1", "--json", code=1).out)
+    assert found["kind"] == "image"
     assert found["parameters"] == {"subject": 1}
     assert sum(found["summary"].values()) == len(found["results"]) > 40
     failed = [result for result in found["results"] if result["outcome"] == "failed"]
     assert {result["name"] for result in failed} == {"nothing_is_left_to_do", "model_runs"}
-    assert set(failed[0]) == {"group", "name", "description", "outcome", "reason", "mend"}
+    assert set(failed[0]) == {"group", "name", "description", "outcome", "reason", "fix"}
 
 
 @pytest.mark.parametrize(

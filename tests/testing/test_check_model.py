@@ -64,7 +64,7 @@ def result_of(check: str, model: ModelUnderTest) -> Any:
     result = CHECKS[check].run(model)
     assert result.outcome == CHECKS[check].fault, result
     assert result.reason
-    assert result.mend
+    assert result.fix
     return result
 
 
@@ -79,10 +79,10 @@ def test_there_are_checks_and_models_enough():
     assert set(PUBLISHED) <= set(BERG().list_models())
 
 
-def test_every_check_has_a_sentence_a_mend_and_a_fault_that_it_finds():
+def test_every_check_has_a_sentence_a_fix_and_a_fault_that_it_finds():
     for name, check in CHECKS.items():
         assert re.fullmatch(r"[A-Z].*\.|predict .*\.|BERG.*\.", check.description), name
-        assert check.mend.strip(), name
+        assert check.fix.strip(), name
     found = {name for name, *_ in [*zoo.CARD_FAULTS, *zoo.FILE_FAULTS, *zoo.CLASS_FAULTS]}
     assert found == set(CHECKS)
 

@@ -13,7 +13,7 @@ import pytest
 from berg.core.exceptions import DownloadError
 from berg.core.model_card import ModelCard
 from berg.core.model_registry import get_card
-from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.fetch import WantedFile, fetch
 from berg.transfer.file_heads import file_fault, head_fault
 from berg.weights.download import plan, receive
 
@@ -121,7 +121,7 @@ def ok(body: bytes, kind: str = "application/octet-stream") -> bytes:
 def test_a_stray_200_is_asked_for_once_and_leaves_nothing(stray, tmp_path):
     with raw_server(says(ok(STRAY[stray]))) as server:
         with pytest.raises(DownloadError, match=r"in place of the file. Is this a network with a login page"):
-            fetch(server.url, [RemoteFile("weights.npy")], tmp_path)
+            fetch(server.url, [WantedFile("weights.npy")], tmp_path)
         assert server.n_connections == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -129,7 +129,7 @@ def test_a_stray_200_is_asked_for_once_and_leaves_nothing(stray, tmp_path):
 def test_a_pointer_in_a_mirror_on_disk_says_what_to_do(tmp_path):
     (tmp_path / "weights.npy").write_bytes(STRAY["a pointer of git-lfs"])
     with pytest.raises(DownloadError, match=r"is a pointer of git-lfs or git-annex .*git lfs pull"):
-        fetch(tmp_path.as_uri(), [RemoteFile("weights.npy")], tmp_path / "out")
+        fetch(tmp_path.as_uri(), [WantedFile("weights.npy")], tmp_path / "out")
 
 
 def test_what_is_here_and_no_such_file_is_fetched_anew(tmp_path):
@@ -137,7 +137,7 @@ def test_what_is_here_and_no_such_file_is_fetched_anew(tmp_path):
         (tmp_path / folder).mkdir()
     np.save(tmp_path / "shelf" / "weights.npy", np.zeros(3))
     (tmp_path / "out" / "weights.npy").write_bytes(STRAY["JSON"])
-    (fetched,) = fetch((tmp_path / "shelf").as_uri(), [RemoteFile("weights.npy")], tmp_path / "out")
+    (fetched,) = fetch((tmp_path / "shelf").as_uri(), [WantedFile("weights.npy")], tmp_path / "out")
     assert not fetched.was_here
     assert np.array_equal(np.load(tmp_path / "out" / "weights.npy"), np.zeros(3))
 

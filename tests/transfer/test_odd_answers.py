@@ -10,7 +10,7 @@ import pytest
 
 from berg.core.exceptions import BERGError, DownloadError, InvalidParameterError, MissingExtraError
 from berg.transfer.connections import connection_pool
-from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.fetch import WantedFile, fetch
 from berg.transfer.remote import retry_after
 from berg.transfer.retries import Patience
 from berg.transfer.source import parse_source
@@ -31,7 +31,7 @@ def answer(status: bytes = b"200 OK", *headers: bytes, body: bytes = CONTENT) ->
 
 def get(data: bytes, folder, known: int | None = None):
     with raw_server(says(data)) as server:
-        return fetch(server.url, [RemoteFile("weights.npy", known)], folder, patience=HASTY)
+        return fetch(server.url, [WantedFile("weights.npy", known)], folder, patience=HASTY)
 
 
 @pytest.mark.parametrize("length", [TWO, NINES, b"-5", b"1e3", b"0x10", b"two", b" ", b"\xe3\x81\x82"])
@@ -206,7 +206,7 @@ def test_a_proxy_that_answers_oddly_is_named(proxy, tmp_path):
         with raw_server(says(said)) as server:
             proxy(server.url.replace("://", "://me:secret@"))
             with pytest.raises(DownloadError) as caught:
-                fetch("https://weights.example", [RemoteFile("weights.npy")], tmp_path, patience=HASTY)
+                fetch("https://weights.example", [WantedFile("weights.npy")], tmp_path, patience=HASTY)
         assert "secret" not in str(caught.value)
         assert "proxy-authorization: Basic bWU6c2VjcmV0" in server.requests[0]
 
@@ -231,7 +231,7 @@ def test_a_key_that_a_redirect_gives_is_not_shown(tmp_path):
         connection.sendall(answer(b"302 Found", b"Location: /w?signature=secret") if moved else answer(b"404 Gone"))
 
     with raw_server(redirect) as server, pytest.raises(DownloadError, match=r"/w\?\*\*\* cannot be had") as caught:
-        fetch(server.url, [RemoteFile("weights.npy")], tmp_path, patience=HASTY)
+        fetch(server.url, [WantedFile("weights.npy")], tmp_path, patience=HASTY)
     assert "secret" not in str(caught.value)
 
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from berg.core.exceptions import DownloadError
-from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.fetch import WantedFile, fetch
 from berg.transfer.retries import Patience
 
 from .raw_server import drips, hangs, raw_server
@@ -45,7 +45,7 @@ def test_it_is_given_up_in_bounded_time(phase, tmp_path):
     since = time.monotonic()
     with raw_server(PHASES[phase]) as server:
         with pytest.raises(DownloadError, match=r"cannot be had now: .*, 2 times in a row"):
-            fetch(server.url, [RemoteFile("weights.npy", 100_000)], tmp_path, patience=HASTY)
+            fetch(server.url, [WantedFile("weights.npy", 100_000)], tmp_path, patience=HASTY)
         assert server.n_connections == 2
     assert time.monotonic() - since < 3
 
@@ -61,7 +61,7 @@ def wait_for_end_of_threads():
 def test_no_thread_stays_behind(phase, tmp_path):
     with raw_server(PHASES[phase]) as server:
         with pytest.raises(DownloadError):
-            fetch(server.url, [RemoteFile("weights.npy")], tmp_path, patience=HASTY)
+            fetch(server.url, [WantedFile("weights.npy")], tmp_path, patience=HASTY)
         assert wait_for_end_of_threads() == []  # the server drips on
 
 
@@ -72,7 +72,7 @@ def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch, tmp_path):
     monkeypatch.delenv("HTTPS_PROXY", raising=False)
     since = time.monotonic()
     with pytest.raises(DownloadError, match=r"weights\.example did not answer within 0\.2 seconds, 2 times"):
-        fetch("https://weights.example", [RemoteFile("weights.npy")], tmp_path, patience=HASTY)
+        fetch("https://weights.example", [WantedFile("weights.npy")], tmp_path, patience=HASTY)
     assert time.monotonic() - since < 3
     is_over.set()
     assert wait_for_end_of_threads() == []
@@ -82,7 +82,7 @@ def test_a_proxy_that_drips_is_given_up(monkeypatch, tmp_path):
     with raw_server(drips(b"HTTP/1.1 200 ", b"x")) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         with pytest.raises(DownloadError, match="did not answer within"):
-            fetch("https://weights.example", [RemoteFile("weights.npy")], tmp_path, patience=HASTY)
+            fetch("https://weights.example", [WantedFile("weights.npy")], tmp_path, patience=HASTY)
         assert proxy.requests[0].startswith("CONNECT weights.example:443")
         assert wait_for_end_of_threads() == []
 
@@ -93,7 +93,7 @@ def test_an_encryption_that_never_begins_is_given_up(answer, tmp_path):
         raw_server(answer, read_request=False) as server,
         pytest.raises(DownloadError, match=r"2 times in a row|prove"),
     ):
-        fetch(server.url.replace("http:", "https:"), [RemoteFile("weights.npy")], tmp_path, patience=HASTY)
+        fetch(server.url.replace("http:", "https:"), [WantedFile("weights.npy")], tmp_path, patience=HASTY)
 
 
 CHILD = """
@@ -116,7 +116,7 @@ def test_ctrl_c_ends_it_in_every_phase(phase, tmp_path):
     try:
         timer.start()
         with raw_server(PHASES[phase]) as server, pytest.raises(KeyboardInterrupt):
-            fetch(server.url, [RemoteFile("weights.npy", 100_000)], tmp_path)  # with the patience of everybody
+            fetch(server.url, [WantedFile("weights.npy", 100_000)], tmp_path)  # with the patience of everybody
         timer.join()
         assert wait_for_end_of_threads() == []
     finally:

@@ -20,7 +20,7 @@ from berg.core.exceptions import DownloadError, InvalidParameterError, OfflineEr
 from berg.system.durable_file import storage_errors
 from berg.transfer import fetch as transfer
 from berg.transfer import partial_file
-from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.fetch import WantedFile, fetch
 from berg.transfer.retries import Patience
 
 from .fault_proxy import Fault, FaultProxy
@@ -35,10 +35,10 @@ CHILD = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a shell
 from berg.core.exceptions import BERGError
-from berg.transfer.fetch import RemoteFile, fetch
+from berg.transfer.fetch import WantedFile, fetch
 print("go", flush=True)
 try:
-    print(fetch(sys.argv[1], [RemoteFile(*sys.argv[3:])], sys.argv[2]))
+    print(fetch(sys.argv[1], [WantedFile(*sys.argv[3:])], sys.argv[2]))
 except BERGError as error:
     print(type(error).__name__, error)
 """
@@ -75,7 +75,7 @@ def names(folder):
 @pytest.mark.parametrize("parallel", [1, 4])
 @pytest.mark.parametrize("server", [*SERVERS, "folder"])
 def test_files_come_whole_and_in_their_folders(server, parallel, shelf, tmp_path):
-    wanted = [RemoteFile("weights.npy", 1_000_000, SHA256), RemoteFile("deep/er.bin"), RemoteFile("empty")]
+    wanted = [WantedFile("weights.npy", 1_000_000, SHA256), WantedFile("deep/er.bin"), WantedFile("empty")]
     if server == "folder":
         fetched = fetch(shelf.as_uri(), wanted, tmp_path / "out", parallel=parallel)
     else:
@@ -94,7 +94,7 @@ def test_files_come_whole_and_in_their_folders(server, parallel, shelf, tmp_path
 def test_a_cut_connection_is_no_matter_with_either_server(server, shelf, tmp_path):
     with SERVERS[server](shelf) as address, FaultProxy(address) as proxy:
         proxy.plan = [Fault(cut=200_000)]
-        fetch(proxy.url, [RemoteFile("weights.npy")], tmp_path / "out", patience=QUICK)
+        fetch(proxy.url, [WantedFile("weights.npy")], tmp_path / "out", patience=QUICK)
     assert (tmp_path / "out" / "weights.npy").read_bytes() == CONTENT
 
 
@@ -103,7 +103,7 @@ def test_a_server_that_names_no_version_is_asked_for_everything_at_once(shelf, t
     with static_server(shelf) as address, FaultProxy(address) as proxy:
         proxy.default = Fault(keep=False)
         proxy.plan = [Fault(keep=False), Fault(keep=False, cut=500_000)]
-        fetch(proxy.url, [RemoteFile("weights.npy")], tmp_path / "out", patience=QUICK)
+        fetch(proxy.url, [WantedFile("weights.npy")], tmp_path / "out", patience=QUICK)
         assert [headers["range"] for _, headers in proxy.seen] == ["bytes=0-299999", "bytes=0-", "bytes=0-"]
     assert (tmp_path / "out" / "weights.npy").read_bytes() == CONTENT
 
@@ -111,7 +111,7 @@ def test_a_server_that_names_no_version_is_asked_for_everything_at_once(shelf, t
 def test_what_is_here_is_not_fetched_again(shelf, tmp_path):
     with static_server(shelf) as address, FaultProxy(address) as proxy:
         for known in ({}, {"size": 1_000_000}, {"sha256": SHA256}, {"size": 1_000_000, "sha256": SHA256}):
-            (fetched,) = fetch(proxy.url, [RemoteFile("weights.npy", **known)], tmp_path / "out")
+            (fetched,) = fetch(proxy.url, [WantedFile("weights.npy", **known)], tmp_path / "out")
             assert fetched.was_here == (len(proxy.seen) == 1 and known != {})
         assert len(proxy.seen) == 1
 
@@ -121,7 +121,7 @@ def test_another_file_of_that_name_is_replaced_and_kept_aside(old, shelf, tmp_pa
     out = tmp_path / "out"
     out.mkdir()
     (out / "weights.npy").write_bytes(old)
-    fetch(shelf.as_uri(), [RemoteFile("weights.npy", 1_000_000, SHA256)], out)
+    fetch(shelf.as_uri(), [WantedFile("weights.npy", 1_000_000, SHA256)], out)
     aside, whole = sorted(out.iterdir(), key=lambda path: path.name == "weights.npy")
     assert whole.read_bytes() == CONTENT
     assert aside.name.startswith("weights.npy.damaged-20")
@@ -137,12 +137,12 @@ def test_another_file_of_that_name_is_replaced_and_kept_aside(old, shelf, tmp_pa
 )  # fmt: skip
 def test_a_path_that_leads_elsewhere_is_refused(path):
     with pytest.raises(InvalidParameterError, match="is not the path of a file to get"):
-        RemoteFile(path)
+        WantedFile(path)
 
 
 @pytest.mark.parametrize("path", ["weights_sub-01_roi-V1_split-1.pt", "a b/c+d/e..f", "ä/ß.npy", "a/console.npy"])
 def test_an_honest_path_is_taken(path):
-    assert RemoteFile(path).path == path
+    assert WantedFile(path).path == path
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_an_honest_path_is_taken(path):
 )
 def test_what_no_file_has_is_refused(known, words):
     with pytest.raises(InvalidParameterError, match=words):
-        RemoteFile("f", **known)
+        WantedFile("f", **known)
 
 
 def test_a_file_is_named_once_and_connections_are_counted_from_one(tmp_path):
     with pytest.raises(InvalidParameterError, match="A is asked for twice"):
-        fetch(tmp_path.as_uri(), [RemoteFile("a"), RemoteFile("A")], tmp_path)
+        fetch(tmp_path.as_uri(), [WantedFile("a"), WantedFile("A")], tmp_path)
     with pytest.raises(InvalidParameterError, match=r"parallel is 0; .* 1 or more"):
         fetch(tmp_path.as_uri(), [], tmp_path, parallel=0)
     assert fetch(tmp_path.as_uri(), [], tmp_path) == []
@@ -164,14 +164,14 @@ def test_a_file_is_named_once_and_connections_are_counted_from_one(tmp_path):
 def test_offline_forbids_the_network_but_not_what_is_here_nor_a_mirror(monkeypatch, shelf, tmp_path):
     monkeypatch.setenv("BERG_OFFLINE", "1")
     with pytest.raises(OfflineError, match="the environment variable BERG_OFFLINE forbids"):
-        fetch("http://127.0.0.1:1", [RemoteFile("weights.npy")], tmp_path / "out")
-    fetch(shelf.as_uri(), [RemoteFile("weights.npy")], tmp_path / "out")
-    (fetched,) = fetch("http://127.0.0.1:1", [RemoteFile("weights.npy", 1_000_000)], tmp_path / "out")
+        fetch("http://127.0.0.1:1", [WantedFile("weights.npy")], tmp_path / "out")
+    fetch(shelf.as_uri(), [WantedFile("weights.npy")], tmp_path / "out")
+    (fetched,) = fetch("http://127.0.0.1:1", [WantedFile("weights.npy", 1_000_000)], tmp_path / "out")
     assert fetched.was_here
 
 
 def test_one_missing_file_ends_the_call_and_the_others_stay(shelf, tmp_path):
-    wanted = [RemoteFile("weights.npy"), RemoteFile("no.npy"), *(RemoteFile(f"never-{i}.npy") for i in range(50))]
+    wanted = [WantedFile("weights.npy"), WantedFile("no.npy"), *(WantedFile(f"never-{i}.npy") for i in range(50))]
     with pytest.raises(RemoteFileError, match=r"no\.npy cannot be read: No such file"):
         fetch(shelf.as_uri(), wanted, tmp_path / "out", parallel=1)
     assert names(tmp_path / "out") == ["weights.npy"]
@@ -182,7 +182,7 @@ def test_a_note_that_cannot_be_true_is_not_followed(shelf, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     url, etag = shelf.as_uri() + "/weights.npy", None
-    fetch(shelf.as_uri(), [RemoteFile("weights.npy")], tmp_path / "first")
+    fetch(shelf.as_uri(), [WantedFile("weights.npy")], tmp_path / "first")
     stat = (shelf / "weights.npy").stat()
     etag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
     good = {
@@ -202,7 +202,7 @@ def test_a_note_that_cannot_be_true_is_not_followed(shelf, tmp_path):
         (out / ".weights.npy.part.json").write_text(json.dumps(good | lie))
         if lie == {"have": [1]}:  # one piece is possible; its byte must be right
             (out / ".weights.npy.part").write_bytes(CONTENT[:1] + b"\0" * 999_999)
-        fetch(shelf.as_uri(), [RemoteFile("weights.npy")], out)
+        fetch(shelf.as_uri(), [WantedFile("weights.npy")], out)
         assert (out / "weights.npy").read_bytes() == CONTENT
         assert names(out) == ["weights.npy"]
         (out / "weights.npy").unlink()
@@ -212,19 +212,19 @@ def test_a_note_that_cannot_be_true_is_not_followed(shelf, tmp_path):
 def test_a_note_that_is_none_is_not_followed(note, shelf, tmp_path):
     (tmp_path / ".weights.npy.part.json").write_text(note)
     (tmp_path / ".weights.npy.part").write_bytes(b"\0" * 2_000_000)
-    fetch(shelf.as_uri(), [RemoteFile("weights.npy")], tmp_path)
+    fetch(shelf.as_uri(), [WantedFile("weights.npy")], tmp_path)
     assert (tmp_path / "weights.npy").read_bytes() == CONTENT
 
 
 def test_too_little_room_is_said_before_anything_comes(monkeypatch, shelf, tmp_path):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2, 1, 999_999))
-    with pytest.raises(StorageError, match=r"has 0\.00 GB free; 0\.00 GB are still to come"):
-        fetch(shelf.as_uri(), [RemoteFile("weights.npy", 1_000_000)], tmp_path / "out")
+    with pytest.raises(StorageError, match=r"has 1\.0 MB free; 1\.0 MB are still to come"):
+        fetch(shelf.as_uri(), [WantedFile("weights.npy", 1_000_000)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(StorageError, match="Make room"):
-        fetch(shelf.as_uri(), [RemoteFile("weights.npy")], tmp_path / "out")
-    fetch(shelf.as_uri(), [RemoteFile("deep/er.bin", 5)], tmp_path / "out")
+        fetch(shelf.as_uri(), [WantedFile("weights.npy")], tmp_path / "out")
+    fetch(shelf.as_uri(), [WantedFile("deep/er.bin", 5)], tmp_path / "out")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of POSIX")
@@ -239,7 +239,7 @@ def test_a_full_disk_is_named_and_what_came_is_kept(shelf, tmp_path):
     assert "StorageError" in printed
     assert "What has come is kept. Make room on that disk (or raise your quota)" in printed
     assert not (out / "weights.npy").exists()
-    fetch(shelf.as_uri(), [RemoteFile("weights.npy")], out)
+    fetch(shelf.as_uri(), [WantedFile("weights.npy")], out)
     assert (out / "weights.npy").read_bytes() == CONTENT
 
 
@@ -251,30 +251,30 @@ def test_a_disk_that_fills_up_midway_is_named(monkeypatch, shelf, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(transfer.PartialFile, "write", full)
         with pytest.raises(StorageError, match="raise your quota"):
-            fetch(shelf.as_uri(), [RemoteFile("weights.npy")], tmp_path / "out")
+            fetch(shelf.as_uri(), [WantedFile("weights.npy")], tmp_path / "out")
     assert "weights.npy" not in names(tmp_path / "out")
-    fetch(shelf.as_uri(), [RemoteFile("weights.npy")], tmp_path / "out")
+    fetch(shelf.as_uri(), [WantedFile("weights.npy")], tmp_path / "out")
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="a folder where nobody may write, not even root")
 def test_a_folder_where_one_may_not_write_is_named(shelf):
     with pytest.raises(StorageError, match=r"cannot be written: .*\. Look at its owner and rights with"):
-        fetch(shelf.as_uri(), [RemoteFile("weights.npy")], "/sys/kernel/berg")
+        fetch(shelf.as_uri(), [WantedFile("weights.npy")], "/sys/kernel/berg")
 
 
 def test_a_file_in_place_of_the_folder_is_named(shelf, tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(StorageError, match=r"Is .*out a folder"):
-        fetch(shelf.as_uri(), [RemoteFile("weights.npy")], tmp_path / "out")
+        fetch(shelf.as_uri(), [WantedFile("weights.npy")], tmp_path / "out")
 
 
 def test_a_bar_for_each_file_and_one_for_all_is_drawn_when_asked(shelf, tmp_path, capsys):
-    fetch(shelf.as_uri(), [RemoteFile("weights.npy", 1_000_000), RemoteFile("deep/er.bin", 5)], tmp_path, progress=True)
+    fetch(shelf.as_uri(), [WantedFile("weights.npy", 1_000_000), WantedFile("deep/er.bin", 5)], tmp_path, progress=True)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "in all" in printed.err
     assert "1.0/1.0 MB" in printed.err
-    fetch(shelf.as_uri(), [RemoteFile("weights.npy")], tmp_path / "again")
+    fetch(shelf.as_uri(), [WantedFile("weights.npy")], tmp_path / "again")
     assert capsys.readouterr() == ("", "")
 
 
@@ -282,7 +282,7 @@ def test_a_bar_for_each_file_and_one_for_all_is_drawn_when_asked(shelf, tmp_path
 def test_the_bar_for_all_counts_no_byte_twice_when_a_file_is_begun_anew(shelf, tmp_path, capsys):
     with plain_server(shelf) as address, FaultProxy(address) as proxy:
         proxy.plan = [Fault(cut=700_000)]
-        fetch(proxy.url, [RemoteFile("weights.npy", 1_000_000)], tmp_path / "out", progress=True, patience=QUICK)
+        fetch(proxy.url, [WantedFile("weights.npy", 1_000_000)], tmp_path / "out", progress=True, patience=QUICK)
     assert "1.0/1.0 MB" in capsys.readouterr().err
 
 
@@ -313,7 +313,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_came(fault, shelf, tmp_path):
         assert child.returncode == -signal.SIGINT
         assert names(tmp_path / "out") == [".weights.npy.part", ".weights.npy.part.json"]
         proxy.default, n_before = Fault(), proxy.n_bytes
-        fetch(proxy.url, [RemoteFile("weights.npy")], tmp_path / "out")
+        fetch(proxy.url, [WantedFile("weights.npy")], tmp_path / "out")
         assert proxy.n_bytes - n_before < 550_000
     assert (tmp_path / "out" / "weights.npy").read_bytes() == CONTENT
 
@@ -335,7 +335,7 @@ def kill_and_go_on(proxy, out, content, seconds):
         assert (out / "big.bin").read_bytes() == content
     was_killed, n_kept = child.returncode == -signal.SIGKILL, noted(out)
     proxy.default, proxy.n_bytes = Fault(), 0
-    fetch(proxy.url, [RemoteFile("big.bin")], out)
+    fetch(proxy.url, [WantedFile("big.bin")], out)
     assert proxy.n_bytes <= len(content) - n_kept + 4e6  # the proxy sends a little to who is dead, too
     assert (out / "big.bin").read_bytes() == content
     assert names(out) == ["big.bin"]
@@ -382,6 +382,6 @@ def test_an_answer_that_does_not_say_how_long_it_is_needs_a_size(shelf, tmp_path
     monkeypatch.setattr("berg.transfer.remote.whole_number", lambda text: None)
     with plain_server(shelf) as (host, port):
         with pytest.raises(DownloadError, match=r"does not say how large it is, .* size=\.\.\."):
-            fetch(f"http://{host}:{port}", [RemoteFile("weights.npy")], tmp_path / "out")
-        fetch(f"http://{host}:{port}", [RemoteFile("weights.npy", 1_000_000)], tmp_path / "out")
+            fetch(f"http://{host}:{port}", [WantedFile("weights.npy")], tmp_path / "out")
+        fetch(f"http://{host}:{port}", [WantedFile("weights.npy", 1_000_000)], tmp_path / "out")
     assert (tmp_path / "out" / "weights.npy").read_bytes() == CONTENT

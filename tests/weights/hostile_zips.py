@@ -200,7 +200,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "damaged_deflate": (damaged_deflate, "is damaged"),
     "bomb": (deflated_bomb, "damaged: Bad CRC-32|damaged: it has over"),
     "overlap": (overlapping, "overlaps another"),
-    "terabytes": (terabytes, "MB are needed"),
+    "terabytes": (terabytes, "TB are needed"),
     "directory_of_20_mb": (huge_directory, "its directory is over"),
     "offset_outside": (lambda: with_directory(model(), MODEL + METADATA, 42, b"\xf0" * 4), "damaged|refused"),
     "other_name_inside": (
@@ -217,6 +217,6 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "manifest_broken_off": (with_manifest(listed(FILES)[:-1]), "line 3: it breaks off"),
     "manifest_no_text": (with_manifest(listed(FILES) + b"\xff\n"), "line 4: it is not text in UTF-8"),
     "manifest_huge": (
-        lambda: model(manifest=bytes(2**24 + 1), compression=zipfile.ZIP_DEFLATED), "is over 17 MB",
+        lambda: model(manifest=bytes(2**24 + 1), compression=zipfile.ZIP_DEFLATED), "is over 16.8 MB",
     ),
 }  # fmt: skip

@@ -276,7 +276,7 @@ def test_a_small_disk_is_refused_before_or_while_writing(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = written(tmp_path, honest({**FILES, WEIGHTS: os.urandom(2_000_000)}))
-    with pytest.raises(StorageError, match=r"has 1 MB left, and 3 MB are needed. Make room"):
+    with pytest.raises(StorageError, match=r"has 1\.0 MB left, and 3\.0 MB are needed. Make room"):
         unpack(archive, small_disk)
     free = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: free)  # as if others filled it meanwhile

@@ -77,10 +77,9 @@ class FWRFModel(EncodingModel):
             return super().weights_paths(berg_dir, values, published)
         if "roi" in values:
             return [path for each in values_per_roi(values) for path in cls._split_paths(berg_dir, each, published)]
-        selection = cls.card.parameters["selection"].properties or {}
         aliases = cls.card.select["roi"].aliases
         found, missing = [], None
-        for roi in selection["roi"].allowed or []:
+        for roi in cls.card.selection_parameters["roi"].allowed or []:
             try:
                 found += cls._split_paths(berg_dir, {**values, "roi": aliases.get(roi, roi)}, published)
             except MissingFileError as error:

@@ -16,8 +16,8 @@ from torchvision.transforms.functional import resize
 from berg.families.fwrf.features import INPUT_SIZE, MAP_SIZES, GNet, n_channels
 from berg.families.fwrf.readout import saturate
 from berg.fitting.fit_job import FitJob
-from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
+from berg.system.memory import release_pages
 from berg.system.progress import progress_bar
 
 BATCH = 32  # stimuli that are prepared together

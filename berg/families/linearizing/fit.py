@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.card_schema import OutputArray
+from berg.core.card_schema import REPETITION, OutputArray
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
 from berg.core.model_card import ModelCard
 from berg.families.linearizing.model import Features
@@ -33,7 +33,7 @@ from berg.features.pretrained_network import NetworkFeatures, expand, network_fe
 from berg.fitting import feature_cache
 from berg.fitting import principal_components as components
 from berg.fitting.banded_ridge import banded_ridge_cv_solver, check_himalaya
-from berg.fitting.card_agreement import REPETITION, check_agreement
+from berg.fitting.card_agreement import check_agreement
 from berg.fitting.feature_cache import (
     CachedFeatures,
     FeatureKey,
@@ -47,8 +47,8 @@ from berg.fitting.linear_solvers import N_TARGETS_BATCH, least_squares_solver, r
 from berg.fitting.penalties import RELATIVE_ALPHAS, checked_alphas, default_alphas, warn_of_edges
 from berg.fitting.principal_components import BLOCK, Components, principal_components
 from berg.fitting.regression import Solver
-from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
+from berg.system.memory import release_pages
 from berg.system.progress import progress_bar
 
 Floats = NDArray[np.floating[Any]]

@@ -19,17 +19,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.card_schema import CardPart, OutputArray
+from berg.core.card_schema import REPETITION, CardPart, OutputArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.unit_labels import axis_length
 from berg.families.linearizing.readout import LinearReadout, Projection
 from berg.features.pretrained_network import expand, network_features, network_file
 from berg.models.encoding_model import EncodingModel
-from berg.weights.needed_files import NetworkFile
+from berg.transfer.fetch import WantedFile
+from berg.weights.download import network_weights
 from berg.weights.npy_files import read_npy
 from berg.weights.safetensors_files import read_rows, read_safetensors
-
-REPETITION = "repetition"
 
 Floats = NDArray[np.floating[Any]]
 Rows = Callable[[NDArray[np.intp]], NDArray[np.float32]]
@@ -94,11 +93,11 @@ class LinearizingModel(EncodingModel):
         return fold(read_published(path, self.card.part("readout", Readout), self.card.outputs), path)
 
     @classmethod
-    def network_files(cls) -> list[NetworkFile]:
+    def network_files(cls) -> list[WantedFile]:
         """The weights of a torchvision network, where torchvision looks for them; other networks are installed."""
         stated = cls.card.part("features", Features)
         found = network_file(stated.extractor, stated.weights)
-        return [] if found is None else [NetworkFile(*found)]
+        return [] if found is None else [network_weights(*found)]
 
     @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -136,7 +135,7 @@ class LinearizingModel(EncodingModel):
 
     def _rows(self, output: OutputArray, lengths: Mapping[str, int]) -> NDArray[np.intp]:
         """The rows of the regression that belong to the selected units, shape (n_repeats, n_units)."""
-        axes = [axis for axis in output.axes[1:] if axis != REPETITION]
+        axes = output.unit_axes
         sizes = [lengths[axis] for axis in axes]
         selected = np.ix_(*(self.indices_of(output.name, axis) for axis in axes))
         units = np.ravel_multi_index(selected, sizes).ravel()

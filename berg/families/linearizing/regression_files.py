@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from berg.fitting.principal_components import slices
 from berg.fitting.regression import Regression, Solver
-from berg.stimuli.open import release_pages
 from berg.system.durable_file import replacing
+from berg.system.memory import release_pages
 from berg.system.progress import progress_bar
 
 ReadRepeats = Callable[[slice], NDArray[np.float32]]

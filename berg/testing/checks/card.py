@@ -14,7 +14,7 @@ from berg.core.card_schema import Parameter
 from berg.core.exceptions import BERGError, InvalidParameterError
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
-from berg.core.parameter_validator import validate_value
+from berg.core.parameter_values import validate_value
 from berg.testing.check import Faults, NotApplicable, check
 from berg.testing.model_under_test import ModelUnderTest
 from berg.testing.refusal import refusal
@@ -23,7 +23,7 @@ from berg.testing.stimuli import dtype_of
 MIN_DESCRIPTION = 100  # characters; about two sentences
 
 
-@check("Mend the line that the reason names;  berg card-schema  prints what a card may say.")
+@check("Fix the line that the reason names;  berg card-schema  prints what a card may say.")
 def card_is_valid(model: ModelUnderTest) -> Faults:
     """The card can be read, and nothing in it contradicts the rest."""
     if model.entry["yaml_path"] is None:

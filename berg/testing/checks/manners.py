@@ -26,7 +26,7 @@ def nothing_is_printed(model: ModelUnderTest) -> Faults:
             yield f"it printed {seen.printed.strip()[:100]!r}"
 
 
-@check("Mend the cause of the warning; warnings are for what the user can change.")
+@check("Fix the cause of the warning; warnings are for what the user can change.")
 def nothing_is_warned_of(model: ModelUnderTest) -> Faults:
     """Making, loading, encoding and cleaning up with valid input give no warning."""
     for seen in _seen(model):

@@ -26,7 +26,7 @@ def every_parameter_is_taken(model: ModelUnderTest) -> Faults:
 @check("Take these keys of the selection, or take them out of the card.")
 def every_selection_key_is_taken(model: ModelUnderTest) -> Faults:
     """The class takes every selection key of its card, with the card's example."""
-    examples = {key: part.example for key, part in _of_a_made(model).described_selection.items()}
+    examples = {key: part.example for key, part in _of_a_made(model).card.selection_parameters.items()}
     for key, value in examples.items():
         if value is not None:
             yield from _unless_taken(f"selection {key}={value!r}", _try_selection(model, key, value))
@@ -39,7 +39,7 @@ def valid_values_are_taken(model: ModelUnderTest) -> Faults:
     for name, parameter in model.described.items():
         for value in parameter.allowed or ():
             yield from _unless_taken(f"{name}={value!r}", _try(model, name, value))
-    for key, parameter in model.described_selection.items():
+    for key, parameter in model.card.selection_parameters.items():
         values = list(parameter.allowed or ())
         if values and "list" in parameter.type and _try_selection(model, key, values) is None:
             continue  # all of them at once
@@ -126,7 +126,7 @@ def missing_selections_are_refused(model: ModelUnderTest) -> Faults:
     selection = _with_a_selection(model).card.parameters["selection"]
     if selection.required:
         yield from _unless_refused("a model without selection", refusal(model.make, selection={}))
-    for key in [key for key, part in model.described_selection.items() if part.required]:
+    for key in [key for key, part in model.card.selection_parameters.items() if part.required]:
         rest = {other: value for other, value in model.selection.items() if other != key}
         yield from _unless_refused(f"a selection without {key}", refusal(model.make, selection=rest))
 
@@ -180,7 +180,7 @@ def _of_each(model: ModelUnderTest, values: Any) -> Iterator[tuple[str, Refusal 
     for name, parameter in model.described.items():
         for value in values(parameter):
             yield f"{name}={value!r}", _try(model, name, value)
-    for key, parameter in model.described_selection.items():
+    for key, parameter in model.card.selection_parameters.items():
         for value in values(parameter):
             yield f"selection {key}={value!r}", _try_selection(model, key, value)
 

@@ -19,7 +19,7 @@ SAME = 1e-6  # of the largest response
 ALIKE = 1e-5  # where another batch is computed, whose sums are added in another order
 
 
-@check("Mend what the reason says; files that are missing are got with  berg download.")
+@check("Fix what the reason says; files that are missing are got with  berg download.")
 def model_runs(model: ModelUnderTest) -> Faults:
     """The model can be made, loaded, and asked for responses and metadata."""
     if (error := model.first_run.error) is not None:
@@ -46,7 +46,7 @@ def responses_are_float32(model: ModelUnderTest) -> Faults:
             yield f"a {type(array).__name__} of {getattr(array, 'dtype', 'no dtype')}"
 
 
-@check("Return the axes in the order of the card, each with its length; or mend the card.")
+@check("Return the axes in the order of the card, each with its length; or fix the card.")
 def axes_are_as_the_card_says(model: ModelUnderTest) -> Faults:
     """The arrays have the axes of the card, and those with a length have that length."""
     for index, (array, axes) in enumerate(zip(model.responses, _axes(model), strict=False)):
@@ -229,7 +229,7 @@ def _united_files(model: ModelUnderTest, key: str) -> Faults:
     """The same for regions with a file each, as many as are there."""
     single: dict[str, Responses] = {}
     aliases = model.card.select[key].aliases
-    for name in model.described_selection[key].allowed or ():
+    for name in model.card.selection_parameters[key].allowed or ():
         try:
             if len(single) < 2 and name not in aliases:
                 single[name] = model.encode_with({**model.selection, key: name})

@@ -27,7 +27,7 @@ def files_are_named_as_the_card_says(model: ModelUnderTest) -> Faults:
     yield from (f"{path} is not there" for path in _weights_files(model) if not path.is_file())
 
 
-@check("Take the file away, or mend its name.", fault="warning")
+@check("Take the file away, or fix its name.", fault="warning")
 def no_other_files_lie_among_the_weights(model: ModelUnderTest) -> Faults:
     """Every file among the weights has a name that the card's 'files' makes."""
     if model.made and model.card.files is None:

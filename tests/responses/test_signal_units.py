@@ -3,7 +3,7 @@
 import pytest
 
 from berg.core.exceptions import InvalidParameterError
-from berg.core.units import scale_between, signal_unit
+from berg.responses.signal_units import scale_between, signal_unit
 
 SPELLINGS = {
     ("V", 1): ["V", "volt", "Volts", "v"],

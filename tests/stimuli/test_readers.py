@@ -1,0 +1,97 @@
+"""Each kind of stimulus has a place in one table, and everything that depends on the kind asks the card for it."""
+
+import re
+from typing import get_args
+
+import numpy as np
+import pytest
+from scipy.io import wavfile
+
+from berg.cli.app import main
+from berg.core.card_schema import StimulusInput, StimulusKind
+from berg.core.exceptions import ModelCardError, StimulusError
+from berg.core.model_card import ModelCard
+from berg.core.model_registry import bind_card, get_available_models, get_card
+from berg.stimuli.open import open_stimuli
+from berg.stimuli.readers import READERS, Reader, kind_of_file, reader_of
+
+PICTURES, SOUNDS = "fmri-szinte2024-prf_css", "ephys-rokem2006-ln_renewal"
+MODELS = get_available_models()
+
+
+def card_with(model_id, old, new):
+    text = get_card(model_id).path.read_text(encoding="utf-8")
+    assert old in text
+    return ModelCard.parse(text.replace(old, new), f"{model_id}.yaml")
+
+
+def test_every_kind_of_a_card_has_a_place_in_the_table():
+    assert list(READERS) == list(get_args(StimulusKind))
+
+
+@pytest.mark.parametrize("model_id", MODELS)
+def test_every_model_takes_a_kind_that_is_read(model_id):
+    card = get_card(model_id)
+    assert reader_of(card.input.kind).name == {"Images": "pictures", "Sounds": "sounds"}[card.stimuli]
+
+
+@pytest.mark.parametrize("model_id", MODELS)
+def test_a_card_from_before_there_were_kinds_means_the_same(model_id):
+    card = get_card(model_id)
+    assert card_with(model_id, f"  kind: {card.input.kind}\n", "").input == card.input
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("text", r"takes texts \(input.kind: text\), and this version of BERG reads image \(pictures\), sound "
+                 r"\(sounds\)\. Language models are still to come\. A class of your own .* berg new MODEL_ID --class"),
+        ("video", r"takes videos .*A model that takes single frames has the kind image; .* berg\.load_video\(FILE\)"),
+    ],
+)  # fmt: skip
+def test_a_kind_that_is_not_read_yet_is_refused_with_what_to_do(kind, words):
+    with pytest.raises(StimulusError, match=words):
+        open_stimuli(["a"], StimulusInput(kind=kind, shape="[batch_size, n]"))
+    model_class = bind_card(card_with(PICTURES, "kind: image", f"kind: {kind}"))
+    with pytest.raises(StimulusError, match=words):  # at once, before files are looked for
+        model_class(device="cpu", subject=99, berg_dir="/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("model_id", "old", "new", "words"),
+    [
+        (PICTURES, "kind: image", "kind: sound", r"line \d+: a stimulus of kind sound needs a sampling_rate"),
+        (SOUNDS, "kind: sound", "kind: image", r"line \d+: a stimulus of kind image has no sampling_rate; take it out"),
+        (SOUNDS, "kind: sound", "kind: text", r"line \d+: a stimulus of kind text has no sampling_rate"),
+        (PICTURES, "kind: image", "kind: picture", r"input\.kind is 'picture'.*'image', 'sound', 'video' or 'text'"),
+        (PICTURES, "kind: image", "kinds: image", r"unknown key 'kinds'\. Did you mean 'kind'\?"),
+    ],
+)
+def test_a_kind_that_contradicts_its_card_is_named_with_its_line(model_id, old, new, words):
+    with pytest.raises(ModelCardError, match=words):
+        card_with(model_id, old, new)
+
+
+def test_files_are_of_the_kind_that_their_ending_says():
+    for kind, reader in READERS.items():
+        for ending in reader.endings if isinstance(reader, Reader) else ():
+            assert kind_of_file(f"a{ending.upper()}") == kind
+    assert kind_of_file("a.wav.png") == kind_of_file(np.zeros(3)) == "image"
+
+
+def test_files_read_by_their_kind_are_what_the_readers_of_their_formats_give(tmp_path):
+    sound = (1000 * np.random.default_rng(0).normal(size=(2, 50))).astype("int16")
+    files = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    for file, samples in zip(files, sound, strict=True):
+        wavfile.write(file, 8000, samples)
+    np.testing.assert_array_equal(reader_of("sound").read_files(files), sound / 2**15)
+    assert reader_of("sound").list_files([tmp_path]) == files
+
+
+@pytest.mark.parametrize(("model_id", "kind"), [(PICTURES, "image"), (SOUNDS, "sound")])
+def test_describe_and_list_say_the_kind(model_id, kind, capsys):
+    main(["describe", model_id])
+    assert re.search(rf"^kind +{kind}$", capsys.readouterr().out, re.MULTILINE)
+    main(["list"])
+    (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if model_id in line)
+    assert kind in row
