@@ -17,17 +17,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.card_schema import OutputArray, StimulusInput
-from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError, listing
+from berg.core.card_schema import StimulusInput
+from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection, resolve_selection, resolve_times
 from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
 from berg.interfaces.base_model import BaseModelInterface
-from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
+from berg.models.batches import (
+    Batch,
+    batch_slices,
+    common_batch_size,
+    common_input,
+    encode_batches,
+    response_arrays,
+    typed_memory_error,
+)
 from berg.models.device import resolve_device
 from berg.stimuli.open import open_stimuli
-from berg.system.memory import check_array_memory, reuse_freed_memory
+from berg.system.memory import reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.weights import model_files
 from berg.weights.needed_files import NetworkFile
@@ -215,21 +223,20 @@ class EncodingModel(BaseModelInterface):
         """
         stimuli = open_stimuli(stimulus, common_input(models), sampling_rate)
         for model in models:
-            model.indices.update(resolve_times(model.card, model.selection, stimuli.shape[-1]))
-        size = min(model._checked_batch_size(batch_size) for model in models)
+            model.set_stimulus_length(stimuli.shape[-1])
+        size = common_batch_size(models, batch_size)
         given = [None] * len(models) if out is None else out
         if not isinstance(given, (list, tuple)) or len(given) != len(models):
             raise InvalidParameterError(
                 f"out must be a list with one entry per model ({len(models)}); None for a new array."
             )
-        arrays = [model._arrays(len(stimuli), own) for model, own in zip(models, given, strict=True)]
+        arrays = [response_arrays(model, len(stimuli), own) for model, own in zip(models, given, strict=True)]
+        batches = (Batch(stimuli.read(rows), rows, arrays) for rows in batch_slices(len(stimuli), size))
         name = models[0].get_model_id() if len(models) == 1 else f"{len(models)} models"
         with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance:
-            at_once = size
-            for places in batch_slices(len(stimuli), size):
-                at_once = encode_batch(models, torch.from_numpy(stimuli.read(places)), places, arrays, at_once)
-                advance(places.stop - places.start)
-        return [own[0] if len(own) == 1 else tuple(own) for own in arrays]
+            for batch in encode_batches(models, batches, size):
+                advance(len(batch.stimuli))
+        return [outputs[0] if len(outputs) == 1 else tuple(outputs) for outputs in arrays]
 
     def predict(self, stimulus: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The responses to a batch as tensors, differentiable with respect to the stimulus.
@@ -346,32 +353,13 @@ class EncodingModel(BaseModelInterface):
             raise ModelNotLoadedError(f"{self.get_model_id()} is not loaded. Call model.load_model() first.")
         return self.features, self.readout
 
-    def _checked_batch_size(self, batch_size: int | None) -> int:
-        if batch_size is None:
-            return self.batch_size
-        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise InvalidParameterError(f"batch_size must be a whole number from 1, got {batch_size!r}.")
-        return int(batch_size)
+    def response_shapes(self) -> list[tuple[int, ...]]:
+        """The shape of the response to one stimulus, for each output."""
+        return [tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:]) for output in self.card.outputs]
 
-    def _arrays(self, n_stimuli: int, out: Any) -> list[NDArray[np.float32]]:
-        """The arrays that responses are written into: `out`, checked, or new ones."""
-        shapes = [(n_stimuli, *self._shape_of(output)) for output in self.card.outputs]
-        if out is None:
-            check_array_memory(shapes)
-            return [np.empty(shape, np.float32) for shape in shapes]
-        given = list(out) if isinstance(out, (tuple, list)) else [out]
-        found = [(getattr(array, "shape", None), getattr(array, "dtype", None)) for array in given]
-        if found != [(shape, np.dtype(np.float32)) for shape in shapes]:
-            raise InvalidParameterError(
-                f"out must be {len(shapes)} float32 array(s) of shape {listing(shapes)}, got {listing(found)}. "
-                f'Try np.empty({shapes[0]}, "float32"), or berg.encode(..., out="NAME.zarr").'
-            )
-        if any(isinstance(array, np.ndarray) and not array.flags.writeable for array in given):
-            raise InvalidParameterError('out cannot be written to. Open a memory map with mode="r+".')
-        return given
-
-    def _shape_of(self, output: OutputArray) -> tuple[int, ...]:
-        return tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:])
+    def set_stimulus_length(self, n_samples: int) -> None:
+        """Select along axes that are as long as the stimulus; until then, what they hold is not known."""
+        self.indices.update(resolve_times(self.card, self.selection, n_samples))
 
 
 def _narrowed(response: torch.Tensor, windows: Sequence[Indices | None]) -> torch.Tensor:
