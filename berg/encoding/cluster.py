@@ -25,16 +25,9 @@ import torch
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, WorkerLostError, listing
 from berg.encoding.dask_scheduler import connected
 from berg.encoding.store_identity import sampled_content
-from berg.encoding.stream import (
-    OnDamaged,
-    Task,
-    check_folder,
-    check_options,
-    fill,
-    open_or_create,
-    prepare,
-    warn_of_damaged,
-)
+from berg.encoding.stream import fill, warn_of_damaged
+from berg.encoding.task import OnDamaged, Task, check_options, prepare
+from berg.encoding.task_store import check_folder, open_or_create
 from berg.models.loading import load_model, open_berg_dir
 from berg.responses.labelled import Labelled
 from berg.responses.store import (

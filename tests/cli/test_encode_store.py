@@ -113,7 +113,7 @@ def test_another_run_into_the_same_store_is_told_the_flag(folder, tmp_path, caps
 
 
 def test_a_store_is_verified_and_put_right_by_the_command_that_began_it(brick, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("berg.encoding.stream.MAX_BLOCK_STIMULI", 2)
+    monkeypatch.setattr("berg.encoding.task.MAX_BLOCK_STIMULI", 2)
     monkeypatch.setattr("berg.cli.encode.LONG_RUN", 1)
     out = tmp_path / "r.zarr"
     encode("--array", brick, "--batch-size", "1", out=out)
@@ -162,7 +162,7 @@ def test_what_is_no_store_is_not_verified(name, words, tmp_path, capsys):
 @pytest.mark.slow
 def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(brick, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("berg.cli.encode.LONG_RUN", 5)
-    monkeypatch.setattr("berg.encoding.stream.MAX_BLOCK_STIMULI", 2)
+    monkeypatch.setattr("berg.encoding.task.MAX_BLOCK_STIMULI", 2)
     out = tmp_path / "r.zarr"
     encode("--array", brick, "--batch-size", "1", "--compression", "zstd", out=out)
     told = capsys.readouterr().out.splitlines()
@@ -180,7 +180,7 @@ def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(bric
 
 def planted(monkeypatch):
     """Encoding is an error."""
-    monkeypatch.setattr("berg.models.encoding_model.encode_batch", lambda *_: pytest.fail("it was encoded"))
+    monkeypatch.setattr("berg.models.encoding_model.encode_batches", lambda *_: pytest.fail("it was encoded"))
 
 
 @pytest.mark.parametrize(
