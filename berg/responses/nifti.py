@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
+from berg.core.stacklevel import users_stacklevel
 from berg.responses.formats import check_fits, export_extra, stimulus_names
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
 
@@ -105,7 +106,7 @@ def _volume(array: xr.DataArray, shape: tuple[int, ...], outside: float) -> NDAr
             f"{len(places) - len(voxels)} of {len(places)} columns lie in a voxel that a region given before has "
             "too; the volume has the response of the first region. Write overlapping regions into files of their own.",
             OverlappingVoxelsWarning,
-            stacklevel=3,
+            stacklevel=users_stacklevel(),
         )
     volume = np.full((len(array), np.prod(shape)), outside, np.float32)
     volume[:, voxels] = array.values[:, columns]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from xarray.core.indexing import IndexSelResult  # public only there
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
-
-if TYPE_CHECKING:
-    from berg.responses.labelled import Labelled
 
 BETWEEN = ";"  # the regions of one unit: "V1v;early"
 ROI = "roi"
@@ -77,7 +74,7 @@ def index_regions(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.set_xindex(ROI, RegionIndex)
 
 
-def select(labelled: Labelled, **labels: Any) -> Labelled:
+def select(labelled: xr.Dataset | xr.DataTree, **labels: Any) -> xr.Dataset | xr.DataTree:
     """Part of labelled responses, by their labels, of all outputs at once.
 
     What ``labelled.sel(...)`` does for a Dataset, also for a DataTree: there, xarray itself takes no ``roi``.

@@ -12,58 +12,47 @@ were seals has no ledger; it is read and gone on with as it is.
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.errors import ZarrUserWarning
 
 from berg.core.exceptions import (
-    BERGError,
     CorruptedFileError,
-    InvalidParameterError,
     MissingFileError,
-    StorageError,
     StoreIncompleteError,
     StoreMismatchError,
     listing,
 )
+from berg.core.stacklevel import users_stacklevel
 from berg.responses.blocks import (
-    CHECKSUMS,
-    DAMAGED,
-    ENCODED,
     LEDGER,
     MISSING,
     STATUS,
     Blocks,
     Record,
     Seen,
-    create_ledger,
     damaged_labels,
     read_attributes,
     read_description,
     read_tail,
     reading,
 )
-from berg.responses.labelled import Labelled, with_texts
+from berg.responses.labelled import Labelled
 from berg.responses.regions import index_regions
+from berg.responses.store_frame import IDENTITY, Identity, flush_chunk, remove, write_frame
+from berg.responses.store_frame import Compression as Compression
 from berg.responses.stored_responses import lazy_responses
+from berg.system.durable_file import flush, storage_errors
 
-Compression = Literal["none", "zstd", "lz4"]
-Identity = Mapping[str, Any]
-_IDENTITY = "berg_store"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_KEPT = "What is encoded is kept, and the same call resumes."
 _PARTIAL = "*.partial"  # what zarr calls a chunk that it has not renamed yet
 
 
@@ -140,10 +129,10 @@ class ResponseStore:
         identity
             Texts and numbers, nested as one likes.
         """
-        with _typed_errors(path):
-            new = _write_frame(path, labelled, identity, block_size, compression)
+        with storage_errors(path, _KEPT):
+            new = write_frame(path, labelled, identity, block_size, compression)
             new.rename(path)
-            _flush(path.parent)
+            flush(path.parent)
         return cls(path)
 
     @property
@@ -181,11 +170,11 @@ class ResponseStore:
 
     def forget(self, indices: Iterable[int]) -> None:
         """Make blocks missing, so that they are done once more."""
-        with _typed_errors(self.path):
+        with storage_errors(self.path, _KEPT):
             for index in indices:
                 for array in self._arrays:
-                    _remove(array.status_chunk(index))
-                    _flush(next(parent for parent in array.status_chunk(index).parents if parent.exists()))
+                    remove(array.status_chunk(index))
+                    flush(next(parent for parent in array.status_chunk(index).parents if parent.exists()))
                 self._remove_folders(index)
 
     def _remove_folders(self, index: int) -> None:
@@ -193,7 +182,7 @@ class ResponseStore:
         chunks = [array.chunk(index) for array in self._arrays]
         for chunk in [*chunks, *([self.blocks.ledger.chunk(index)] if self.blocks.ledger else [])]:
             if chunk.is_dir():
-                _remove(chunk)
+                remove(chunk)
 
     def encoded_from(self) -> NDArray[np.uint64]:
         """Shape (n_stimuli, 2): the fingerprints that `write` was given; 0 where nothing is known."""
@@ -225,14 +214,14 @@ class ResponseStore:
         """
         if not self.alone:
             check_same(self.path, read_identity(self.path), self.identity)
-        with _typed_errors(self.path):
+        with storage_errors(self.path, _KEPT):
             for array, values in zip(self._arrays, responses, strict=True):
                 array.responses[self.block(index)] = values
-                _flush_chunk(array.chunk(index), array.folder / array.name)
+                flush_chunk(array.chunk(index), array.folder / array.name)
             self._write_record(index, status, encoded_from)
             for array in self._arrays:
                 array.status[self.block(index)] = status
-                _flush_chunk(array.status_chunk(index), array.folder / STATUS)
+                flush_chunk(array.status_chunk(index), array.folder / STATUS)
 
     def _write_record(self, index: int, status: NDArray[np.uint8], encoded_from: NDArray[np.uint64] | None) -> None:
         ledger = self.blocks.ledger
@@ -244,7 +233,7 @@ class ResponseStore:
         tails = [read_tail(array.chunk(index)) for array in self._arrays]
         seals = [ledger.seal(index, place, tail, status, stimuli) for place, tail in enumerate(tails)]
         ledger.write(index, Record(np.array(seals, np.uint64), stimuli))
-        _flush_chunk(ledger.chunk(index), ledger.folder / "c")
+        flush_chunk(ledger.chunk(index), ledger.folder / "c")
 
 
 def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "raise") -> Labelled:
@@ -287,7 +276,7 @@ def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "rai
         )
         if incomplete == "raise":
             raise StoreIncompleteError(f'{words} To look at what is there: open_responses(..., incomplete="warn").')
-        warnings.warn(words, IncompleteStoreWarning, stacklevel=2)
+        warnings.warn(words, IncompleteStoreWarning, stacklevel=users_stacklevel())
     return labelled
 
 
@@ -322,7 +311,7 @@ def _open_labelled(blocks: Blocks, identity: Identity, seen: Sequence[Seen]) -> 
         lazy.encoding = dataset[name].encoding
         datasets[group] = index_regions(dataset.assign({name: lazy}))
     if groups == [""]:
-        datasets[""].attrs.pop(_IDENTITY)
+        datasets[""].attrs.pop(IDENTITY)
         return datasets[""]
     # In their order: xarray's open_datatree sorts by name, from_dict by depth.
     first_level = {group.split("/")[0]: xr.Dataset() for group in groups}
@@ -369,16 +358,16 @@ def restore_labels(
     compression: Compression = "none",
 ) -> None:
     """Write labels and descriptions of a store anew, as `ResponseStore.create` does; the responses stay."""
-    with _typed_errors(path):
-        new = _write_frame(path, labelled, identity, block_size, compression)
+    with storage_errors(path, _KEPT):
+        new = write_frame(path, labelled, identity, block_size, compression)
         last = new / LEDGER / "zarr.json"  # when all that it has the checksums of is there
         files = sorted(file for file in new.rglob("*") if file.is_file() and file != last)
         for file in [*files, last]:
             target = path / file.relative_to(new)
-            _remove(target)
+            remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
-            _flush(target.parent)
+            flush(target.parent)
         shutil.rmtree(new)
 
 
@@ -396,7 +385,7 @@ def read_identity(path: Path) -> dict[str, Any]:
         if not path.exists():
             raise MissingFileError(f"There is no store {path}.")
         described = read_description(path)
-        found: Any = described["identity"] if described else read_attributes(path).get(_IDENTITY)
+        found: Any = described["identity"] if described else read_attributes(path).get(IDENTITY)
         has_ledger = (path / LEDGER).exists()
     if found is None and not has_ledger:
         raise StoreMismatchError(f"{path} is something else than a store of responses. Give another path.")
@@ -439,131 +428,10 @@ def remove_store(path: Path) -> None:
     with suppress(CorruptedFileError):
         read_identity(path)
     gone = path.with_name(f".{path.name}.new")
-    with _typed_errors(path):
+    with storage_errors(path, _KEPT):
         shutil.rmtree(gone, ignore_errors=True)
         path.rename(gone)  # at once: half a store under the name would be taken for a whole one
         shutil.rmtree(gone)
-
-
-def _write_frame(
-    path: Path, labelled: Mapping[str, Labelled], identity: Identity, block_size: int, compression: Compression
-) -> Path:
-    """Write a store without responses beside the path; gives where."""
-    new = path.with_name(f".{path.name}.new")
-    shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
-    zarr.open_group(new, mode="w")
-    datasets = list(_datasets(labelled))
-    places = [f"{name}/{_write_labels(new, name, dataset, block_size, compression)}" for name, dataset in datasets]
-    stored = {**identity, "block_size": block_size, "arrays": places, CHECKSUMS: "crc32c"}
-    zarr.open_group(new, mode="r+").update_attributes({_IDENTITY: stored})
-    _consolidate(new)
-    create_ledger(new, stored, datasets[0][1].sizes["stimulus"])
-    return new
-
-
-def _datasets(labelled: Mapping[str, Labelled]) -> Iterator[tuple[str, xr.Dataset]]:
-    """The place of each array in the store, and its Dataset."""
-    for name, found in labelled.items():
-        if isinstance(found, xr.Dataset):
-            yield name, found
-        else:
-            yield from (("/".join(filter(None, (name, node.name))), node.to_dataset()) for node in found.leaves)
-
-
-def _write_labels(root: Path, place: str, dataset: xr.Dataset, block_size: int, compression: Compression) -> str:
-    """Write labels and the frame of the responses; gives the name of the array."""
-    ((name, array),) = dataset.data_vars.items()
-    labels = with_texts(dataset.drop_vars(str(name)))
-    n_stimuli = array.sizes["stimulus"]
-    flags = {"flag_values": [MISSING, ENCODED, DAMAGED], "flag_meanings": "missing encoded damaged"}
-    labels.coords[STATUS] = ("stimulus", np.zeros(n_stimuli, np.uint8), flags)
-    encoding: dict[Any, dict[str, Any]] = {
-        label: {"compressors": (ZstdCodec(), Crc32cCodec())} for label in labels.variables
-    }
-    encoding[STATUS] = {"chunks": (block_size,), "compressors": _checked(), "write_empty_chunks": False}
-    labels.to_zarr(root, group=place or None, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
-    zarr.open_group(root, path=place, mode="r+").create_array(
-        str(name),
-        shape=array.shape,
-        chunks=(block_size, *(max(1, length) for length in array.shape[1:])),
-        dtype="float32",
-        compressors=_codec(compression),
-        fill_value=np.nan,
-        dimension_names=[str(axis) for axis in array.dims],
-        attributes={str(key): _plain(value) for key, value in array.attrs.items()},
-    )
-    return str(name)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-
-
-def _codec(compression: Compression) -> Any:
-    codecs: dict[str, tuple[Any, ...]] = {
-        "none": _checked(),
-        "zstd": _checked(ZstdCodec(level=3)),
-        "lz4": _checked(BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")),
-    }
-    if compression not in codecs:
-        raise InvalidParameterError(f"compression is '{compression}'. Allowed: {', '.join(get_args(Compression))}.")
-    return codecs[compression]
-
-
-def _checked(*codecs: Any) -> tuple[Any, ...]:
-    """How chunks are written: so, and with a checksum at the end."""
-    return (*codecs, Crc32cCodec())
-
-
-def _consolidate(root: Path) -> None:
-    with warnings.catch_warnings():  # zarr 3 warns that its specification does not have it yet; xarray reads it
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(str(root), zarr_format=3)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, or a folder that lies where a file should."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush_chunk(chunk: Path, folder: Path) -> None:
-    """Bring a chunk to the disk, and its name; one of fill values alone is not written."""
-    if chunk.exists():
-        _flush(chunk)
-    for parent in chunk.parents:
-        if parent.exists():
-            _flush(parent)
-        if parent == folder:
-            return
-
-
-def _flush(path: Path) -> None:
-    if os.name != "posix":  # Windows flushes names by itself, and files only through a writer
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _typed_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, BERGError):
-            raise
-        if error.errno in _FULL:
-            what = (
-                "Make room on that disk (or raise your quota), and make the same call again: it goes on where it was."
-            )
-        else:
-            what = f"Look at its owner and rights with:  ls -ld {path.parent}"
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}. {what}") from error
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:

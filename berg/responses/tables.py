@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, listing
+from berg.core.stacklevel import users_stacklevel
 from berg.responses.formats import export_extra
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
 
@@ -98,7 +99,7 @@ def save_csv(labelled: Labelled, path: Path) -> None:
             "pandas, R and MATLAB read them as they are. To open the file in a spreadsheet, write "
             "berg.responses.tables.for_spreadsheet(table), which puts an apostrophe before them.",
             FormulaWarning,
-            stacklevel=3,
+            stacklevel=users_stacklevel(),
         )
     table.to_csv(path, index=False)
 

@@ -15,7 +15,7 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from berg.responses import store as store_room
+from berg.responses import store_frame
 from berg.responses.labelled import label_responses
 from berg.responses.store import ResponseStore, check_same, open_responses, read_identity, remove_store
 from berg.system.store_lock import locked
@@ -190,7 +190,7 @@ def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(store_room.zarr, "open_group", denied)
+    monkeypatch.setattr(store_frame.zarr, "open_group", denied)
     with pytest.raises(StorageError, match=r"r.zarr cannot be written: Permission denied. .*ls -ld"):
         made(tmp_path / "r.zarr")
 
