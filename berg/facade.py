@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from berg.core import model_registry, settings
 from berg.core.exceptions import InvalidParameterError, ModelCheckError
@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
     from berg.evaluation.find_models import FoundModel
     from berg.interfaces.base_model import BaseModelInterface
+    from berg.responses.labelled import Labelled, Responses
     from berg.transfer.fetch import Fetched
     from berg.weights.download import Item
     from berg.weights.pack import Packed
     from berg.weights.unpack import Unpacked
 
+    OneModel: TypeAlias = BaseModelInterface | str
+    Arrays: TypeAlias = Any  # float32 arrays, memory maps, datasets of h5py or zarr; one per output, or per model
+
 Selection = Mapping[str, Any]
+Metadata = dict[str, Any]
 
 
 class BERG:
@@ -108,6 +113,161 @@ class BERG:
         if not all(item.is_here for item in items):
             receive(items)
 
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        out: str | Path,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> Labelled: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        labelled: Literal[True],
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> Labelled: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        labelled: Literal[False] = False,
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> Responses: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        out: str | Path,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Labelled, Metadata]: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        labelled: Literal[True],
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> tuple[Labelled, Metadata]: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        labelled: Literal[False] = False,
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> tuple[Responses, Metadata]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        out: str | Path,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> Labelled: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        labelled: Literal[True],
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> list[Labelled]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        labelled: Literal[False] = False,
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> list[Responses]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        out: str | Path,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Labelled, list[Metadata]]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        labelled: Literal[True],
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> tuple[list[Labelled], list[Metadata]]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        labelled: Literal[False] = False,
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> tuple[list[Responses], list[Metadata]]: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel | Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: bool = False,
+        *,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> Any: ...
+
     def encode(
         self,
         model: BaseModelInterface | str | Sequence[BaseModelInterface],
@@ -164,7 +324,9 @@ class BERG:
                 'Try berg.encode("fmri-szinte2024-prf_css", stimulus).'
             )
         one: Any = model
-        responses = _labelled_if(labelled, one.generate_response(stimulus, **kwargs), one, stimulus)
+        listed = _listed(stimulus, [one]) if labelled else stimulus
+        responses = one.generate_response(listed, **kwargs)
+        responses = _labelled(responses, one, listed) if labelled else responses
         return (responses, one.get_metadata()) if return_metadata else responses
 
     def convert(self, model_id: str, selection: Selection | None = None, **parameters: Any) -> list[Path]:
@@ -432,20 +594,29 @@ def _encode_each(
     labelled: bool,
     options: dict[str, Any],
 ) -> Any:
-    """The responses of several models, in one pass where all of them know how."""
+    """The responses of several models, in one pass if all of them can."""
+    listed = _listed(stimulus, models)
     together = [getattr(model, "generate_together", None) for model in models]
     if models and all(together):
-        found = together[0](models, stimulus, **options)  # type: ignore[misc]
+        responses = together[0](models, listed, **options)  # type: ignore[misc]
     else:
-        found = [model.generate_response(stimulus, **options) for model in models]
-    responses = [_labelled_if(labelled, each, model, stimulus) for each, model in zip(found, models, strict=True)]
+        responses = [model.generate_response(listed, **options) for model in models]
+    if labelled:
+        responses = [_labelled(own, model, listed) for own, model in zip(responses, models, strict=True)]
     return (responses, [model.get_metadata() for model in models]) if return_metadata else responses
 
 
-def _labelled_if(labelled: bool, responses: Any, model: Any, stimulus: Any) -> Any:
-    """The responses, with labels where they are asked for; the names of the stimuli are those of their files."""
-    if not labelled:
-        return responses
+def _listed(stimulus: Any, models: Sequence[Any]) -> Any:
+    """The stimulus; the files of a folder as a list, so that the folder is read, and warned of, once."""
+    from berg.encoding.store_identity import stimulus_files
+
+    if hasattr(stimulus, "read_as") or not models or not all(hasattr(model, "expected_input") for model in models):
+        return stimulus
+    return stimulus_files(stimulus, models[0].expected_input) or stimulus
+
+
+def _labelled(responses: Any, model: Any, stimulus: Any) -> Labelled:
+    """The responses with labels; the names of the stimuli are those of their files."""
     from berg.encoding.store_identity import labelling_metadata, stimulus_files, stimulus_labels
     from berg.responses.labelled import label_responses
 
