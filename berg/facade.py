@@ -28,12 +28,12 @@ Metadata = dict[str, Any]
 
 
 class BERG:
-    """All encoding models of this installation, and the directory where their files lie.
+    """All encoding models of this installation, and the directory that holds their files.
 
     Parameters
     ----------
     berg_dir
-        The BERG directory, ``.../brain-encoding-response-generator``, where the files of models lie that are
+        The BERG directory, ``.../brain-encoding-response-generator``, which holds the files of models that are
         not built in. By default ``BERG_DIR``, the user's configuration, or the platform's folder for data;
         ``berg where`` tells which.
     download
@@ -60,7 +60,7 @@ class BERG:
         return model_registry.get_available_models()
 
     def get_model_catalog(self, print_format: bool = False) -> dict[str, list[str]]:
-        """The training datasets of each modality, both sorted; printed too where `print_format` is true."""
+        """The training datasets of each modality, both sorted; with `print_format` they are printed, too."""
         catalog: dict[str, set[str]] = {}
         for model_id in self.list_models():
             entry = model_registry.get_registered(model_id)
@@ -293,10 +293,10 @@ class BERG:
             Return xarray: dimensions, coordinates and units from the card and the metadata.
         **kwargs
             Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress``. With
-            ``out="NAME.zarr"`` the responses are written there while they are computed, an interrupted run goes
-            on where it was, and what is returned is labelled and read when it is looked at; the options are then
-            those of `berg.encoding.stream.encode_to_store`. With ``scheduler="slurm:8"`` or ``"local:2"`` besides,
-            and a model id, other processes do it; see `berg.encoding.cluster.encode_on_cluster`.
+            ``out="NAME.zarr"`` the responses are written there while they are computed, an interrupted run is
+            resumed by the same call, and what is returned is labelled, and read when it is used; the options are
+            then those of `berg.encoding.stream.encode_to_store`. With ``scheduler="slurm:8"`` or ``"local:2"`` besides,
+            and a model id, other processes encode; see `berg.encoding.cluster.encode_on_cluster`.
 
         Returns
         -------
@@ -330,9 +330,9 @@ class BERG:
         return (responses, one.get_metadata()) if return_metadata else responses
 
     def convert(self, model_id: str, selection: Selection | None = None, **parameters: Any) -> list[Path]:
-        """Write the weights of a published model once more, in a form that loads faster; see ``berg convert``.
+        """Write the weights of a published model again, in a format that loads faster; see ``berg convert``.
 
-        The new files lie beside the published ones, which stay; loading prefers them.
+        The new files lie beside the published ones, which stay; loading prefers the new ones.
 
         Returns
         -------
@@ -359,18 +359,18 @@ class BERG:
         Parameters
         ----------
         out
-            The zip file; by default the model id, in the current folder.
+            The zip file; by default named after the model id, in the current folder.
         force
-            Pack a model that fails its checks, or files that differ from their manifest.
+            Also pack a model that fails its checks, or files that differ from their manifest.
         show_progress
-            None: a bar where standard error is a terminal.
+            None: a bar if standard error is a terminal.
         **parameters
-            What the model is checked with, such as ``subject=2``; by default the examples in its card.
+            The model is checked with these, such as ``subject=2``; by default with the examples in its card.
 
         Raises
         ------
         ModelCheckError
-            With the checks that fail.
+            If a check fails; with all that fail.
         InvalidParameterError, MissingFileError, CorruptedFileError, StorageError
         """
         from berg.weights.pack import check_out, pack
@@ -387,11 +387,11 @@ class BERG:
         Parameters
         ----------
         path
-            Written by `pack`, or by hand after the guide.
+            Written by `pack`, or by hand as the guide says.
         overwrite
             Replace files that differ.
         show_progress
-            None: a bar where standard error is a terminal.
+            None: a bar if standard error is a terminal.
 
         Raises
         ------
@@ -409,7 +409,7 @@ class BERG:
         Parameters
         ----------
         everything
-            Of all subjects and selections that are not given.
+            The files of all subjects and selections that are not given.
         """
         from berg.weights.needed_files import file_values
 
@@ -465,7 +465,8 @@ class BERG:
     ) -> list[Fetched]:
         """Fetch the files that a model needs and that are not here, and the network that it builds on.
 
-        Every file is hashed. What is pinned in the package, or was recorded when it first came, must come.
+        Every file is hashed, and refused if the hash is not that pinned in the package, or recorded at the first
+        download.
 
         Parameters
         ----------
@@ -479,7 +480,7 @@ class BERG:
         parallel
             How many connections.
         show_progress
-            None: bars where standard error is a terminal.
+            None: bars if standard error is a terminal.
 
         Raises
         ------
@@ -521,7 +522,7 @@ class BERG:
         ------
         InvalidParameterError, ModelNotFoundError
         MissingFileError
-            Where neither table nor metadata are here, or say nothing of accuracy.
+            If neither the table nor the metadata are here, or they say nothing of accuracy.
 
         Examples
         --------
@@ -549,19 +550,19 @@ class BERG:
         Parameters
         ----------
         species, modality, dataset, stimuli
-            Part of what the card says, in capitals or not.
+            Part of the text in the card; capitals do not matter.
         roi
-            A region of interest that the model has; figures are then of its units.
+            A region of interest that the model has; the figures are then those of its units.
         subject
-            Only this one.
+            Only models of this subject.
         min_r
-            Only models of which at least one unit has a correlation of so much.
+            Only models with at least one unit whose correlation reaches this.
 
         Returns
         -------
         rows
             With the number of units, their median r, and how many have at least `min_r`. Models whose accuracy is not
-            known, as their files are not here, come last and say why (``unknown``).
+            known, because their files are not here, come last and say why (``unknown``).
 
         Examples
         --------
@@ -575,7 +576,7 @@ class BERG:
 
 
 def _check_sound(model_id: str, berg_dir: str | None, parameters: dict[str, Any]) -> None:
-    """Raise ModelCheckError where a model fails a check, and say how it is packed nevertheless."""
+    """Raise ModelCheckError if a model fails a check, and say how to pack it nevertheless."""
     from berg.testing import check_model
 
     try:

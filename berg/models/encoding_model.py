@@ -1,7 +1,7 @@
-"""Everything about an encoding model that its card can decide.
+"""What all encoding models have in common, as their cards describe them.
 
-A family adds what only it knows: `build`, which reads the weights of the selected units and returns two
-modules, from a batch of stimuli to features, and from features to responses.
+A family adds what is its own: `build` reads the weights of the selected units and returns two modules, one from a
+batch of stimuli to features, one from features to responses.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class EncodingModel(BaseModelInterface):
     selection
         Which units to return; the keys are in the card.
     berg_dir
-        Where the model's files lie; built-in models do not need it.
+        The folder with the model's files; built-in models do not need it.
     **parameters
         As the card says, such as ``subject=1``.
     """
@@ -80,7 +80,7 @@ class EncodingModel(BaseModelInterface):
 
     @classmethod
     def bind(cls, card: ModelCard) -> type[Self]:
-        """The class of one model: this family's, with the card of that model."""
+        """The class of one model: that of its family, with the model's card."""
         return type(cls.__name__, (cls,), {"card": card, "__module__": cls.__module__, "__doc__": card.description})
 
     @abstractmethod
@@ -124,7 +124,7 @@ class EncodingModel(BaseModelInterface):
 
     @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """What `convert` writes for a published file; families that read published files define it."""
+        """The tensors that `convert` writes for a published file; families that read published files define it."""
         raise InvalidParameterError(f"The weights of {cls.card.model_id} need no conversion.")
 
     @classmethod
@@ -133,7 +133,7 @@ class EncodingModel(BaseModelInterface):
     ) -> list[Path]:
         """Write a safetensors file beside each published weights file; loading prefers it.
 
-        What is written is read again and compared before it gets its name. The published files stay.
+        Each file is read again and compared before it gets its name. The published files stay.
 
         Returns
         -------
@@ -183,12 +183,12 @@ class EncodingModel(BaseModelInterface):
             zarr; for pictures and sounds also a folder or a list of files, or PIL images. What is not in
             memory is read batch by batch.
         sampling_rate
-            Of sounds in arrays, in hertz; they are resampled to the rate in the card. Files say it themselves.
+            Of sounds in arrays, in hertz; they are resampled to the rate in the card. Files have their own.
         batch_size
-            How many stimuli are computed together; does not change the result. Where the device has too little
-            memory for so many, half of them, and so on, with a SmallerBatchWarning.
+            How many stimuli are computed together; does not change the result. If the device has too little
+            memory for so many, half of them are, and so on, with a SmallerBatchWarning.
         show_progress
-            None: a bar where standard error is a terminal.
+            None: a bar if standard error is a terminal.
         out
             An array (a tuple for several outputs) of the right shape to write into, also a memory map, or a
             dataset of h5py or zarr.
@@ -196,7 +196,7 @@ class EncodingModel(BaseModelInterface):
         Returns
         -------
         responses
-            float32, axes as the card's outputs say; a tuple where there are several outputs. `out`, where given.
+            float32, axes as the card's outputs say; a tuple if there are several outputs. `out`, if it was given.
 
         Raises
         ------
@@ -261,9 +261,8 @@ class EncodingModel(BaseModelInterface):
     ) -> dict[str, Any]:
         """The metadata of the model, without its weights.
 
-        Called on a model: its own, what the model is (``model``), and the axes, the unit and the coordinates
-        of what it returns (``responses``). Called on the class: with ``berg_dir``, the
-        parameters, and a selection (or its keys themselves).
+        Called on a model, also what the model is (``model``), and the axes, units and coordinates of its responses
+        (``responses``). Called on the class, it takes ``berg_dir``, the parameters, and a selection (or its keys).
         """
         if (instance := model_instance) is not None:
             return {**instance.metadata, "model": instance.attributes(), "responses": instance.labels()}
@@ -287,7 +286,7 @@ class EncodingModel(BaseModelInterface):
 
     @property
     def expected_input(self) -> StimulusInput:
-        """What the card says that the model takes."""
+        """The stimuli that the model takes, as the card describes them."""
         if self.card.input is None:
             raise InvalidParameterError(f"The card of {self.card.model_id} says nothing under 'input'.")
         return self.card.input
@@ -295,16 +294,16 @@ class EncodingModel(BaseModelInterface):
     def labels(self) -> dict[str, Any]:
         """For every output: its axes, its unit, and the coordinates of the returned units.
 
-        An axis without a coordinate of its own name has one: the places, from 0, that its columns have in
-        the whole axis (of vertices: their numbers on the surface). ``attributes`` tells of the whole axes.
-        Times along an axis that is as long as the stimulus are those of the stimuli that were encoded last.
+        An axis without a coordinate of its own name gets one: the indices, from 0, of its columns in the whole axis
+        (of vertices: their numbers on the surface). ``attributes`` describe the whole axes. Times along an axis that
+        is as long as the stimulus are those of the stimuli that were encoded last.
         """
         return {
             output.name: {
                 "axes": list(output.axes),
                 "unit": output.unit,
                 "coordinates": {
-                    **{axis: (axis, places) for (name, axis), places in self.indices.items() if name == output.name},
+                    **{axis: (axis, chosen) for (name, axis), chosen in self.indices.items() if name == output.name},
                     **coordinates(self.card, output, self.indices, self.metadata),
                 },
                 "attributes": axis_attributes(self.card, output, self.metadata),
@@ -313,7 +312,7 @@ class EncodingModel(BaseModelInterface):
         }
 
     def attributes(self) -> dict[str, Any]:
-        """What the responses are of, in words and numbers that a file can hold."""
+        """The model, its parameters and its selection, as texts and numbers that a file can hold."""
         return {
             "model_id": self.card.model_id,
             **{name: value for name, value in self.parameters.items() if value is not None},
@@ -324,13 +323,13 @@ class EncodingModel(BaseModelInterface):
         }
 
     def indices_of(self, output: str, axis: str) -> Indices:
-        """The selected places along an axis of an output, in the order of the returned columns."""
+        """The selected indices along an axis of an output, in the order of the returned columns."""
         key: AxisKey = (output, axis)
         return self.indices[key]
 
     @property
     def file_values(self) -> dict[str, Any]:
-        """What file names may be made of: the parameters, and the selection."""
+        """The values that file names may contain: the parameters and the selection."""
         return {**self.parameters, **self.selection}
 
     def in_window(self, responses: Sequence[torch.Tensor], n_samples: int) -> Sequence[torch.Tensor]:
@@ -363,7 +362,7 @@ class EncodingModel(BaseModelInterface):
 
 
 def _narrowed(response: torch.Tensor, windows: Sequence[Indices | None]) -> torch.Tensor:
-    """The response within a window, a row of neighbouring places, on each axis that has one."""
+    """The response within a window of neighbouring indices, on each axis that has one."""
     for axis, window in enumerate(windows):
         if window is not None:
             response = response.narrow(axis, int(window[0]) if len(window) else 0, len(window))

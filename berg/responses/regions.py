@@ -1,4 +1,4 @@
-"""Selecting units by region, ``labelled.sel(roi="V1v")``, where a unit can be in several regions or in none."""
+"""Selecting units by region, ``labelled.sel(roi="V1v")``; a unit can be in several regions or in none."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class RegionIndex(xr.Index):
         return {name for text in set(self.labels.tolist()) for name in text.split(BETWEEN) if name}
 
     def sel(self, labels: dict[Any, Any]) -> IndexSelResult:
-        """The places of the units of a region, or of a list of them; xarray calls it."""
+        """The indices of the units of a region, or of a list of regions; xarray calls it."""
         given = _names(labels[self.name])
         _check_known(given, self.regions)
         texts, which = np.unique(np.array(self.labels.tolist(), str), return_inverse=True)
-        chosen = [place for place, text in enumerate(texts.tolist()) if given.intersection(text.split(BETWEEN))]
+        chosen = [index for index, text in enumerate(texts.tolist()) if given.intersection(text.split(BETWEEN))]
         return IndexSelResult({self.axis: np.flatnonzero(np.isin(which, chosen))})
 
     def isel(self, indexers: Mapping[Any, Any]) -> Self | None:
-        """The index of some of the units; None where one alone is left, which has no axis."""
+        """The index of some of the units; None for a single unit, which has no axis."""
         chosen = self.labels[indexers[self.axis]] if self.axis in indexers else self.labels
         return type(self)(self.name, self.axis, chosen) if np.ndim(chosen) == 1 else None
 

@@ -1,4 +1,4 @@
-"""Responses on disk, written block by block: a zarr store that can be gone on with after any interruption.
+"""Responses on disk, written block by block: a zarr store that can be continued after any interruption.
 
 A store is a folder in zarr format 3 that xarray opens. Each array of responses has its labels beside it, as
 `label_responses` makes them, and ``status``, one number per stimulus: 0 missing, 1 encoded, 2 damaged (a
@@ -7,7 +7,7 @@ stimulus that could not be read; its row is NaN).
 A block of stimuli is one chunk of each array. Its status is written when its responses are on the disk, and their
 seal is in the ledger (`berg.responses.blocks`). Chunks appear whole under their name or not at all, so a block is done
 exactly when its status says so, and whole exactly when its chunks fit its seals. A store that was written before there
-were seals has no ledger; it is read and gone on with as it is.
+were seals has no ledger; it is read and continued as it is.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ _PARTIAL = "*.partial"  # what zarr calls a chunk that it has not renamed yet
 
 
 class IncompleteStoreWarning(UserWarning):
-    """Responses that are not all there yet."""
+    """Not all responses of a store are there yet."""
 
 
 @dataclass(frozen=True)
 class StoreReport:
-    """What `verify_store` found.
+    """What is whole, missing and damaged in a store.
 
     Attributes
     ----------
     has_checksums
-        False for a store that was written before there were any: then only lengths of files are known.
+        False for a store that was written before there were any: then only the lengths of files are compared.
     n_missing
         Stimuli that are not encoded yet.
     damaged
         The first and last stimulus of each damaged block.
     damaged_labels
-        Files of labels and descriptions.
+        Files with labels and descriptions that are damaged.
     """
 
     n_stimuli: int
@@ -84,12 +84,12 @@ class StoreReport:
 
 
 class ResponseStore:
-    """A store that blocks are written to; made by `create` or `reopen`, and held alone (`berg.system.store_lock`).
+    """A store that blocks are written to, by one process at a time (`berg.system.store_lock`).
 
     Attributes
     ----------
     identity
-        What the store is of. Whoever goes on with it must bring the same (`check_same`).
+        Fingerprints of models, stimuli and options. Only the same ones may continue the store (`check_same`).
     block_size
         Stimuli per block; the last block may have fewer.
 
@@ -97,7 +97,7 @@ class ResponseStore:
     ----------
     alone
         False: others write blocks of their own at the same time, and what they have not finished is left to them.
-        Then the store is looked at once more before each block is written: it could have been begun anew.
+        Then the identity is compared again before each block is written: the store could have been replaced.
     """
 
     def __init__(self, path: Path, *, alone: bool = True) -> None:
@@ -106,7 +106,7 @@ class ResponseStore:
         self.block_size: int = self.identity["block_size"]
         self.blocks = Blocks(path, self.identity, "r+")
         self._arrays = self.blocks.arrays
-        with suppress(OSError):  # a place that can only be read
+        with suppress(OSError):  # a folder that can only be read
             for left_over in path.rglob(_PARTIAL) if alone else ():
                 left_over.unlink()
 
@@ -119,15 +119,15 @@ class ResponseStore:
         block_size: int,
         compression: Compression = "none",
     ) -> ResponseStore:
-        """A new store, with labels and without responses; it has its name when it is whole.
+        """A new store, with labels and without responses; it gets its name when it is whole.
 
         Parameters
         ----------
         labelled
-            Name -> responses with labels, of which the values are not looked at. The name "" stands for the
-            root of the store.
+            Name of a group -> responses with labels; their values are not used. The name "" stands for the root of
+            the store.
         identity
-            Texts and numbers, nested as one likes.
+            Texts and numbers, nested to any depth.
         """
         with storage_errors(path, _KEPT):
             new = write_frame(path, labelled, identity, block_size, compression)
@@ -142,12 +142,12 @@ class ResponseStore:
 
     @property
     def n_bytes(self) -> int:
-        """What all responses take on the disk without compression."""
+        """Bytes of all responses on the disk without compression."""
         ending = 4 if self.blocks.ledger else 0
         return sum(array.responses.cdata_shape[0] * (array.chunk_bytes + ending) for array in self._arrays)
 
     def stored_bytes(self) -> int:
-        """What the responses that are there take on the disk."""
+        """Bytes of the responses that are on the disk."""
         folders = (array.folder / array.name / "c" for array in self._arrays)
         return sum(chunk.stat().st_size for folder in folders for chunk in folder.rglob("*") if chunk.is_file())
 
@@ -156,20 +156,20 @@ class ResponseStore:
         return self.blocks.stimuli(index)
 
     def status(self) -> NDArray[np.uint8]:
-        """Shape (n_stimuli,): what is known of each stimulus, in all arrays."""
+        """The status of each stimulus in all arrays, shape (n_stimuli,): missing (0), encoded (1) or damaged (2)."""
         return np.concatenate([seen.status for seen in self.blocks.look_at_all()])
 
     def missing_blocks(self) -> list[int]:
-        """The blocks to be done, in order."""
+        """The blocks that are not done, in order."""
         return [int(block) for block in np.unique(np.flatnonzero(self.status() == MISSING) // self.block_size)]
 
     def damaged_blocks(self) -> list[int]:
-        """The blocks that are done and not what was written, in order; everything is read for it."""
+        """The blocks that are done and not as they were written, in order; reads the whole store."""
         seen = self.blocks.look_at_all(thoroughly=True)
         return [index for index, block in enumerate(seen) if block.state == "damaged"]
 
     def forget(self, indices: Iterable[int]) -> None:
-        """Make blocks missing, so that they are done once more."""
+        """Make blocks missing, so that they are done again."""
         with storage_errors(self.path, _KEPT):
             for index in indices:
                 for array in self._arrays:
@@ -178,14 +178,14 @@ class ResponseStore:
                 self._remove_folders(index)
 
     def _remove_folders(self, index: int) -> None:
-        """Remove what lies where chunks of a block will be written, and is no file, which would be replaced."""
+        """Remove folders that have the name of a chunk of the block; files are replaced when it is written."""
         chunks = [array.chunk(index) for array in self._arrays]
         for chunk in [*chunks, *([self.blocks.ledger.chunk(index)] if self.blocks.ledger else [])]:
             if chunk.is_dir():
                 remove(chunk)
 
     def encoded_from(self) -> NDArray[np.uint64]:
-        """Shape (n_stimuli, 2): the fingerprints that `write` was given; 0 where nothing is known."""
+        """The fingerprints that `write` was given, shape (n_stimuli, 2); 0 for stimuli without any."""
         known = np.zeros((len(self.blocks) * self.block_size, 2), np.uint64)
         with reading(self.path):
             for index in range(len(self.blocks)) if self.blocks.ledger else ():
@@ -201,7 +201,7 @@ class ResponseStore:
         status: NDArray[np.uint8],
         encoded_from: NDArray[np.uint64] | None = None,
     ) -> None:
-        """Write a block: first all responses, and when they are on the disk, their seals, and that it is done.
+        """Write a block: first all responses and, when they are on the disk, their seals and their status.
 
         Parameters
         ----------
@@ -210,7 +210,7 @@ class ResponseStore:
         status
             Shape (stimuli of the block,).
         encoded_from
-            Shape (stimuli of the block, 2): fingerprints of the stimuli and of the state of their files, or 0.
+            Shape (stimuli of the block, 2): fingerprints of the stimuli, and of size and time of their files; or 0.
         """
         if not self.alone:
             check_same(self.path, read_identity(self.path), self.identity)
@@ -231,18 +231,18 @@ class ResponseStore:
         if encoded_from is not None:
             stimuli[: len(encoded_from)] = encoded_from
         tails = [read_tail(array.chunk(index)) for array in self._arrays]
-        seals = [ledger.seal(index, place, tail, status, stimuli) for place, tail in enumerate(tails)]
+        seals = [ledger.seal(index, array, tail, status, stimuli) for array, tail in enumerate(tails)]
         ledger.write(index, Record(np.array(seals, np.uint64), stimuli))
         flush_chunk(ledger.chunk(index), ledger.folder / "c")
 
 
 def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "raise") -> Labelled:
-    """The responses in a store, read from the disk when they are looked at.
+    """The responses in a store, read from the disk when they are used.
 
     Parameters
     ----------
     incomplete
-        What happens where stimuli are missing: their rows are NaN, and their ``status`` is 0.
+        What to do if stimuli are missing: ``raise``, or ``warn``; then their rows are NaN, and their ``status`` is 0.
 
     Returns
     -------
@@ -253,11 +253,11 @@ def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "rai
     Raises
     ------
     StoreIncompleteError
-        It says how many stimuli are missing.
+        If stimuli are missing; it says how many.
     CorruptedFileError
-        Where something is not as it was written; also when responses are looked at.
+        If something is not as it was written; also later, when responses are read.
     MissingFileError, StoreMismatchError, StorageError
-        Where there is nothing, or something else, or it may not be read.
+        If there is nothing, or something else, or it may not be read.
     """
     store = Path(path)
     identity = read_identity(store)
@@ -272,7 +272,7 @@ def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "rai
     if n_missing:
         words = (
             f"{store} lacks {n_missing:,} of {blocks.n_stimuli:,} stimuli. "
-            "To go on where it was, make the call that began it once more (the same models, stimuli and options)."
+            "To resume, make the call that began it again (the same models, stimuli and options)."
         )
         if incomplete == "raise":
             raise StoreIncompleteError(f'{words} To look at what is there: open_responses(..., incomplete="warn").')
@@ -284,7 +284,7 @@ def _check_labels(store: Path, identity: Identity) -> None:
     if damaged := damaged_labels(store, identity):
         raise CorruptedFileError(
             f"{store}: {len(damaged)} files with labels are not as they were written ({listing(damaged, most=3)}). "
-            f"Make the call that began it once more: it writes them anew, and keeps what is whole."
+            f"Make the call that began it again: it writes them again, and keeps what is whole."
         )
 
 
@@ -294,20 +294,20 @@ def _check_blocks(blocks: Blocks, seen: Sequence[Seen]) -> None:
         first = blocks.stimuli(damaged[0])
         raise CorruptedFileError(
             f"{blocks.path}: {len(damaged):,} of {len(blocks):,} blocks are not as they were written, the first with "
-            f"the stimuli {first.start:,} to {first.stop - 1:,}. Make the call that began it once more: it computes "
+            f"the stimuli {first.start:,} to {first.stop - 1:,}. Make the call that began it again: it computes "
             f"these again, and nothing else. All that is damaged:  berg verify {blocks.path}"
         )
 
 
 def _open_labelled(blocks: Blocks, identity: Identity, seen: Sequence[Seen]) -> Labelled:
     status = np.concatenate([block.status for block in seen])
-    groups = [place.rpartition("/")[0] for place in identity["arrays"]]
+    groups = [path.rpartition("/")[0] for path in identity["arrays"]]
     datasets = {}
-    for place, group in enumerate(groups):
+    for number, group in enumerate(groups):
         dataset = xr.open_zarr(blocks.path, group=group or None, chunks=None)
         dataset = dataset.assign_coords({STATUS: ("stimulus", status, dataset[STATUS].attrs)})
-        name = blocks.arrays[place].name
-        lazy = xr.Variable(dataset[name].dims, lazy_responses(blocks, place, seen), dataset[name].attrs)
+        name = blocks.arrays[number].name
+        lazy = xr.Variable(dataset[name].dims, lazy_responses(blocks, number, seen), dataset[name].attrs)
         lazy.encoding = dataset[name].encoding
         datasets[group] = index_regions(dataset.assign({name: lazy}))
     if groups == [""]:
@@ -319,19 +319,19 @@ def _open_labelled(blocks: Blocks, identity: Identity, seen: Sequence[Seen]) -> 
 
 
 def count_missing(path: Path) -> int:
-    """How many stimuli of a store are not encoded yet, or are lost or damaged as far as the ledger shows."""
+    """Count the stimuli of a store that are not encoded yet, or lost or damaged as far as the ledger shows."""
     blocks = Blocks(path, read_identity(path))
-    todo = [blocks.stimuli(index) for index, seen in enumerate(blocks.look_at_all()) if seen.state != "whole"]
-    return sum(places.stop - places.start for places in todo)
+    missing = [blocks.stimuli(index) for index, seen in enumerate(blocks.look_at_all()) if seen.state != "whole"]
+    return sum(stimuli.stop - stimuli.start for stimuli in missing)
 
 
 def verify_store(path: str | Path) -> StoreReport:
-    """Read all of a store, and compare it with its checksums.
+    """Read a whole store, and compare it with its checksums.
 
     Raises
     ------
     CorruptedFileError
-        Where the labels are so damaged that the responses cannot be found.
+        If the labels are so damaged that the responses cannot be found.
     MissingFileError, StoreMismatchError, StorageError
         As in `open_responses`.
     """
@@ -340,12 +340,12 @@ def verify_store(path: str | Path) -> StoreReport:
     labels = damaged_labels(store, identity)
     blocks = Blocks(store, identity)
     states = [seen.state for seen in blocks.look_at_all(thoroughly=True)]
-    places = {index: blocks.stimuli(index) for index in range(len(blocks))}
+    stimuli = [blocks.stimuli(index) for index in range(len(blocks))]
     return StoreReport(
         n_stimuli=blocks.n_stimuli,
         has_checksums=blocks.ledger is not None,
-        n_missing=sum(places[i].stop - places[i].start for i, state in enumerate(states) if state == "missing"),
-        damaged=[(places[i].start, places[i].stop - 1) for i, state in enumerate(states) if state == "damaged"],
+        n_missing=sum(s.stop - s.start for s, state in zip(stimuli, states, strict=True) if state == "missing"),
+        damaged=[(s.start, s.stop - 1) for s, state in zip(stimuli, states, strict=True) if state == "damaged"],
         damaged_labels=labels,
     )
 
@@ -357,10 +357,10 @@ def restore_labels(
     block_size: int,
     compression: Compression = "none",
 ) -> None:
-    """Write labels and descriptions of a store anew, as `ResponseStore.create` does; the responses stay."""
+    """Write labels and descriptions of a store again, as `ResponseStore.create` does; the responses stay."""
     with storage_errors(path, _KEPT):
         new = write_frame(path, labelled, identity, block_size, compression)
-        last = new / LEDGER / "zarr.json"  # when all that it has the checksums of is there
+        last = new / LEDGER / "zarr.json"  # it has the checksums of the others
         files = sorted(file for file in new.rglob("*") if file.is_file() and file != last)
         for file in [*files, last]:
             target = path / file.relative_to(new)
@@ -373,14 +373,14 @@ def restore_labels(
 
 def read_names(path: Path) -> list[Any]:
     """The names of the stimuli of a store."""
-    place = read_identity(path)["arrays"][0].rpartition("/")[0]
-    with reading(path), xr.open_zarr(path, group=place or None, chunks=None) as dataset:
+    group = read_identity(path)["arrays"][0].rpartition("/")[0]
+    with reading(path), xr.open_zarr(path, group=group or None, chunks=None) as dataset:
         names: list[Any] = dataset["stimulus"].values.tolist()
     return names
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """What a store is of, and how it is laid out."""
+    """The fingerprints of what a store was begun with, and its layout."""
     with reading(path):
         if not path.exists():
             raise MissingFileError(f"There is no store {path}.")
@@ -388,11 +388,11 @@ def read_identity(path: Path) -> dict[str, Any]:
         found: Any = described["identity"] if described else read_attributes(path).get(IDENTITY)
         has_ledger = (path / LEDGER).exists()
     if found is None and not has_ledger:
-        raise StoreMismatchError(f"{path} is something else than a store of responses. Give another path.")
+        raise StoreMismatchError(f"{path} is not a store of responses. Give another path.")
     if not _is_identity(found):
         raise CorruptedFileError(
             f"What {path} holds is no longer readable: its descriptions (zarr.json) are damaged. Give another path, or "
-            "overwrite=True (--overwrite) to begin anew."
+            "overwrite=True (--overwrite) to replace it."
         )
     identity: dict[str, Any] = found
     return identity
@@ -401,13 +401,13 @@ def read_identity(path: Path) -> dict[str, Any]:
 def _is_identity(found: Any) -> bool:
     size, arrays = (found.get("block_size"), found.get("arrays")) if isinstance(found, dict) else (None, None)
     is_size = isinstance(size, int) and not isinstance(size, bool) and size > 0
-    return is_size and isinstance(arrays, list) and bool(arrays) and all(isinstance(place, str) for place in arrays)
+    return is_size and isinstance(arrays, list) and bool(arrays) and all(isinstance(path, str) for path in arrays)
 
 
 def check_same(path: Path, found: Identity, wanted: Identity) -> None:
-    """Raise StoreMismatchError, with each difference, unless a store is of what is wanted.
+    """Raise StoreMismatchError, with each difference, if a store was begun with something else than what is wanted.
 
-    Only what both say is compared, so that a store can say more.
+    Compares only the parts that `wanted` has, so that a store can say more.
     """
     there, here = _flat(found), _flat(wanted)
     known = {key.split(".")[0] for key in here}
@@ -418,13 +418,13 @@ def check_same(path: Path, found: Identity, wanted: Identity) -> None:
     ]
     if differences:
         raise StoreMismatchError(
-            f"{path} holds responses of something else ({'; '.join(differences)}). Give what it was begun with, "
-            "another path, or overwrite=True (--overwrite) to begin anew."
+            f"{path} was begun with something else ({'; '.join(differences)}). Give what it was begun with, "
+            "another path, or overwrite=True (--overwrite) to replace it."
         )
 
 
 def remove_store(path: Path) -> None:
-    """Remove a store, also a damaged one; anything else is refused."""
+    """Remove a store, also a damaged one. Raise StoreMismatchError for anything else."""
     with suppress(CorruptedFileError):
         read_identity(path)
     gone = path.with_name(f".{path.name}.new")

@@ -46,7 +46,7 @@ def to_dataframe(
     Returns
     -------
     table
-        Columns of labels: ``output`` (where the model has several), ``stimulus`` (long), the axes and the coordinates
+        Columns of labels: ``output`` (if the model has several), ``stimulus`` (long), the axes and the coordinates
         of the units (``voxel``, ``roi``, ``channel``, ``time`` in seconds, ...). Rows are in the order of the arrays.
         A long table of a whole cortex has 327,684 rows per stimulus.
 
@@ -189,8 +189,8 @@ def to_matlab(
     -------
     structs
         One per output with the fields ``values``, ``axes``, ``units``, ``stimulus`` and the other labels, and one
-        called ``model``. Lists of texts become cell arrays. Vertices, voxels and other places count from 0, as
-        everywhere in BERG: add 1 to use them as indices in MATLAB.
+        called ``model``. Lists of texts become cell arrays. Vertices, voxels and other indices count from 0, as
+        everywhere in BERG: add 1 to use them in MATLAB.
     """
     labelled = as_labelled(responses, metadata, stimuli)
     outputs = outputs_of(labelled)
@@ -221,7 +221,7 @@ def save_matlab(labelled: Labelled, path: Path) -> None:
 
 
 def check_size(labelled: Labelled) -> None:
-    """Raise InvalidParameterError where an array is too large for MATLAB's version 5."""
+    """Raise InvalidParameterError if an array is too large for MATLAB's version 5."""
     for name, array in outputs_of(labelled).items():
         if array.nbytes >= 2**31:
             raise InvalidParameterError(

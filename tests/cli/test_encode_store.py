@@ -108,7 +108,7 @@ def test_another_run_into_the_same_store_is_told_the_flag(folder, tmp_path, caps
     encode("--images", folder, "--size", "20", out=tmp_path / "r.zarr")
     with pytest.raises(SystemExit):
         encode("--images", folder, "--size", "20", "--fit", "squash", out=tmp_path / "r.zarr")
-    assert "overwrite=True (--overwrite) to begin anew" in capsys.readouterr().err
+    assert "overwrite=True (--overwrite) to replace it" in capsys.readouterr().err
     encode("--images", folder, "--size", "20", "--fit", "squash", "--overwrite", out=tmp_path / "r.zarr")
 
 

@@ -399,7 +399,7 @@ def test_what_is_no_store_of_responses_is_left_alone(model, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     for overwrite in (False, True):
-        with pytest.raises(StoreMismatchError, match=r"something else than a store of responses. Give another path"):
+        with pytest.raises(StoreMismatchError, match=r"is not a store of responses. Give another path"):
             encode_to_store(model, pictures(2), tmp_path / "mine", overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
 
@@ -807,7 +807,7 @@ def verify_store_or_none(store: Path) -> Any:
 def test_a_lost_file_or_folder_is_noticed_and_put_right(lost, whole_stores, model, tmp_path, small_blocks):
     store = shutil.copytree(whole_stores["none"], tmp_path / "r.zarr")
     (shutil.rmtree if (store / lost).is_dir() else os.unlink)(store / lost)
-    with pytest.raises(CorruptedFileError, match=r"the call that began it once more"):
+    with pytest.raises(CorruptedFileError, match=r"the call that began it again"):
         open_responses(store)
     with pytest.warns(DamagedStoreWarning):
         encode_to_store(model, pictures(40), store)

@@ -181,7 +181,7 @@ def test_what_is_not_there_or_something_else_is_named(read, tmp_path):
     with pytest.raises(MissingFileError, match=r"There is no store .*r.zarr"):
         read(tmp_path / "r.zarr")
     xr.Dataset({"x": ("y", np.arange(3))}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
-    with pytest.raises(StoreMismatchError, match=r"something else than a store of responses. Give another path"):
+    with pytest.raises(StoreMismatchError, match=r"is not a store of responses. Give another path"):
         read(tmp_path / "other.zarr")
     assert (tmp_path / "other.zarr").exists()
 
