@@ -148,10 +148,12 @@ def test_all_stimuli_are_verified_when_asked_for(brick, tmp_path, capsys, monkey
     encode("--array", brick, out=tmp_path / "r.zarr")
     with pytest.raises(SystemExit):
         encode("--array", brick, "--verify-stimuli", out=tmp_path / "r.zarr")
-    assert "1 of the 7 stimuli that were looked at are not those that were encoded (3)" in capsys.readouterr().err
+    assert "1 of the 7 stimuli that were compared are not those that were encoded (3)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "words"), [("gone.zarr", "There is no store"), ("pictures.zarr", "something else")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("gone.zarr", "There is no store"), ("pictures.zarr", "is not a store of responses")]
+)
 def test_what_is_no_store_is_not_verified(name, words, tmp_path, capsys):
     (tmp_path / "pictures.zarr").mkdir()
     with pytest.raises(SystemExit):
