@@ -1043,7 +1043,7 @@ def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_when_there_is_room(t
     assert last.startswith("berg.core.exceptions.StorageError: ")
     assert f"{store} cannot be written: {os.strerror(errno.EFBIG)}. What is encoded is kept" in last
     assert "Make room on that disk" in last
-    assert "make the same call again" in last
+    assert "the same call resumes" in last
     with pytest.raises(StoreIncompleteError, match="64 of 64"):
         open_responses(store)
     done = subprocess.run([*command[:2], all_voxels, *command[3:]], capture_output=True, text=True)
