@@ -40,8 +40,6 @@ BY_NAME = {
 HEAVY = {"torch", "torchvision", "xarray", "matplotlib"}  # none of them in core, at any level
 KNOWN_CIRCLES = [
     {"testing.check", "testing.lifecycle", "testing.model_under_test", "testing.stimuli"},
-    {"datasets.dataset", "datasets.folder"},
-    {"statistics.in_time", "statistics.resampling"},
 ]
 """Files that still import each other in a circle; the list gets shorter, never longer."""
 
