@@ -40,7 +40,7 @@ def no_checksums() -> Iterator[None]:
         "create_ledger": lambda *_: None,
         "_checked": lambda *codecs: codecs or None,
     }
-    no_hash = mock.patch("berg.encoding.stream.fingerprints", lambda values: np.zeros(len(values), np.uint64))
+    no_hash = mock.patch("berg.encoding.reading.fingerprints", lambda values: np.zeros(len(values), np.uint64))
     with mock.patch.multiple(store, **changed), no_hash:
         yield
 

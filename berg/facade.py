@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from berg.core import model_registry, settings
 from berg.core.exceptions import InvalidParameterError, ModelCheckError
@@ -14,20 +14,25 @@ if TYPE_CHECKING:
 
     from berg.evaluation.find_models import FoundModel
     from berg.interfaces.base_model import BaseModelInterface
+    from berg.responses.labelled import Labelled, Responses
     from berg.transfer.fetch import Fetched, WantedFile
     from berg.weights.pack import Packed
     from berg.weights.unpack import Unpacked
 
+    OneModel: TypeAlias = BaseModelInterface | str
+    Arrays: TypeAlias = Any  # float32 arrays, memory maps, datasets of h5py or zarr; one per output, or per model
+
 Selection = Mapping[str, Any]
+Metadata = dict[str, Any]
 
 
 class BERG:
-    """All encoding models of this installation, and the directory where their files lie.
+    """All encoding models of this installation, and the directory that holds their files.
 
     Parameters
     ----------
     berg_dir
-        The BERG directory, ``.../brain-encoding-response-generator``, where the files of models lie that are
+        The BERG directory, ``.../brain-encoding-response-generator``, which holds the files of models that are
         not built in. By default ``BERG_DIR``, the user's configuration, or the platform's folder for data;
         ``berg where`` tells which.
     download
@@ -54,7 +59,7 @@ class BERG:
         return model_registry.get_available_models()
 
     def get_model_catalog(self, print_format: bool = False) -> dict[str, list[str]]:
-        """The training datasets of each modality, both sorted; printed too where `print_format` is true."""
+        """The training datasets of each modality, both sorted; with `print_format` they are printed, too."""
         catalog: dict[str, set[str]] = {}
         for model_id in self.list_models():
             entry = model_registry.get_registered(model_id)
@@ -107,6 +112,161 @@ class BERG:
         if not all(item.is_here for item in items):
             receive(items)
 
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        out: str | Path,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> Labelled: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        labelled: Literal[True],
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> Labelled: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        labelled: Literal[False] = False,
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> Responses: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        out: str | Path,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Labelled, Metadata]: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        labelled: Literal[True],
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> tuple[Labelled, Metadata]: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel,
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        labelled: Literal[False] = False,
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> tuple[Responses, Metadata]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        out: str | Path,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> Labelled: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        labelled: Literal[True],
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> list[Labelled]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[False] = False,
+        *,
+        labelled: Literal[False] = False,
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> list[Responses]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        out: str | Path,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Labelled, list[Metadata]]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        labelled: Literal[True],
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> tuple[list[Labelled], list[Metadata]]: ...
+
+    @overload
+    def encode(
+        self,
+        model: Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: Literal[True],
+        *,
+        labelled: Literal[False] = False,
+        out: Arrays | None = None,
+        **kwargs: Any,
+    ) -> tuple[list[Responses], list[Metadata]]: ...
+
+    @overload
+    def encode(
+        self,
+        model: OneModel | Sequence[BaseModelInterface],
+        stimulus: Any,
+        return_metadata: bool = False,
+        *,
+        labelled: bool = False,
+        **kwargs: Any,
+    ) -> Any: ...
+
     def encode(
         self,
         model: BaseModelInterface | str | Sequence[BaseModelInterface],
@@ -132,10 +292,10 @@ class BERG:
             Return xarray: dimensions, coordinates and units from the card and the metadata.
         **kwargs
             Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress``. With
-            ``out="NAME.zarr"`` the responses are written there while they are computed, an interrupted run goes
-            on where it was, and what is returned is labelled and read when it is looked at; the options are then
-            those of `berg.encoding.stream.encode_to_store`. With ``scheduler="slurm:8"`` or ``"local:2"`` besides,
-            and a model id, other processes do it; see `berg.encoding.cluster.encode_on_cluster`.
+            ``out="NAME.zarr"`` the responses are written there while they are computed, an interrupted run is
+            resumed by the same call, and what is returned is labelled, and read when it is used; the options are
+            then those of `berg.encoding.stream.encode_to_store`. With ``scheduler="slurm:8"`` or ``"local:2"`` besides,
+            and a model id, other processes encode; see `berg.encoding.cluster.encode_on_cluster`.
 
         Returns
         -------
@@ -163,13 +323,15 @@ class BERG:
                 'Try berg.encode("fmri-szinte2024-prf_css", stimulus).'
             )
         one: Any = model
-        responses = _labelled_if(labelled, one.generate_response(stimulus, **kwargs), one, stimulus)
+        listed = _listed(stimulus, [one]) if labelled else stimulus
+        responses = one.generate_response(listed, **kwargs)
+        responses = _labelled(responses, one, listed) if labelled else responses
         return (responses, one.get_metadata()) if return_metadata else responses
 
     def convert(self, model_id: str, selection: Selection | None = None, **parameters: Any) -> list[Path]:
-        """Write the weights of a published model once more, in a form that loads faster; see ``berg convert``.
+        """Write the weights of a published model again, in a format that loads faster; see ``berg convert``.
 
-        The new files lie beside the published ones, which stay; loading prefers them.
+        The new files lie beside the published ones, which stay; loading prefers the new ones.
 
         Returns
         -------
@@ -196,18 +358,18 @@ class BERG:
         Parameters
         ----------
         out
-            The zip file; by default the model id, in the current folder.
+            The zip file; by default named after the model id, in the current folder.
         force
-            Pack a model that fails its checks, or files that differ from their manifest.
+            Also pack a model that fails its checks, or files that differ from their manifest.
         show_progress
-            None: a bar where standard error is a terminal.
+            None: a bar if standard error is a terminal.
         **parameters
-            What the model is checked with, such as ``subject=2``; by default the examples in its card.
+            The model is checked with these, such as ``subject=2``; by default with the examples in its card.
 
         Raises
         ------
         ModelCheckError
-            With the checks that fail.
+            If a check fails; with all that fail.
         InvalidParameterError, MissingFileError, CorruptedFileError, StorageError
         """
         from berg.weights.pack import check_out, pack
@@ -224,11 +386,11 @@ class BERG:
         Parameters
         ----------
         path
-            Written by `pack`, or by hand after the guide.
+            Written by `pack`, or by hand as the guide says.
         overwrite
             Replace files that differ.
         show_progress
-            None: a bar where standard error is a terminal.
+            None: a bar if standard error is a terminal.
 
         Raises
         ------
@@ -246,7 +408,7 @@ class BERG:
         Parameters
         ----------
         everything
-            Of all subjects and selections that are not given.
+            The files of all subjects and selections that are not given.
         """
         from berg.weights.needed_files import file_values
 
@@ -302,7 +464,8 @@ class BERG:
     ) -> list[Fetched]:
         """Fetch the files that a model needs and that are not here, and the network that it builds on.
 
-        Every file is hashed. What is pinned in the package, or was recorded when it first came, must come.
+        Every file is hashed, and refused if the hash is not that pinned in the package, or recorded at the first
+        download.
 
         Parameters
         ----------
@@ -316,7 +479,7 @@ class BERG:
         parallel
             How many connections.
         show_progress
-            None: bars where standard error is a terminal.
+            None: bars if standard error is a terminal.
 
         Raises
         ------
@@ -358,7 +521,7 @@ class BERG:
         ------
         InvalidParameterError, ModelNotFoundError
         MissingFileError
-            Where neither table nor metadata are here, or say nothing of accuracy.
+            If neither the table nor the metadata are here, or they say nothing of accuracy.
 
         Examples
         --------
@@ -386,19 +549,19 @@ class BERG:
         Parameters
         ----------
         species, modality, dataset, stimuli
-            Part of what the card says, in capitals or not.
+            Part of the text in the card; capitals do not matter.
         roi
-            A region of interest that the model has; figures are then of its units.
+            A region of interest that the model has; the figures are then those of its units.
         subject
-            Only this one.
+            Only models of this subject.
         min_r
-            Only models of which at least one unit has a correlation of so much.
+            Only models with at least one unit whose correlation reaches this.
 
         Returns
         -------
         rows
             With the number of units, their median r, and how many have at least `min_r`. Models whose accuracy is not
-            known, as their files are not here, come last and say why (``unknown``).
+            known, because their files are not here, come last and say why (``unknown``).
 
         Examples
         --------
@@ -412,7 +575,7 @@ class BERG:
 
 
 def _check_sound(model_id: str, berg_dir: str | None, parameters: dict[str, Any]) -> None:
-    """Raise ModelCheckError where a model fails a check, and say how it is packed nevertheless."""
+    """Raise ModelCheckError if a model fails a check, and say how to pack it nevertheless."""
     from berg.testing import check_model
 
     try:
@@ -431,20 +594,29 @@ def _encode_each(
     labelled: bool,
     options: dict[str, Any],
 ) -> Any:
-    """The responses of several models, in one pass where all of them know how."""
+    """The responses of several models, in one pass if all of them can."""
+    listed = _listed(stimulus, models)
     together = [getattr(model, "generate_together", None) for model in models]
     if models and all(together):
-        found = together[0](models, stimulus, **options)  # type: ignore[misc]
+        responses = together[0](models, listed, **options)  # type: ignore[misc]
     else:
-        found = [model.generate_response(stimulus, **options) for model in models]
-    responses = [_labelled_if(labelled, each, model, stimulus) for each, model in zip(found, models, strict=True)]
+        responses = [model.generate_response(listed, **options) for model in models]
+    if labelled:
+        responses = [_labelled(own, model, listed) for own, model in zip(responses, models, strict=True)]
     return (responses, [model.get_metadata() for model in models]) if return_metadata else responses
 
 
-def _labelled_if(labelled: bool, responses: Any, model: Any, stimulus: Any) -> Any:
-    """The responses, with labels where they are asked for; the names of the stimuli are those of their files."""
-    if not labelled:
-        return responses
+def _listed(stimulus: Any, models: Sequence[Any]) -> Any:
+    """The stimulus; the files of a folder as a list, so that the folder is read, and warned of, once."""
+    from berg.encoding.store_identity import stimulus_files
+
+    if hasattr(stimulus, "read_as") or not models or not all(hasattr(model, "expected_input") for model in models):
+        return stimulus
+    return stimulus_files(stimulus, models[0].expected_input) or stimulus
+
+
+def _labelled(responses: Any, model: Any, stimulus: Any) -> Labelled:
+    """The responses with labels; the names of the stimuli are those of their files."""
     from berg.encoding.store_identity import labelling_metadata, stimulus_files, stimulus_labels
     from berg.responses.labelled import label_responses
 

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,11 @@ BY_NAME = {
 """The one exception: a family is reached by its name in a card, and classes written by hand by their folder."""
 
 HEAVY = {"torch", "torchvision", "xarray", "matplotlib"}  # none of them in core, at any level
+KNOWN_CIRCLES = [
+    {"testing.check", "testing.lifecycle", "testing.model_under_test", "testing.stimuli"},
+]
+"""Files that still import each other in a circle; the list gets shorter, never longer."""
+
 NO_WORDS = {"utils", "helpers", "util", "helper", "common", "misc"}
 FOR_THE_MODEL = "model.py"
 
@@ -143,6 +148,76 @@ def violations(folder: Path) -> Iterator[str]:
                 yield f"{path}:{line}: {room} may not import {other}"
             elif family and parts[0] == "families" and family != parts[1]:
                 yield f"{path}:{line}: the family {parts[1]} may not import {family}"
+
+
+def module_name(path: Path, folder: Path) -> str:
+    """The dotted name of a file of the package."""
+    parts = path.relative_to(folder).with_suffix("").parts
+    return ".".join(("berg", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def arrows_between_files(folder: Path) -> dict[str, set[str]]:
+    """The files of the package that each file imports."""
+    files = {module_name(path, folder): path for path in sorted(folder.rglob("*.py"))}
+    return {name: set(imported(path, folder, files)) - {name, "berg"} for name, path in files.items()}
+
+
+def imported(path: Path, folder: Path, files: Collection[str]) -> Iterator[str]:
+    """The files that one file imports, for whatever name in them."""
+    for name, _ in imports(ast.parse(path.read_text("utf-8")), ["berg", *path.relative_to(folder).parts[:-1]]):
+        yield from [short for short in (name, name.rpartition(".")[0]) if short in files][:1]
+
+
+def circles(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """Files that import each other, directly or by way of others."""
+    reached = {name: reachable(name, arrows) for name in arrows}
+    found = [{other for other in reached[name] if name in reached[other]} for name in arrows if name in reached[name]]
+    return [circle for number, circle in enumerate(found) if circle not in found[:number]]
+
+
+def reachable(name: str, arrows: dict[str, set[str]]) -> set[str]:
+    """The files that are imported by a file, and by those, and so on."""
+    reached, todo = set(), set(arrows[name])
+    while todo:
+        reached |= todo
+        todo = set().union(*(arrows[other] for other in todo)) - reached
+    return reached
+
+
+def test_no_files_import_each_other_in_a_circle():
+    found = circles(arrows_between_files(PACKAGE))
+    known = [{f"berg.{name}" for name in circle} for circle in KNOWN_CIRCLES]
+    assert [circle for circle in found if not any(circle <= allowed for allowed in known)] == []
+
+
+CIRCLES = {
+    "two files": {"models/a.py": "from berg.models import b", "models/b.py": "def f():\n    import berg.models.a"},
+    "for types": {
+        "models/a.py": "from berg.models.b import c",
+        "models/b.py": "if TYPE_CHECKING:\n    from berg.models.a import d",
+    },
+    "over a third": {
+        "models/a.py": "from .b import x",
+        "models/b.py": "from berg.models.c import x",
+        "models/c.py": "import_module('berg.models.a')",
+    },
+}
+
+
+@pytest.mark.parametrize("case", CIRCLES)
+def test_a_planted_circle_is_found(case, house):
+    before = circles(arrows_between_files(house))
+    for file, code in CIRCLES[case].items():
+        (house / file).write_text(code)
+    names = {"berg." + file.removesuffix(".py").replace("/", ".") for file in CIRCLES[case]}
+    assert before == []
+    assert circles(arrows_between_files(house)) == [names]
+
+
+def test_files_that_import_a_third_are_no_circle(house):
+    for name, code in {"a": "from berg.models import b, c", "b": "from berg.models import c", "c": ""}.items():
+        (house / "models" / f"{name}.py").write_text(code)
+    assert circles(arrows_between_files(house)) == []
 
 
 def test_every_import_goes_downwards():

@@ -283,7 +283,7 @@ def test_a_class_of_the_older_kind_without_a_card_encodes_by_its_id(tmp_path):
 
 
 def test_metadata_that_want_an_instance_say_so(tmp_path):
-    with pytest.raises(InvalidParameterError, match=r"meg-older-instance tells its metadata only when it is loaded"):
+    with pytest.raises(InvalidParameterError, match=r"meg-older-instance has its metadata only after loading"):
         BERG(tmp_path).get_model_metadata("meg-older-instance", subject=3)
 
 

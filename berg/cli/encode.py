@@ -108,7 +108,7 @@ def _to_store(
 
 def _begun(out: Path, n_stimuli: int) -> tuple[dict[str, Any], int]:
     """What an earlier run has begun, and how many stimuli are left; 0 for a store that needs to be put right first."""
-    from berg.encoding.stream import check_folder
+    from berg.encoding.task_store import check_folder
 
     check_folder(out)
     if not out.exists():
@@ -132,7 +132,8 @@ def _tell(
 
 def _to_file(model: Any, stimuli: Any, names: list[str] | None, out: Path, given: EncodeOptions) -> list[Path]:
     from berg.encoding.store_identity import labelling_metadata
-    from berg.encoding.stream import label_nothing, prepare
+    from berg.encoding.task import prepare
+    from berg.encoding.task_store import label_nothing
     from berg.models.encoding_model import EncodingModel
 
     options: dict[str, Any] = given.rate()

@@ -13,6 +13,7 @@ from berg.core.card_check import Fault, contradictions
 from berg.core.card_schema import CardKeys, CardPart, PartT
 from berg.core.card_yaml import Lines, parse_card_yaml, read_card_yaml
 from berg.core.exceptions import ModelCardError, did_you_mean
+from berg.core.stacklevel import users_stacklevel
 
 
 class UnknownCardKeyWarning(UserWarning):
@@ -113,7 +114,7 @@ def _without_unknown_keys(raw: dict[str, Any], lines: Lines, path: Path) -> dict
     for loc in unknown:
         allowed = _allowed_keys(ModelCard, loc[:-1])
         text = f"{path}, line {_line(loc, lines)}: unknown key '{loc[-1]}' is ignored."
-        warnings.warn(text + did_you_mean(loc[-1], allowed), UnknownCardKeyWarning, stacklevel=5)
+        warnings.warn(text + did_you_mean(loc[-1], allowed), UnknownCardKeyWarning, stacklevel=users_stacklevel())
     known: dict[str, Any] = _without(raw, set(unknown), ())
     return known
 

@@ -19,6 +19,7 @@ from berg.core.parameter_validator import (
     validate_selection_keys,
 )
 from berg.core.parameter_values import validate_value
+from berg.core.stacklevel import users_stacklevel
 from berg.core.unit_labels import AxisKey, Indices, Metadata, as_indices, axis_length, list_at, look_up
 
 
@@ -57,7 +58,7 @@ def _without_overridden(card: ModelCard, selection: dict[str, Any]) -> dict[str,
             warnings.warn(
                 f"'{winner}' is selected, so '{loser}' has no effect. Give one of the two.",
                 IgnoredSelectionWarning,
-                stacklevel=5,
+                stacklevel=users_stacklevel(),
             )
             del selection[loser]
     return selection
@@ -131,7 +132,7 @@ def _resolve_axis(
             f"The selection {dict(selection)!r:.200} holds no {axis} in output '{output.name}' of "
             f"{card.model_id}; that array has no columns.",
             EmptySelectionWarning,
-            stacklevel=6,
+            stacklevel=users_stacklevel(),
         )
     return indices
 

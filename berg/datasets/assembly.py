@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, listing
+from berg.core.stacklevel import users_stacklevel
 from berg.datasets import response_labels
 from berg.datasets.recordings import Coordinates, OutputData, order_of_rows
 from berg.datasets.response_arrays import as_rows, full_axes, unit_axes
@@ -85,7 +86,7 @@ def _shown_alone(splits: dict[str, Indices], shown: Indices, names: Sequence[str
                 f"{len(lost):,} of {len(splits[name]):,} stimuli in the split '{name}' were never presented and are "
                 f"left out ({those}).",
                 DatasetWarning,
-                stacklevel=5,
+                stacklevel=users_stacklevel(),
             )
     if not len(kept["train"]):
         raise DatasetError("No stimulus of the split 'train' was ever presented.")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, did_you_mean, listing
+from berg.core.stacklevel import users_stacklevel
 from berg.statistics.groups import Groups
 from berg.statistics.groups import group_numbers as numbers_of_labels
 
@@ -253,7 +254,7 @@ def _warn_of_likeness(labels: Sequence[str]) -> None:
             warnings.warn(
                 f"The groups {other!r} and {label!r} look alike and are two groups. Write them alike if they are one.",
                 LabelWarning,
-                stacklevel=3,
+                stacklevel=users_stacklevel(),
             )
             return
 

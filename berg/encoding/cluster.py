@@ -2,8 +2,8 @@
 
     driver: holds the store, hands out blocks -> workers: read, encode, write whole chunks, then the ledger
 
-A task is a run of whole blocks of the store, so that no two workers write to one chunk. What is done stands in
-the ledger on the disk (`berg.responses.store`) and nowhere else: driver, workers and scheduler may die at any time.
+Each worker gets whole blocks of the store, so that no two workers write to one chunk. What is done is recorded in the
+ledger on the disk (`berg.responses.store`) and nowhere else: driver, workers and scheduler may die at any time.
 """
 
 from __future__ import annotations
@@ -25,16 +25,9 @@ import torch
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, WorkerLostError, listing
 from berg.encoding.dask_scheduler import connected
 from berg.encoding.store_identity import sampled_content
-from berg.encoding.stream import (
-    OnDamaged,
-    Task,
-    check_folder,
-    check_options,
-    fill,
-    open_or_create,
-    prepare,
-    warn_of_damaged,
-)
+from berg.encoding.stream import fill, warn_of_damaged
+from berg.encoding.task import OnDamaged, Task, check_options, prepare
+from berg.encoding.task_store import check_folder, open_or_create
 from berg.models.loading import load_model, open_berg_dir
 from berg.responses.labelled import Labelled
 from berg.responses.store import (
@@ -50,20 +43,20 @@ from berg.stimuli.arrays import HDF5, open_array
 from berg.system.locks import store_lock
 from berg.system.progress import Advance, progress_bar
 
-# After `berg.encoding.dask_scheduler`, which says what to install where these are missing.
+# After `berg.encoding.dask_scheduler`, which says what to install if these are missing.
 from distributed import Client, Future, KilledWorker, WorkerPlugin, as_completed, get_worker  # isort: skip
 from distributed.client import FutureCancelledError  # isort: skip
 from distributed.comm import CommClosedError  # isort: skip
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_MOST_BLOCKS = 8  # of a task, which reads, computes and writes at the same time; so many are lost with a worker
-_TASKS_PER_WORKER = 4  # at least, where there is enough to do, so that all end at about the same time
-_AT_ONCE = 2  # tasks for each worker: one is computed, one waits
+_MOST_BLOCKS = 8  # of a job for a worker, which reads, computes and writes at the same time; lost if the worker dies
+_JOBS_PER_WORKER = 4  # at least, if there are enough blocks, so that all workers end at about the same time
+_AT_ONCE = 2  # jobs for each worker: one is computed, one waits
 
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """A model that is not loaded yet, to be sent to the processes that load it; calling it gives the model.
+    """A model that is not loaded yet, to be sent to the processes that load it by calling it.
 
     Attributes
     ----------
@@ -72,7 +65,7 @@ class ModelRecipe:
     parameters
         The model's own, such as ``{"subject": 1}``.
     berg_dir
-        The BERG directory. None: that of the process that loads the model.
+        The BERG directory. None: the one that is set where the model is loaded.
     """
 
     model_id: str
@@ -92,7 +85,7 @@ Recipes = Recipe | Sequence[Recipe] | Mapping[str, Recipe]
 
 @dataclass(frozen=True)
 class _Job:
-    """What every worker is told once."""
+    """What every worker gets once."""
 
     recipes: Recipes
     stimulus: Any
@@ -107,12 +100,12 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Begun:
-    """A store that is there and has its labels."""
+    """A store that exists and has its labels."""
 
     identity: dict[str, Any]
     n_stimuli: int
     missing: list[int]
-    content: str  # of some of the stimuli, which each worker must find the same
+    content: str  # a hash of some stimuli, which must be the same for each worker
 
     def size_of(self, block: int) -> int:
         """Stimuli in a block."""
@@ -121,11 +114,11 @@ class _Begun:
 
 
 class _Encoder(WorkerPlugin):  # type: ignore[misc]
-    """Models and stimuli of a job in a worker: loaded with its first task, let go of when the job ends."""
+    """Models and stimuli in a worker: loaded when it encodes first, released when the job ends."""
 
     def __init__(self, job: _Job) -> None:
         self.job = job
-        self.name = f"berg {job.path}"  # the next job on this store takes the place of one whose driver died
+        self.name = f"berg {job.path}"  # the next job on this store replaces one whose driver died
 
     def setup(self, worker: Any) -> None:
         self.task: Task | None = None
@@ -139,38 +132,35 @@ class _Encoder(WorkerPlugin):  # type: ignore[misc]
     def begin(
         self, batch_size: int | None, compression: Compression | None, overwrite: bool, verify_stimuli: bool, held: bool
     ) -> _Begun:
-        """Make the store, or look what an earlier run has left to do."""
+        """Make the store, or find what an earlier run has left to do."""
         path = self.job.path
         is_there = path.exists()
-        kept = read_identity(path) if is_there and not overwrite else {}
+        begun = read_identity(path) if is_there and not overwrite else {}
         with self.alone, _computing_with(self.threads):
-            self.task = self.job.prepare(batch_size or kept.get("batch_size"))
+            self.task = self.job.prepare(batch_size or begun.get("batch_size"))
             if overwrite and is_there:
                 remove_store(path)
-            codec = compression or kept.get("compression") or "none"
+            codec = compression or begun.get("compression") or "none"
             store = open_or_create(path, self.task, codec, verify_stimuli, held)
             missing = store.missing_blocks()
             content = sampled_content(self.task.stimuli) if missing else ""
         return _Begun(store.identity, store.n_stimuli, missing, content)
 
     def encode(self, identity: dict[str, Any], content: str, blocks: list[int]) -> dict[int, StimulusError]:
-        """Encode and write blocks; gives those with stimuli that cannot be read, and the errors."""
+        """Encode and write blocks. Returns the errors of blocks with stimuli that cannot be read."""
         with self.alone, _computing_with(self.threads):
             task = self.task = self.task or self._same_task(identity, content)
             store = ResponseStore(self.job.path, alone=False)
-            # A worker that goes on after its driver died could meet a store that was begun anew.
+            # A worker that outlives its driver could write to a store that was replaced meanwhile.
             check_same(self.job.path, store.identity, identity)
             return _fill(store, task, blocks)
 
     def _same_task(self, identity: dict[str, Any], content: str) -> Task:
-        """Refuse another device, other weights or other stimuli under the same name, on this node alone."""
+        """Raise StoreMismatchError if this node has another device, other weights or other stimuli of the same name."""
         task = self.job.prepare(identity["batch_size"])
         check_same(self.job.path, identity, task.identity(identity["compression"], identity))
-        seen = (
-            {"stimuli on the node that began": content},
-            {"stimuli on the node that began": sampled_content(task.stimuli)},
-        )
-        check_same(self.job.path, *seen)
+        what = "stimuli on the node that began"
+        check_same(self.job.path, {what: content}, {what: sampled_content(task.stimuli)})
         return task
 
 
@@ -192,9 +182,9 @@ def encode_on_cluster(
 ) -> Labelled:
     """The in silico responses to the stimuli, computed by the workers of a cluster and written to one zarr store.
 
-    The store is that of `encode_to_store`, with the same bits where device and number of threads are the same,
-    and either goes on with what the other has begun. A worker that dies costs the task it was at, a few
-    blocks. A block that kills every worker it meets is tried alone at the end, and is named when all others are done.
+    The store is that of `encode_to_store`, with the same bits if device and number of threads are the same, and either
+    continues what the other has begun. A worker that dies costs the few blocks that it was computing. A block that
+    kills every worker is tried alone at the end, and is named when all others are done.
 
     Parameters
     ----------
@@ -217,15 +207,15 @@ def encode_on_cluster(
     Returns
     -------
     labelled
-        The responses, read from the store when they are looked at; see `open_responses`.
+        The responses, read from the store when they are used; see `open_responses`.
 
     Raises
     ------
     WorkerLostError
-        With the names of stimuli that killed their worker, also when they were alone; all others are done.
-        Also where the scheduler is gone.
+        If stimuli killed their worker, also when they were alone; with their names, when all others are done.
+        Also if the scheduler is gone.
     StimulusError
-        With the names of stimuli that cannot be read; all others are done.
+        If stimuli cannot be read; with their names, when all others are done.
     StoreMismatchError, StoreBusyError, StorageError, DeviceMemoryError, InvalidParameterError
         As in `encode_to_store`; a worker with another device, other weights or other stimuli is a mismatch.
 
@@ -254,14 +244,14 @@ def encode_on_cluster(
 
 @contextmanager
 def _registered(client: Client, job: _Job) -> Iterator[str]:
-    """The name under which every worker, also one that comes later, knows the job."""
+    """Make the job known to every worker, also to one that comes later; yields its name."""
     encoder = _Encoder(job)
     client.register_plugin(encoder)
     try:
         yield encoder.name
     except (FutureCancelledError, CommClosedError) as error:
         raise WorkerLostError(
-            f"The scheduler is gone ({error}). What is encoded is kept; make the same call again, and it goes on."
+            f"The scheduler is gone ({error}). What is encoded is kept; make the same call again, and it resumes."
         ) from error
     finally:
         with suppress(OSError):  # the scheduler is gone
@@ -274,7 +264,7 @@ def _begin(client: Client, encoder: str, *how: Any) -> _Begun:
     except KilledWorker as error:
         raise WorkerLostError(
             f"Loading the models and opening the stimuli killed each worker that tried ({error}). Give the workers "
-            "more memory, or look into their logs."
+            "more memory, or read their logs."
         ) from error
     if isinstance(begun, BERGError):
         raise begun
@@ -284,7 +274,7 @@ def _begin(client: Client, encoder: str, *how: Any) -> _Begun:
 def _encode_missing(
     client: Client, encoder: str, begun: _Begun, show_progress: bool | None
 ) -> tuple[list[int], dict[int, StimulusError]]:
-    """Encode what is missing; gives the blocks that kill their workers, and those that cannot be read."""
+    """Encode what is missing. Returns the blocks that kill their workers, and errors of those that cannot be read."""
     lost: list[int] = []
     unreadable: dict[int, StimulusError] = {}
 
@@ -301,7 +291,7 @@ def _encode_missing(
     n_done = begun.n_stimuli - sum(map(begun.size_of, begun.missing))
     with progress_bar("encoding", begun.n_stimuli, "stimuli", show_progress, done=n_done) as advance:
         encode(_runs(begun.missing, len(client.nthreads())), advance)
-        # dask blames every task of a worker that dies. Alone, only the guilty one fails again.
+        # dask blames all that a worker had to do when it died. Alone, only the guilty block fails again.
         suspects = sorted(lost)
         lost.clear()
         for block in suspects:
@@ -310,17 +300,17 @@ def _encode_missing(
 
 
 def _runs(blocks: list[int], n_workers: int) -> Iterator[list[int]]:
-    """The blocks in runs, one per task."""
-    length = min(_MOST_BLOCKS, -(-len(blocks) // (_TASKS_PER_WORKER * max(1, n_workers))))
+    """The blocks in runs of neighbours, each for one worker."""
+    length = min(_MOST_BLOCKS, -(-len(blocks) // (_JOBS_PER_WORKER * max(1, n_workers))))
     return (blocks[start : start + length] for start in range(0, len(blocks), max(1, length)))
 
 
 def _outcomes(
     client: Client, encoder: str, begun: _Begun, runs: Iterable[list[int]]
 ) -> Iterator[tuple[list[int], Any]]:
-    """Each run of blocks with what `_Encoder.encode` gave or raised, as they come.
+    """Each run of blocks with what `_Encoder.encode` returned or raised, as they are done.
 
-    Only a few are with the workers at a time, so that a worker that dies takes few with it.
+    The workers have only a few runs at a time, so that a worker that dies takes few with it.
     """
     left, running, done = iter(runs), dict[Future, list[int]](), as_completed(loop=client.loop)
     submit = partial(client.submit, _call, encoder, "encode", begun.identity, begun.content, pure=False)
@@ -340,10 +330,10 @@ def _outcomes(
         client.cancel(list(running))
 
 
-def _call(encoder: str, what: str, *arguments: Any) -> Any:
-    """Runs in a worker. Gives our own errors back, since dask writes those that are raised into the log, too."""
+def _call(encoder: str, method: str, *arguments: Any) -> Any:
+    """Call a method of the encoder, in a worker. Returns our own errors: dask would log those that are raised, too."""
     try:
-        return getattr(get_worker().plugins[encoder], what)(*arguments)
+        return getattr(get_worker().plugins[encoder], method)(*arguments)
     except BERGError as error:
         return error
 
@@ -354,26 +344,25 @@ def _fill(store: ResponseStore, task: Task, blocks: list[int]) -> dict[int, Stim
     except StimulusError as error:
         if len(blocks) == 1:
             return {blocks[0]: error}
-        each = [_fill(store, task, [block]) for block in blocks]
-        return {block: failed for found in each for block, failed in found.items()}
+        return {failed: e for block in blocks for failed, e in _fill(store, task, [block]).items()}
     return {}
 
 
 def _failure(store: ResponseStore, lost: list[int], unreadable: Mapping[int, StimulusError]) -> Exception:
-    told = [str(error) for _, error in sorted(unreadable.items())]
+    messages = [str(error) for _, error in sorted(unreadable.items())]
     if not lost:
-        return StimulusError("\n".join(told))
+        return StimulusError("\n".join(messages))
     names = read_names(store.path)
-    words = [
-        f"{places.start:,} to {places.stop - 1:,} ('{names[places.start]}' to '{names[places.stop - 1]}')"
-        for places in map(store.block, lost)
+    ranges = [
+        f"{stimuli.start:,} to {stimuli.stop - 1:,} ('{names[stimuli.start]}' to '{names[stimuli.stop - 1]}')"
+        for stimuli in map(store.block, lost)
     ]
     killed = (
-        f"Each worker that encoded these stimuli died, also when it did nothing else: {listing(words)}. All others are "
-        "kept. Look into the log of the workers (too little memory? a file that crashes its reader?), then make the "
-        "same call again: it goes on with those."
+        f"Each worker that encoded these stimuli died, also when it did nothing else: {listing(ranges)}. All others "
+        "are kept. Read the log of the workers (too little memory? a file that crashes its reader?), then make the "
+        "same call again: it encodes those that are left."
     )
-    return WorkerLostError("\n".join([killed, *told]))
+    return WorkerLostError("\n".join([killed, *messages]))
 
 
 def _load(recipes: Recipes) -> Any:
@@ -385,7 +374,7 @@ def _load(recipes: Recipes) -> Any:
 
 
 def _absolute(stimulus: Any) -> Any:
-    """Paths as a worker finds them, wherever it was started."""
+    """Absolute paths, for workers that were started in another folder."""
     if isinstance(stimulus, (str, Path)):
         return Path(os.path.abspath(Path(stimulus).expanduser()))
     if callable(stimulus):
@@ -408,21 +397,21 @@ def _opened(stimulus: Any) -> Any:
 
 
 def _keep_memory() -> None:
-    """Let memory that was used for one batch be used for the next, as a process does by itself.
+    """Keep the memory of one batch for the next, as a process does by default.
 
-    dask sets ``MALLOC_TRIM_THRESHOLD_`` for its workers, with which glibc asks the system for each large array anew:
-    the built-in model took 6.2 seconds of the processor for what takes 1.7.
+    dask sets ``MALLOC_TRIM_THRESHOLD_`` for its workers, with which glibc asks the system for each large array again:
+    the built-in model then takes 6.2 seconds of the processor instead of 1.7.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library, which has no mallopt
             set_option = ctypes.CDLL(None).mallopt
-            set_option(_M_MMAP_THRESHOLD, 2**25)  # to where glibc moves both by itself, unless one is set
+            set_option(_M_MMAP_THRESHOLD, 2**25)  # the values that glibc moves both to by itself, unless one is set
             set_option(_M_TRIM_THRESHOLD, 2**26)
 
 
 @contextmanager
 def _computing_with(threads: int) -> Iterator[None]:
-    """Compute with so many threads."""
+    """Let PyTorch compute with so many threads meanwhile."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -1,4 +1,4 @@
-"""Who gives work to the workers of a cluster: a scheduler of dask, which runs already or is started here."""
+"""The scheduler of dask that hands work to the workers of a cluster: one that runs already, or is started here."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ except ImportError as missing:
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CONFIGURATION = "dask's configuration (~/.config/dask/jobqueue.yaml)"
-_REPLACE_EVERY = 5_000  # milliseconds between two looks whether jobs are gone
+_REPLACE_EVERY = 5_000  # milliseconds between two checks for jobs that are gone
 
 
 @contextmanager
 def connected(scheduler: Client | str) -> Iterator[Client]:
-    """A client of a scheduler; where a number of workers is asked for, they are started here and ended at the end.
+    """Connect to a scheduler. Workers that are asked for by number are started here, and ended at the end.
 
     Parameters
     ----------
     scheduler
         ``local``, one process per GPU of this machine; ``local:2``, two processes, which take turns at its GPUs
-        where it has any; ``slurm:8``, eight workers in jobs as dask's configuration says (``jobqueue.slurm``); the
+        if it has any; ``slurm:8``, eight workers in jobs as dask's configuration says (``jobqueue.slurm``); the
         address of a scheduler that runs, such as ``tcp://10.0.0.1:8786``; or a `distributed.Client`.
 
     Raises
     ------
     InvalidParameterError
-        For anything else, where no scheduler answers, where SLURM takes no jobs, and for ``local`` without a GPU.
+        For anything else; if no scheduler answers; if SLURM takes no jobs; and for ``local`` without a GPU.
     """
     if isinstance(scheduler, Client):
         yield scheduler
@@ -61,7 +61,7 @@ def visible_gpus() -> list[str]:
 
 
 class _OwnGPU(Nanny):  # type: ignore[misc]
-    """Starts a process that sees one GPU, the next one its neighbour; where there is none, just a process."""
+    """Start a process that sees one GPU; the next process sees the next GPU. Without a GPU, just a process."""
 
     def __init__(self, *arguments: Any, name: int, **options: Any) -> None:
         gpus = visible_gpus()
@@ -122,7 +122,7 @@ def _answering(address: str) -> Iterator[Client]:
 
 
 def _check_jobs(cluster: SpecCluster) -> None:
-    """Raise InvalidParameterError where SLURM takes no jobs, for which dask would wait."""
+    """Raise InvalidParameterError if SLURM takes no jobs; dask would wait for them."""
 
     async def submitted() -> None:
         await cluster

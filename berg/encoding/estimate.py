@@ -12,9 +12,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
-from berg.encoding import stream
 from berg.encoding.space import N_BLOCKS_HELD, check_fits, disk_bytes
-from berg.encoding.stream import Models, Task
+from berg.encoding.stream import fill
+from berg.encoding.task import Models, Task, block_size, prepare
+from berg.encoding.task_store import create
 from berg.models.device import device_memory
 from berg.responses.store import Compression
 from berg.stimuli.readers import Stimuli
@@ -86,12 +87,12 @@ def estimate(
     path
         Where the store is to be.
     n_stimuli
-        How many there will be, where `stimulus` has only some.
+        How many there will be, if `stimulus` has only some of them.
 
     Raises
     ------
     StorageError, DeviceMemoryError
-        Where it does not fit; they say what would.
+        If it does not fit; they say what would.
 
     Examples
     --------
@@ -102,16 +103,17 @@ def estimate(
     >>> estimate(model, pictures, "responses.zarr", n_stimuli=73_000).disk_bytes
     677180504
     """
-    place = Path(path).expanduser()
-    if not place.parent.is_dir():
-        raise InvalidParameterError(f"The folder {place.parent} does not exist. Make it first.")
-    task = stream.prepare(models, stimulus, sampling_rate=sampling_rate, batch_size=batch_size, on_damaged="skip")
+    store_path = Path(path).expanduser()
+    folder = store_path.parent
+    if not folder.is_dir():
+        raise InvalidParameterError(f"The folder {folder} does not exist. Make it first.")
+    task = prepare(models, stimulus, sampling_rate=sampling_rate, batch_size=batch_size, on_damaged="skip")
     total = len(task.names) if n_stimuli is None else n_stimuli
-    task = replace(task, block_size=stream.block_size(total, task.batch_size, task.row_bytes))
+    task = replace(task, block_size=block_size(total, task.batch_size, task.row_bytes))
     n_blocks = -(-total // task.block_size)
-    check_fits(task, place, compression, n_blocks, workers)
-    n_done, seconds, ratio = _measure(task, place.parent, workers, compression)
-    check_fits(task, place, compression, n_blocks, workers, ratio)
+    check_fits(task, store_path, compression, n_blocks, workers)
+    n_done, seconds, ratio = _measure(task, folder, workers, compression)
+    check_fits(task, store_path, compression, n_blocks, workers, ratio)
     on_device = device_memory(task.in_order[0].device) or (None, None)
     held = max(0, N_BLOCKS_HELD * min(total, task.block_size) - n_done) * task.row_bytes
     return Estimate(
@@ -119,7 +121,7 @@ def estimate(
         memory_bytes=peak_memory() + held,
         seconds=total * seconds / n_done,
         stimuli_per_second=n_done / seconds,
-        free_disk_bytes=shutil.disk_usage(place.parent).free,
+        free_disk_bytes=shutil.disk_usage(folder).free,
         free_memory_bytes=free_memory(),
         device_memory_bytes=on_device[0],
         free_device_memory_bytes=on_device[1],
@@ -142,15 +144,15 @@ def _encode_some(
 ) -> tuple[int, float, float]:
     some = replace(task, stimuli=_First(task.stimuli, n_stimuli), names=task.names[:n_stimuli])
     with tempfile.TemporaryDirectory(dir=parent, prefix=".estimate-") as folder:
-        store = stream.create(Path(folder, "measured.zarr"), some, some.identity(compression), compression)
+        store = create(Path(folder, "measured.zarr"), some, some.identity(compression), compression)
         began = time.perf_counter()
-        stream.fill(store, some, show_progress=False, workers=workers)
+        fill(store, some, show_progress=False, workers=workers)
         seconds = time.perf_counter() - began
         return len(some.names), seconds, store.stored_bytes() / max(1, store.n_bytes)
 
 
 class _First:
-    """The first of some stimuli."""
+    """The first few of some stimuli."""
 
     def __init__(self, stimuli: Stimuli, n_stimuli: int) -> None:
         self.stimuli, self.shape = stimuli, stimuli.shape
@@ -159,5 +161,5 @@ class _First:
     def __len__(self) -> int:
         return self.n_stimuli
 
-    def read(self, places: slice) -> NDArray[Any]:
-        return self.stimuli.read(places)
+    def read(self, indices: slice) -> NDArray[Any]:
+        return self.stimuli.read(indices)

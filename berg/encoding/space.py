@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from berg.core.exceptions import DeviceMemoryError, StorageError
+from berg.encoding.task import Task
+from berg.responses.store import Compression
 from berg.system.memory import free_memory, size_words
-
-if TYPE_CHECKING:
-    from berg.encoding.stream import Task
-    from berg.responses.store import Compression
 
 N_BLOCKS_HELD = 3  # one is filled, one waits, one is written
 _N_READ_AHEAD = 2  # batches more than there are threads
-_COMPRESSED = {"none": 1.0, "zstd": 0.5, "lz4": 0.5}  # of responses, at best; measured 0.54 to 0.94
+_COMPRESSED = {"none": 1.0, "zstd": 0.5, "lz4": 0.5}  # the smallest ratio of responses; measured 0.54 to 0.94
 _CHECKSUM_BYTES = 4  # after each chunk
 
 
@@ -29,12 +24,12 @@ def check_fits(
     workers: int | None = None,
     ratio: float | None = None,
 ) -> None:
-    """Nothing, or an error where the disk or the memory is too small for so many blocks.
+    """Raise StorageError or DeviceMemoryError if the disk or the memory is too small for so many blocks.
 
     Parameters
     ----------
     ratio
-        Of compressed to plain bytes. None: the smallest that is to be hoped for.
+        Of compressed to plain bytes. None: the smallest that can be expected.
 
     Raises
     ------
@@ -60,7 +55,7 @@ def check_fits(
 
 
 def disk_bytes(task: Task, n_blocks: int, ratio: float) -> int:
-    """Bytes of so many blocks on the disk: responses, the status in each array, and what the ledger says of them."""
+    """Bytes of so many blocks on the disk: responses, the status in each array, and their records in the ledger."""
     responses = task.block_size * (task.row_bytes * ratio + task.n_arrays) + 2 * _CHECKSUM_BYTES * task.n_arrays
     record = 8 * (task.n_arrays + 2 * task.block_size) + _CHECKSUM_BYTES
     return int(n_blocks * (responses + record))
@@ -68,6 +63,5 @@ def disk_bytes(task: Task, n_blocks: int, ratio: float) -> int:
 
 def _buffer_bytes(task: Task, workers: int | None) -> int:
     """Blocks of responses, and batches of stimuli as read and as stacked."""
-    stimulus_bytes = int(np.prod(task.stimuli.shape)) * np.dtype(task.in_order[0].expected_input.dtype or "f4").itemsize
     ahead = task.n_readers(workers) + _N_READ_AHEAD
-    return N_BLOCKS_HELD * task.block_size * task.row_bytes + 2 * ahead * task.batch_size * stimulus_bytes
+    return N_BLOCKS_HELD * task.block_size * task.row_bytes + 2 * ahead * task.batch_size * task.stimulus_bytes

@@ -1,4 +1,4 @@
-"""What a store of responses is of: enough to refuse to go on with it when anything has changed."""
+"""Fingerprints of models and stimuli, so that a store is never continued with different ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def model_identity(model: EncodingModel) -> dict[str, Any]:
 
 
 def weights_fingerprint(model: EncodingModel) -> str:
-    """A hash of the weights files, and of values evenly spread over what was made of them, the network's too."""
+    """Hash the weights files, and values evenly spread over the tensors in memory, also those of the network."""
     digest = hashlib.sha256()
     for path in model.weights_paths(model.berg_dir, model.file_values):
         digest.update(model_files.fingerprint(path).encode())
@@ -51,15 +51,15 @@ def weights_fingerprint(model: EncodingModel) -> str:
 
 
 def labelling_metadata(model: EncodingModel) -> dict[str, Any]:
-    """The metadata of a model, for labels that tell all: with the sha256 of its weights files."""
+    """The metadata of a model with the sha256 of its weights files, for labels."""
     metadata = model.get_metadata()
     return {**metadata, "model": {**metadata["model"], "weights_sha256": weights_sha256(model)}}
 
 
 def weights_sha256(model: EncodingModel) -> str:
-    """The sha256 of each weights file and its name, a line each, as the tool ``sha256sum`` writes and checks them.
+    """The sha256 and the name of each weights file, a line each, as the tool ``sha256sum`` writes and checks them.
 
-    From the manifest of the model; where that does not have a file, the file is read, once per process.
+    From the manifest of the model; a file that is not in it is read, once per process.
     """
     return "\n".join(f"{_sha256(path)}  {path.name}" for path in model.weights_paths(model.berg_dir, model.file_values))
 
@@ -84,15 +84,15 @@ def stimuli_identity(
     *,
     with_content: bool = False,
 ) -> dict[str, Any]:
-    """Number, shape and names.
+    """Number, shape and names of the stimuli.
 
     Parameters
     ----------
     read_as
-        What is done to the files, where anything is.
+        What is done to the files when they are read, if anything.
     with_content
-        As stores without checksums have it: files by size and time of change, everything else by 64 stimuli evenly
-        spread over it, a change between which is not noticed. Others keep a fingerprint of each stimulus.
+        As in stores without checksums: files by size and time of change, everything else by 64 stimuli evenly spread
+        over it, so that a change between them is not noticed. Other stores keep a fingerprint of each stimulus.
     """
     content = {"content": sampled_content(stimuli) if files is None else _file_states(files)} if with_content else {}
     return {
@@ -105,13 +105,13 @@ def stimuli_identity(
 
 
 def stimulus_files(stimulus: Any, expected: StimulusInput) -> list[Path] | None:
-    """The files that a stimulus stands for, or None where it is no folder, file, list of files, or array of them."""
+    """The files that a stimulus stands for; None unless it is a folder, a file, a list of files, or made of files."""
     if hasattr(stimulus, "files") and hasattr(stimulus, "read_as"):  # pictures of one size, frames of a video
         return list(stimulus.files)
-    places = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
-    if not isinstance(places, Sequence) or not len(places) or not all(isinstance(p, (str, Path)) for p in places):
+    paths = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
+    if not isinstance(paths, Sequence) or not len(paths) or not all(isinstance(path, (str, Path)) for path in paths):
         return None
-    return reader_of(expected.kind).list_files(places)
+    return reader_of(expected.kind).list_files(paths)
 
 
 def stimulus_labels(
@@ -119,7 +119,7 @@ def stimulus_labels(
 ) -> list[Any]:
     """One name per stimulus: those given, those that it has itself, those of the files, or numbers."""
     own = getattr(stimulus, "names", None) if hasattr(stimulus, "read_as") else None
-    names = next((list(found) for found in (given, own) if found is not None), None)
+    names = next((list(known) for known in (given, own) if known is not None), None)
     if names is None:
         names = file_names(files) if files else list(range(n_stimuli))
     if len(names) != n_stimuli:
@@ -132,13 +132,13 @@ def _units(model: EncodingModel) -> str:
 
 
 def sampled_content(stimuli: Stimuli) -> str:
-    """A hash of 64 stimuli evenly spread over all."""
+    """Hash 64 stimuli evenly spread over all."""
     digest = hashlib.sha256()
-    for place in np.unique(np.linspace(0, len(stimuli) - 1, _N_PIECES).astype(int)):
+    for index in np.unique(np.linspace(0, len(stimuli) - 1, _N_PIECES).astype(int)).tolist():
         try:
-            values = stimuli.read(slice(int(place), int(place) + 1))
+            values = stimuli.read(slice(index, index + 1))
             digest.update(str(values.dtype).encode() + values.tobytes())
-        except StimulusError as error:  # damaged; whether that is fatal is settled when it is encoded
+        except StimulusError as error:  # damaged; whether that is fatal is decided when it is encoded
             digest.update(str(error).encode())
     return digest.hexdigest()[:16]
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
+from berg.core.stacklevel import users_stacklevel
 from berg.statistics.groups import FEW, SamplesWarning
 
 IN_TIME = "moments in time: p by circular shifts, intervals by the effective number of samples"
@@ -91,6 +92,6 @@ def _without_resamples(how: Resampling) -> Resampling:
             "All stimuli that are compared are of one group: there is one independent sample, and there will be no p "
             "values and no intervals. Put several groups into the split.",
             SamplesWarning,
-            stacklevel=4,
+            stacklevel=users_stacklevel(),
         )
     return replace(how, permutations=0, bootstrap=0)

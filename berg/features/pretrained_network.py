@@ -41,11 +41,11 @@ PROVIDERS: dict[str, Callable[[], ModuleType]] = {
     "torchvision": _torchvision,
     "efficientnet_lite_pytorch": _efficientnet_lite,
 }
-"""What imports a module with `read_network` and `network_file`, by the first half of an extractor's name."""
+"""Functions that import a module with `read_network` and `network_file`, by the first half of an extractor's name."""
 
 
 class Preset(Protocol):
-    """What pictures must be like for a network, as torchvision states it for its weights."""
+    """How pictures are brought to the input of a network, as torchvision states it for its weights."""
 
     @property
     def resize_size(self) -> Sequence[int]: ...
@@ -135,7 +135,7 @@ def network_features(
 
 
 def read_pretrained(extractor: str, weights: str) -> tuple[nn.Module, Preset]:
-    """A network with its pretrained weights, and what its pictures must be like.
+    """A network with its pretrained weights, and how pictures are brought to its input.
 
     Parameters
     ----------
@@ -149,23 +149,23 @@ def read_pretrained(extractor: str, weights: str) -> tuple[nn.Module, Preset]:
     InvalidParameterError
         For a network or weights that do not exist.
     MissingFileError
-        Where the weights are not on this machine; nothing is downloaded here.
+        If the weights are not on this machine; nothing is downloaded here.
     MissingExtraError
-        Where the package that the network comes with is not installed.
+        If the package that the network comes with is not installed.
     """
     provider, name = _provider(extractor)
-    found: tuple[nn.Module, Preset] = provider.read_network(name, weights)
-    return found
+    network: tuple[nn.Module, Preset] = provider.read_network(name, weights)
+    return network
 
 
 def network_file(extractor: str, weights: str) -> tuple[str, str, str] | None:
-    """Url, place on this machine and first digits of the sha256 of a network's weights.
+    """Url, path on this machine and first digits of the sha256 of a network's weights.
 
     None for those that come with a package that is installed, and need no download.
     """
     provider, name = _provider(extractor)
-    found: tuple[str, str, str] | None = provider.network_file(name, weights)
-    return found
+    file: tuple[str, str, str] | None = provider.network_file(name, weights)
+    return file
 
 
 def _provider(extractor: str) -> tuple[Any, str]:
@@ -185,11 +185,11 @@ def expand(pattern: str) -> list[str]:
     >>> expand("layer_{0..2}.out")
     ['layer_0.out', 'layer_1.out', 'layer_2.out']
     """
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if found is None:
+    ends = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if ends is None:
         return [pattern]
-    numbers = range(int(found[1]), int(found[2]) + 1)
-    return [pattern[: found.start()] + str(number) + pattern[found.end() :] for number in numbers]
+    numbers = range(int(ends[1]), int(ends[2]) + 1)
+    return [pattern[: ends.start()] + str(number) + pattern[ends.end() :] for number in numbers]
 
 
 def preset_transform(preset: Preset) -> Transform:

@@ -30,7 +30,7 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
     if not path.is_file():
         raise MissingFileError(
             f"The ImageNet weights of {name} ({weights}) are not on this machine: torchvision looks for {path}. "
-            f"Get them from {entry.url} and put them there, or set TORCH_HOME to where they are."
+            f"Get them from {entry.url} and put them there, or set TORCH_HOME to the folder with them."
         )
     with torch.device("meta"), NoFirstWeights():
         network = torchvision.models.get_model(name, **_OPTIONS.get(name, {}))
@@ -38,12 +38,12 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
 
 
 def with_weights(network: nn.Module, path: Path, content: str, fix: str) -> nn.Module:
-    """A network whose weights are still to come, with those of a file; mapped where its format allows it.
+    """A network without weights, given those of a file; mapped into memory if the format allows it.
 
     Raises
     ------
     CorruptedFileError
-        Saying that the file does not hold `content`, and how to fix it.
+        If the file does not hold `content`; it says how to fix it.
     """
     try:
         mapped = zipfile.is_zipfile(path)  # torch's older format cannot be mapped
@@ -56,7 +56,7 @@ def with_weights(network: nn.Module, path: Path, content: str, fix: str) -> nn.M
 
 
 class NoFirstWeights(TorchFunctionMode):
-    """Networks made under it do not draw the random weights that are replaced at once."""
+    """Make networks without drawing the random weights that are replaced at once."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(function, "__module__", None) == "torch.nn.init":
@@ -65,12 +65,12 @@ class NoFirstWeights(TorchFunctionMode):
 
 
 def weights_file(url: str) -> Path:
-    """Where torchvision keeps the file of a url."""
+    """The file in which torchvision keeps what it fetched from a url."""
     return checkpoints_folder() / url.rsplit("/", 1)[-1]
 
 
 def network_file(name: str, weights: str) -> tuple[str, str, str]:
-    """Url, place on this machine and first digits of the sha256 of a network's weights."""
+    """Url, path on this machine and first digits of the sha256 of a network's weights."""
     url = _weights_entry(name, weights).url
     return url, str(weights_file(url)), published_hash(url)
 

@@ -28,6 +28,7 @@ from berg.core.exceptions import (
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection
+from berg.core.stacklevel import users_stacklevel
 from berg.datasets.assembly import DatasetWarning
 from berg.datasets.check import check_dataset
 from berg.datasets.dataset import EncodingDataset
@@ -251,7 +252,7 @@ def _check(family: FittingFamily, job: FitJob) -> None:
         raise DatasetError("\n".join([*errors, "See all with:  berg dataset check"]))
     for fault in faults:
         if fault.place not in usual:
-            warnings.warn(f"{fault.place}: {fault.text}", DatasetWarning, stacklevel=4)
+            warnings.warn(f"{fault.place}: {fault.text}", DatasetWarning, stacklevel=users_stacklevel())
 
 
 def _fit_all(family: FittingFamily, jobs: Sequence[FitJob], options: _Options) -> list[FitReport]:

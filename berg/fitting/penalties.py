@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
+from berg.core.stacklevel import users_stacklevel
 from berg.fitting.regression import Floats, centred_features, checked_features
 
 _SINGLE = np.finfo(np.float32)
@@ -79,6 +80,6 @@ def warn_of_edges(chosen: Floats, alphas: Sequence[float] | Floats, of: str = "t
             f"np.logspace({np.log10(grid[0]) - 3 * (smallest > 0):.0f}, {np.log10(grid[-1]) + 3 * (largest > 0):.0f}, "
             "20), or standardize the features.",
             PenaltyGridWarning,
-            stacklevel=3,
+            stacklevel=users_stacklevel(),
         )
     return smallest, largest

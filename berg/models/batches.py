@@ -1,23 +1,30 @@
-"""Batches of stimuli: computed once by all models of a call, and in parts where the device has too little memory."""
+"""The one way to encode: batches of stimuli, each computed once for all models of a call.
+
+    stimuli -> features (shared by the models that have the same) -> responses -> arrays, or files on the disk
+
+A call, a store and the workers of a cluster all take it, so that they return the same numbers.
+"""
 
 from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from berg.core.card_schema import StimulusInput
-from berg.core.exceptions import DeviceMemoryError, InvalidParameterError
-from berg.system.memory import release_pages
+from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, listing
+from berg.core.stacklevel import users_stacklevel
+from berg.system.memory import check_array_memory, release_pages
 
-if TYPE_CHECKING:
-    from berg.models.encoding_model import EncodingModel
+Arrays = Sequence[Sequence[NDArray[np.float32]]]
+"""For each model, one array per output, shape (n_stimuli, ...)."""
 
 
 class SmallerBatchWarning(UserWarning):
@@ -27,8 +34,143 @@ class SmallerBatchWarning(UserWarning):
 _COMMON = ("kind", "shape", "dtype", "range", "sampling_rate")
 
 
-def common_input(models: Sequence[EncodingModel]) -> StimulusInput:
-    """What all the models take."""
+class Encoder(Protocol):
+    """What a model offers to those who encode with it; `berg.models.encoding_model.EncodingModel` does."""
+
+    batch_size: ClassVar[int]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def expected_input(self) -> StimulusInput:
+        """The stimuli that it takes."""
+
+    @classmethod
+    def get_model_id(cls) -> str:
+        """Its name in messages."""
+
+    def loaded_modules(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """Stimuli -> features, and features -> responses; raise ModelNotLoadedError if it is not loaded."""
+
+    def in_window(self, responses: Sequence[torch.Tensor], n_samples: int) -> Sequence[torch.Tensor]:
+        """The selected part of responses along axes that are as long as the stimulus."""
+
+    def response_shapes(self) -> list[tuple[int, ...]]:
+        """The shape of the response to one stimulus, for each output."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Stimuli that are encoded together, and where their responses go.
+
+    Attributes
+    ----------
+    stimuli
+        Shape (n_stimuli, ...), as `berg.stimuli.open.Stimuli.read` returns them.
+    rows
+        The rows of the arrays that the responses are written to.
+    arrays
+        Also datasets of h5py or zarr.
+    """
+
+    stimuli: NDArray[Any]
+    rows: slice
+    arrays: Arrays
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+def encode_batches(models: Sequence[Encoder], batches: Iterable[BatchT], batch_size: int) -> Iterator[BatchT]:
+    """Encode batches and write their responses; yields each batch, in order, when its responses are written.
+
+    The device may have too little memory for a batch. Then half of it is computed at once, and so on; the batches
+    after it are computed in parts of the size that fitted.
+
+    Parameters
+    ----------
+    batch_size
+        Stimuli in the largest batch.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the device has too little memory for one stimulus.
+
+    Warns
+    -----
+    SmallerBatchWarning
+        Each time that a batch is halved.
+    """
+    largest = batch_size
+    for batch in batches:
+        largest = _encode_batch(models, batch, largest)
+        yield batch
+
+
+def _encode_batch(models: Sequence[Encoder], batch: Batch, largest: int) -> int:
+    """Encode a batch in parts of `largest` stimuli, or fewer; returns the size of part that fits on the device."""
+    stimuli, start = torch.from_numpy(batch.stimuli), 0
+    while start < len(stimuli):
+        stop = min(start + largest, len(stimuli))
+        rows = slice(batch.rows.start + start, batch.rows.start + stop)
+        try:
+            _encode_part(models, stimuli[start:stop], rows, batch.arrays)
+        except DeviceMemoryError as error:
+            if stop - start == 1:
+                raise
+            largest = (stop - start) // 2
+            _warn_of_memory(str(error), largest)
+        else:
+            start = stop
+            continue
+        _free_memory(models)  # after the except block: the error holds what was computed
+    return largest
+
+
+def _encode_part(models: Sequence[Encoder], stimuli: torch.Tensor, rows: slice, arrays: Arrays) -> None:
+    """Encode some stimuli at once and write their responses; nothing of it stays in memory."""
+    computed: dict[int, Any] = {}
+    for model, outputs in zip(models, arrays, strict=True):
+        features, readout = model.loaded_modules()
+        too_many = f"{model.device} has too little memory for {len(stimuli)} stimuli at once. "
+        fewer = f"Try batch_size={len(stimuli) // 2}" if len(stimuli) > 1 else "Select fewer units (selection=...)"
+        # no_grad, not inference_mode: what a module keeps may be used in predict()
+        with typed_memory_error(f"{too_many}{fewer}."), torch.no_grad():
+            if id(features) not in computed:
+                computed[id(features)] = features(stimuli.to(model.device))
+            responses = model.in_window(readout(computed[id(features)]), stimuli.shape[-1])
+        for output, response in zip(outputs, responses, strict=True):
+            _write(output, rows, response.reshape(len(stimuli), *output.shape[1:]))
+            release_pages(output)
+
+
+def _write(array: Any, rows: slice, responses: torch.Tensor) -> None:
+    if isinstance(array, np.ndarray) and min(array.strides, default=0) >= 0:  # in one step, on all cores
+        torch.from_numpy(array[rows]).copy_(responses)
+    else:  # a dataset, of which a slice would be a copy
+        array[rows] = responses.float().cpu().numpy()
+
+
+def _warn_of_memory(message: str, n_stimuli: int) -> None:
+    warnings.warn(
+        f"{message.partition('. ')[0]}. Continuing with {n_stimuli} at once. To start with that, give "
+        f"batch_size={n_stimuli} (--batch-size {n_stimuli}).",
+        SmallerBatchWarning,
+        stacklevel=users_stacklevel(),
+    )
+
+
+def _free_memory(models: Sequence[Encoder]) -> None:
+    gc.collect()
+    if any(model.device.type == "cuda" for model in models):
+        torch.cuda.empty_cache()
+
+
+def common_input(models: Sequence[Encoder]) -> StimulusInput:
+    """The stimuli that all models take; raise InvalidParameterError if they take different ones, or none is given."""
     if not models:
         raise InvalidParameterError("No models were given.")
     for model in models:
@@ -43,85 +185,53 @@ def common_input(models: Sequence[EncodingModel]) -> StimulusInput:
     return expected
 
 
-def encode_batch(
-    models: Sequence[EncodingModel],
-    batch: torch.Tensor,
-    places: slice,
-    arrays: Sequence[Sequence[NDArray[np.float32]]],
-    at_once: int,
-) -> int:
-    """Compute one batch and write it to its place; gives how many stimuli the device has the memory for at once."""
-    start = 0
-    while start < len(batch):
-        part = slice(start, min(start + at_once, len(batch)))
-        try:
-            _encode_part(models, batch[part], slice(places.start + part.start, places.start + part.stop), arrays)
-        except DeviceMemoryError as error:
-            n_stimuli = part.stop - part.start
-            if n_stimuli == 1:
-                raise
-            _warn_of_memory(str(error), at_once := n_stimuli // 2)
-        else:
-            start = part.stop
-            continue
-        _free_memory(models)  # here, because the error keeps hold of what was computed
-    return at_once
+def common_batch_size(models: Sequence[Encoder], batch_size: int | None) -> int:
+    """How many stimuli are encoded together: the number given, or the smallest of those of the models."""
+    if batch_size is None:
+        return min(model.batch_size for model in models)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise InvalidParameterError(f"batch_size must be a whole number from 1, got {batch_size!r}.")
+    return int(batch_size)
 
 
-def _encode_part(
-    models: Sequence[EncodingModel], batch: torch.Tensor, places: slice, arrays: Sequence[Sequence[NDArray[np.float32]]]
-) -> None:
-    """Compute some stimuli at once and write them to their place; nothing of it outlives the call."""
-    computed: dict[int, Any] = {}
-    for model, own in zip(models, arrays, strict=True):
-        features, readout = model.loaded_modules()
-        words = f"{model.device} has too little memory for {len(batch)} stimuli at once. "
-        fewer = f"Try batch_size={len(batch) // 2}" if len(batch) > 1 else "Select fewer units (selection=...)"
-        # no_grad, not inference_mode: what a module keeps may be used in predict()
-        with typed_memory_error(f"{words}{fewer}."), torch.no_grad():
-            if id(features) not in computed:
-                computed[id(features)] = features(batch.to(model.device))
-            responses = model.in_window(readout(computed[id(features)]), batch.shape[-1])
-        for array, response in zip(own, responses, strict=True):
-            _write(array, places, response.reshape(len(batch), *array.shape[1:]))
-            release_pages(array)
+def response_arrays(model: Encoder, n_stimuli: int, out: Any = None) -> list[NDArray[np.float32]]:
+    """The arrays that the responses of a model are written to, one per output: `out`, checked, or new ones."""
+    shapes = [(n_stimuli, *shape) for shape in model.response_shapes()]
+    if out is None:
+        check_array_memory(shapes)
+        return [np.empty(shape, np.float32) for shape in shapes]
+    arrays = list(out) if isinstance(out, (tuple, list)) else [out]
+    given = [(getattr(array, "shape", None), getattr(array, "dtype", None)) for array in arrays]
+    if given != [(shape, np.dtype(np.float32)) for shape in shapes]:
+        raise InvalidParameterError(
+            f"out must be {len(shapes)} float32 array(s) of shape {listing(shapes)}, got {listing(given)}. "
+            f'Try np.empty({shapes[0]}, "float32"), or berg.encode(..., out="NAME.zarr").'
+        )
+    if any(isinstance(array, np.ndarray) and not array.flags.writeable for array in arrays):
+        raise InvalidParameterError('out cannot be written to. Open a memory map with mode="r+".')
+    return arrays
 
 
-def _warn_of_memory(words: str, at_once: int) -> None:
-    warnings.warn(
-        f"{words.partition('. ')[0]}. Going on with {at_once} at once; batch_size={at_once} (--batch-size {at_once}) "
-        "does so from the start.",
-        SmallerBatchWarning,
-        stacklevel=4,
-    )
+def batch_slices(n_stimuli: int, size: int, first: int = 0) -> Iterator[slice]:
+    """Neighbouring stimuli, `size` at a time; the last slice may have fewer.
 
-
-def _free_memory(models: Sequence[EncodingModel]) -> None:
-    gc.collect()
-    if any(model.device.type == "cuda" for model in models):
-        torch.cuda.empty_cache()
-
-
-def _write(array: Any, places: slice, responses: torch.Tensor) -> None:
-    if isinstance(array, np.ndarray) and min(array.strides, default=0) >= 0:  # in one step, on all cores
-        torch.from_numpy(array[places]).copy_(responses)
-    else:  # a dataset, of which a slice would be a copy
-        array[places] = responses.float().cpu().numpy()
+    >>> list(batch_slices(5, 3, first=10))
+    [slice(10, 13, None), slice(13, 15, None)]
+    """
+    for start in range(first, first + n_stimuli, size):
+        yield slice(start, min(start + size, first + n_stimuli))
 
 
 @contextmanager
-def typed_memory_error(words: str) -> Iterator[None]:
-    """PyTorch's errors for too little memory, of which those of the CPU and of Apple's GPUs have no class."""
+def typed_memory_error(message: str) -> Iterator[None]:
+    """Raise DeviceMemoryError if PyTorch has too little memory, also on the CPU and on Apple's GPUs.
+
+    PyTorch has a class of its own for this error on CUDA only.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         if not known and not any(part in str(error) for part in ("can't allocate memory", "out of memory")):
             raise
-        raise DeviceMemoryError(words) from error
-
-
-def batch_slices(n_stimuli: int, size: int) -> Iterator[slice]:
-    """Neighbouring stimuli, `size` at a time; the last may be fewer."""
-    for start in range(0, n_stimuli, size):
-        yield slice(start, min(start + size, n_stimuli))
+        raise DeviceMemoryError(message) from error

@@ -13,7 +13,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises
     ------
     DeviceError
-        Where the name is unknown or the device is not on this machine.
+        If the name is unknown or the device is not on this machine.
     """
     name = str(device)
     if name == "auto":
@@ -29,7 +29,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def device_memory(device: torch.device) -> tuple[int, int] | None:
-    """Bytes of a GPU that this process had at most so far, and that it can have; None for the CPU."""
+    """The most bytes of a GPU that this process had so far, and those that it can have; None for the CPU."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return torch.cuda.max_memory_reserved(device), free + torch.cuda.memory_reserved(device)

@@ -1,7 +1,7 @@
-"""Everything about an encoding model that its card can decide.
+"""What all encoding models have in common, as their cards describe them.
 
-A family adds what only it knows: `build`, which reads the weights of the selected units and returns two
-modules, from a batch of stimuli to features, and from features to responses.
+A family adds what is its own: `build` reads the weights of the selected units and returns two modules, one from a
+batch of stimuli to features, one from features to responses.
 """
 
 from __future__ import annotations
@@ -17,18 +17,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from berg.core.card_schema import OutputArray, StimulusInput
-from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError, listing
+from berg.core.card_schema import StimulusInput
+from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection, resolve_selection, resolve_times
 from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
 from berg.interfaces.base_model import BaseModelInterface
-from berg.models.batches import batch_slices, common_input, encode_batch, typed_memory_error
+from berg.models.batches import (
+    Batch,
+    batch_slices,
+    common_batch_size,
+    common_input,
+    encode_batches,
+    response_arrays,
+    typed_memory_error,
+)
 from berg.models.device import resolve_device
 from berg.stimuli.open import open_stimuli
 from berg.stimuli.readers import reader_of
-from berg.system.memory import check_array_memory, reuse_freed_memory
+from berg.system.memory import reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.weights import model_files
 from berg.weights.safetensors_files import write_safetensors
@@ -49,7 +57,7 @@ class EncodingModel(BaseModelInterface):
     selection
         Which units to return; the keys are in the card.
     berg_dir
-        Where the model's files lie; built-in models do not need it.
+        The folder with the model's files; built-in models do not need it.
     **parameters
         As the card says, such as ``subject=1``.
     """
@@ -77,7 +85,7 @@ class EncodingModel(BaseModelInterface):
 
     @classmethod
     def bind(cls, card: ModelCard) -> type[Self]:
-        """The class of one model: this family's, with the card of that model."""
+        """The class of one model: that of its family, with the model's card."""
         return type(cls.__name__, (cls,), {"card": card, "__module__": cls.__module__, "__doc__": card.description})
 
     @abstractmethod
@@ -121,7 +129,7 @@ class EncodingModel(BaseModelInterface):
 
     @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        """What `convert` writes for a published file; families that read published files define it."""
+        """The tensors that `convert` writes for a published file; families that read published files define it."""
         raise InvalidParameterError(f"The weights of {cls.card.model_id} need no conversion.")
 
     @classmethod
@@ -130,7 +138,7 @@ class EncodingModel(BaseModelInterface):
     ) -> list[Path]:
         """Write a safetensors file beside each published weights file; loading prefers it.
 
-        What is written is read again and compared before it gets its name. The published files stay.
+        Each file is read again and compared before it gets its name. The published files stay.
 
         Returns
         -------
@@ -180,12 +188,12 @@ class EncodingModel(BaseModelInterface):
             zarr; for pictures and sounds also a folder or a list of files, or PIL images. What is not in
             memory is read batch by batch.
         sampling_rate
-            Of sounds in arrays, in hertz; they are resampled to the rate in the card. Files say it themselves.
+            Of sounds in arrays, in hertz; they are resampled to the rate in the card. Files have their own.
         batch_size
-            How many stimuli are computed together; does not change the result. Where the device has too little
-            memory for so many, half of them, and so on, with a SmallerBatchWarning.
+            How many stimuli are computed together; does not change the result. If the device has too little
+            memory for so many, half of them are, and so on, with a SmallerBatchWarning.
         show_progress
-            None: a bar where standard error is a terminal.
+            None: a bar if standard error is a terminal.
         out
             An array (a tuple for several outputs) of the right shape to write into, also a memory map, or a
             dataset of h5py or zarr.
@@ -193,7 +201,7 @@ class EncodingModel(BaseModelInterface):
         Returns
         -------
         responses
-            float32, axes as the card's outputs say; a tuple where there are several outputs. `out`, where given.
+            float32, axes as the card's outputs say; a tuple if there are several outputs. `out`, if it was given.
 
         Raises
         ------
@@ -220,21 +228,20 @@ class EncodingModel(BaseModelInterface):
         """
         stimuli = open_stimuli(stimulus, common_input(models), sampling_rate)
         for model in models:
-            model.indices.update(resolve_times(model.card, model.selection, stimuli.shape[-1]))
-        size = min(model._checked_batch_size(batch_size) for model in models)
+            model.set_stimulus_length(stimuli.shape[-1])
+        size = common_batch_size(models, batch_size)
         given = [None] * len(models) if out is None else out
         if not isinstance(given, (list, tuple)) or len(given) != len(models):
             raise InvalidParameterError(
                 f"out must be a list with one entry per model ({len(models)}); None for a new array."
             )
-        arrays = [model._arrays(len(stimuli), own) for model, own in zip(models, given, strict=True)]
+        arrays = [response_arrays(model, len(stimuli), own) for model, own in zip(models, given, strict=True)]
+        batches = (Batch(stimuli.read(rows), rows, arrays) for rows in batch_slices(len(stimuli), size))
         name = models[0].get_model_id() if len(models) == 1 else f"{len(models)} models"
         with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance:
-            at_once = size
-            for places in batch_slices(len(stimuli), size):
-                at_once = encode_batch(models, torch.from_numpy(stimuli.read(places)), places, arrays, at_once)
-                advance(places.stop - places.start)
-        return [own[0] if len(own) == 1 else tuple(own) for own in arrays]
+            for batch in encode_batches(models, batches, size):
+                advance(len(batch.stimuli))
+        return [outputs[0] if len(outputs) == 1 else tuple(outputs) for outputs in arrays]
 
     def predict(self, stimulus: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The responses to a batch as tensors, differentiable with respect to the stimulus.
@@ -259,9 +266,8 @@ class EncodingModel(BaseModelInterface):
     ) -> dict[str, Any]:
         """The metadata of the model, without its weights.
 
-        Called on a model: its own, what the model is (``model``), and the axes, the unit and the coordinates
-        of what it returns (``responses``). Called on the class: with ``berg_dir``, the
-        parameters, and a selection (or its keys themselves).
+        Called on a model, also what the model is (``model``), and the axes, units and coordinates of its responses
+        (``responses``). Called on the class, it takes ``berg_dir``, the parameters, and a selection (or its keys).
         """
         if (instance := model_instance) is not None:
             return {**instance.metadata, "model": instance.attributes(), "responses": instance.labels()}
@@ -285,7 +291,7 @@ class EncodingModel(BaseModelInterface):
 
     @property
     def expected_input(self) -> StimulusInput:
-        """What the card says that the model takes."""
+        """The stimuli that the model takes, as the card describes them."""
         if self.card.input is None:
             raise InvalidParameterError(f"The card of {self.card.model_id} says nothing under 'input'.")
         return self.card.input
@@ -293,16 +299,16 @@ class EncodingModel(BaseModelInterface):
     def labels(self) -> dict[str, Any]:
         """For every output: its axes, its unit, and the coordinates of the returned units.
 
-        An axis without a coordinate of its own name has one: the places, from 0, that its columns have in
-        the whole axis (of vertices: their numbers on the surface). ``attributes`` tells of the whole axes.
-        Times along an axis that is as long as the stimulus are those of the stimuli that were encoded last.
+        An axis without a coordinate of its own name gets one: the indices, from 0, of its columns in the whole axis
+        (of vertices: their numbers on the surface). ``attributes`` describe the whole axes. Times along an axis that
+        is as long as the stimulus are those of the stimuli that were encoded last.
         """
         return {
             output.name: {
                 "axes": list(output.axes),
                 "unit": output.unit,
                 "coordinates": {
-                    **{axis: (axis, places) for (name, axis), places in self.indices.items() if name == output.name},
+                    **{axis: (axis, chosen) for (name, axis), chosen in self.indices.items() if name == output.name},
                     **coordinates(self.card, output, self.indices, self.metadata),
                 },
                 "attributes": axis_attributes(self.card, output, self.metadata),
@@ -311,7 +317,7 @@ class EncodingModel(BaseModelInterface):
         }
 
     def attributes(self) -> dict[str, Any]:
-        """What the responses are of, in words and numbers that a file can hold."""
+        """The model, its parameters and its selection, as texts and numbers that a file can hold."""
         return {
             "model_id": self.card.model_id,
             **{name: value for name, value in self.parameters.items() if value is not None},
@@ -322,13 +328,13 @@ class EncodingModel(BaseModelInterface):
         }
 
     def indices_of(self, output: str, axis: str) -> Indices:
-        """The selected places along an axis of an output, in the order of the returned columns."""
+        """The selected indices along an axis of an output, in the order of the returned columns."""
         key: AxisKey = (output, axis)
         return self.indices[key]
 
     @property
     def file_values(self) -> dict[str, Any]:
-        """What file names may be made of: the parameters, and the selection."""
+        """The values that file names may contain: the parameters and the selection."""
         return {**self.parameters, **self.selection}
 
     def in_window(self, responses: Sequence[torch.Tensor], n_samples: int) -> Sequence[torch.Tensor]:
@@ -351,36 +357,17 @@ class EncodingModel(BaseModelInterface):
             raise ModelNotLoadedError(f"{self.get_model_id()} is not loaded. Call model.load_model() first.")
         return self.features, self.readout
 
-    def _checked_batch_size(self, batch_size: int | None) -> int:
-        if batch_size is None:
-            return self.batch_size
-        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-            raise InvalidParameterError(f"batch_size must be a whole number from 1, got {batch_size!r}.")
-        return int(batch_size)
+    def response_shapes(self) -> list[tuple[int, ...]]:
+        """The shape of the response to one stimulus, for each output."""
+        return [tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:]) for output in self.card.outputs]
 
-    def _arrays(self, n_stimuli: int, out: Any) -> list[NDArray[np.float32]]:
-        """The arrays that responses are written into: `out`, checked, or new ones."""
-        shapes = [(n_stimuli, *self._shape_of(output)) for output in self.card.outputs]
-        if out is None:
-            check_array_memory(shapes)
-            return [np.empty(shape, np.float32) for shape in shapes]
-        given = list(out) if isinstance(out, (tuple, list)) else [out]
-        found = [(getattr(array, "shape", None), getattr(array, "dtype", None)) for array in given]
-        if found != [(shape, np.dtype(np.float32)) for shape in shapes]:
-            raise InvalidParameterError(
-                f"out must be {len(shapes)} float32 array(s) of shape {listing(shapes)}, got {listing(found)}. "
-                f'Try np.empty({shapes[0]}, "float32"), or berg.encode(..., out="NAME.zarr").'
-            )
-        if any(isinstance(array, np.ndarray) and not array.flags.writeable for array in given):
-            raise InvalidParameterError('out cannot be written to. Open a memory map with mode="r+".')
-        return given
-
-    def _shape_of(self, output: OutputArray) -> tuple[int, ...]:
-        return tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:])
+    def set_stimulus_length(self, n_samples: int) -> None:
+        """Select along axes that are as long as the stimulus; until then, what they hold is not known."""
+        self.indices.update(resolve_times(self.card, self.selection, n_samples))
 
 
 def _narrowed(response: torch.Tensor, windows: Sequence[Indices | None]) -> torch.Tensor:
-    """The response within a window, a row of neighbouring places, on each axis that has one."""
+    """The response within a window of neighbouring indices, on each axis that has one."""
     for axis, window in enumerate(windows):
         if window is not None:
             response = response.narrow(axis, int(window[0]) if len(window) else 0, len(window))

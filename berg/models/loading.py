@@ -1,4 +1,4 @@
-"""From a model id to a loaded model: the directory, the class, and what each class takes."""
+"""From a model id to a loaded model: the directory, the class, and the options that each class takes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Selection = Mapping[str, Any]
 
 
 def open_berg_dir(berg_dir: str | Path | None = None) -> str:
-    """The BERG directory that is asked for or set; the models whose cards lie there are known from here on."""
-    found = str(settings.berg_dir(berg_dir).value)
-    model_registry.add_store(Path(found))
-    return found
+    """The BERG directory that is given or set; registers the models whose cards are in it."""
+    folder = str(settings.berg_dir(berg_dir).value)
+    model_registry.add_store(Path(folder))
+    return folder
 
 
 def load_model(
@@ -47,21 +47,21 @@ def metadata_of_class(model_id: str, berg_dir: str | None, **parameters: Any) ->
     Raises
     ------
     InvalidParameterError
-        If the class tells its metadata only when it is loaded.
+        If the class has its metadata only after loading.
     """
     get_metadata = model_registry.get_model_class(model_id).get_metadata
     if inspect.isfunction(get_metadata):  # a class that wants an instance of itself
         raise InvalidParameterError(
-            f"{model_id} tells its metadata only when it is loaded: "
+            f"{model_id} has its metadata only after loading: "
             "berg.get_encoding_model(...).get_metadata(), or encode(..., return_metadata=True)."
         )
     takes_berg_dir = "berg_dir" in parameter_names(get_metadata) or takes_any(get_metadata)
-    found: dict[str, Any] = get_metadata(**({"berg_dir": berg_dir} if takes_berg_dir else {}), **parameters)
-    return found
+    metadata: dict[str, Any] = get_metadata(**({"berg_dir": berg_dir} if takes_berg_dir else {}), **parameters)
+    return metadata
 
 
 def constructor_options(model_class: type[BaseModelInterface], options: dict[str, Any]) -> dict[str, Any]:
-    """Those of the common options that the class takes; classes written by hand may leave some out."""
+    """The common options that the class takes; classes written by hand may not take all."""
     named, any_name = parameter_names(model_class), takes_any(model_class)
     if options["selection"] is not None and "selection" not in named and not any_name:
         raise InvalidParameterError(f"{model_class.get_model_id()} takes no selection; leave it out.")
@@ -69,7 +69,7 @@ def constructor_options(model_class: type[BaseModelInterface], options: dict[str
 
 
 def loading_options(load: Any, options: dict[str, Any], model_class: type[BaseModelInterface]) -> dict[str, Any]:
-    """Those options that `load_model` cannot do without, or that the class did not take when it was made."""
+    """The options that `load_model` requires, or that the class did not take when it was made."""
     asked = inspect.signature(load).parameters
     needed = {name for name in options if name in asked and asked[name].default is inspect.Parameter.empty}
     taken = takes_any(model_class)
@@ -78,7 +78,7 @@ def loading_options(load: Any, options: dict[str, Any], model_class: type[BaseMo
 
 
 def split_options(model_id: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the model takes when it is made, and what its `generate_response` takes."""
+    """Divide options into those of the model's class and those of its `generate_response`."""
     model_class = model_registry.get_model_class(model_id)
     taken = {"device", "selection", *parameter_names(model_class)}
     if model_registry.get_registered(model_id)["yaml_path"] is not None:
@@ -93,11 +93,11 @@ def split_options(model_id: str, given: dict[str, Any]) -> tuple[dict[str, Any],
 
 
 def parameter_names(function: Any) -> list[str]:
-    """The names of what a function, or a class when it is made, takes."""
+    """The names of the parameters of a function, or of a class."""
     return list(inspect.signature(function).parameters)
 
 
 def takes_any(function: Any) -> bool:
-    """Whether it takes keywords of any name."""
+    """Whether a function takes keywords of any name."""
     parameters = inspect.signature(function).parameters.values()
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)

@@ -51,7 +51,7 @@ def write_new_model(model_id: str, family: str | None, out: Path, description: s
     Raises
     ------
     InvalidParameterError
-        For an id or a family that is none, and where a file is there already.
+        For an id or a family that does not exist, and if a file is there already.
     RegistrationError
         Where a model has the id.
     """
@@ -163,7 +163,7 @@ _CardDumper.add_representer(str, _represent_text)
 
 
 def _example(family: str, modality: str, template: dict[str, Any]) -> dict[str, Any]:
-    """A card of the family, of the same modality where there is one; else the template."""
+    """A card of the family, of the same modality if there is one; else the template."""
     cards = [card for card in _cards() if card.family == family]
     cards.sort(key=lambda card: (card.modality != modality, card.model_id))
     return cards[0].raw if cards else template
@@ -243,7 +243,7 @@ def _machine_readable(given: Mapping[str, Any], marks: _Marks) -> dict[str, Any]
 
 
 def _axis(axis: Mapping[str, Any], marks: _Marks) -> dict[str, Any]:
-    """A number as the length is the author's, and left out where the coordinates tell it.
+    """A number as the length is the author's, and left out if the coordinates tell it.
 
     So are coordinates that only some files have (their place ends with a question mark).
     """

@@ -1,10 +1,10 @@
-"""The blocks of a store of responses as they are on the disk, and whether they are what was written.
+"""The blocks of a store of responses on the disk, and whether they are as they were written.
 
 Every chunk ends with its crc32c, which zarr checks as well. The ledger, a zarr group beside the labels, keeps a record
 of each block: a seal per array, and two fingerprints per stimulus. A seal is a hash of the checksum of the chunk, of
-the status and the stimuli of the block, of its number, and of what the store is of. A chunk that is lost, cut, changed,
-or of another block or another store does not fit its seal. The ledger also has the checksums of all other files, which
-hold labels and descriptions.
+the status and the stimuli of the block, of its index, and of the identity of the store. A chunk that is lost, cut,
+changed, or of another block or another store does not fit its seal. The ledger also has the checksums of
+all other files, which hold labels and descriptions.
 """
 
 from __future__ import annotations
@@ -34,22 +34,21 @@ CHECKSUMS = "checksums"  # in the identity of a store that has them
 MISSING, ENCODED, DAMAGED = 0, 1, 2
 State = Literal["missing", "whole", "damaged"]
 _RECORDS = "blocks"
-_N_READERS = 8  # threads: many small files, which a disk on a network gives late rather than slowly
-# What zarr, its codecs and JSON raise for files that are not what they were; RecursionError is a RuntimeError.
+_N_READERS = 8  # threads: many small files, and a disk on a network has a long delay rather than a low speed
+# What zarr, its codecs and JSON raise for files that have changed; RecursionError is a RuntimeError.
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, EOFError)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the ledger says of a block.
+    """The entry of a block in the ledger.
 
     Attributes
     ----------
     seals
         Shape (n_arrays,).
     stimuli
-        Shape (block_size, 2): a hash of what was encoded, and one of the size and time of its file; 0 where there is
-        nothing to say.
+        Shape (block_size, 2): a hash of each stimulus, and one of the size and time of its file; 0 if there is none.
     """
 
     seals: NDArray[np.uint64]
@@ -58,14 +57,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is on the disk of a block.
+    """The state of a block on the disk.
 
     Attributes
     ----------
     status
-        Shape (stimuli of the block,), of all arrays: 0 where it is missing in one of them, or damaged.
+        Shape (stimuli of the block,), of all arrays: 0 for stimuli that are missing or damaged in one of them.
     tails
-        The checksum of the chunk of each array, if it fits its seal; none where there are no chunks, or no checksums.
+        The checksum of the chunk of each array, if it fits its seal; none without chunks, or without checksums.
     """
 
     state: State
@@ -83,12 +82,12 @@ class StoredArray:
 
     @property
     def name(self) -> str:
-        """Of the responses."""
+        """The name of the responses."""
         return self.responses.name.split("/")[-1]
 
     @property
     def chunk_bytes(self) -> int:
-        """Of a block in memory."""
+        """Bytes of a block in memory."""
         return int(np.prod(self.responses.chunks)) * self.responses.dtype.itemsize
 
     def chunk(self, index: int) -> Path:
@@ -107,7 +106,7 @@ class Ledger:
     Parameters
     ----------
     identity
-        What the store is of, as it is written in it.
+        The identity of the store, as it is written in it.
     """
 
     def __init__(self, store: Path, identity: Mapping[str, Any]) -> None:
@@ -122,7 +121,7 @@ class Ledger:
 
     @cached_property
     def array(self) -> zarr.Array[Any]:
-        """The records one after the other."""
+        """All records, one after the other."""
         return zarr.open_array(self.folder, mode="r+")
 
     def chunk(self, index: int) -> Path:
@@ -145,7 +144,7 @@ class Ledger:
     def seal(
         self, index: int, array: int, tail: bytes, status: NDArray[np.uint8], stimuli: NDArray[np.uint64]
     ) -> np.uint64:
-        """The seal of a chunk that ends with `tail`; of one that is not there, because all in it is NaN, with b""."""
+        """The seal of a chunk that ends with `tail`; with b"" if there is no chunk, because all in it is NaN."""
         digest = hashlib.blake2b(self.stamp, digest_size=8)
         digest.update(f"{index} {array} {tail.hex()} ".encode() + status.tobytes() + stimuli.astype("<u8").tobytes())
         return np.uint64(int.from_bytes(digest.digest(), "little"))
@@ -157,7 +156,7 @@ class Blocks:
     Parameters
     ----------
     identity
-        What the store is of, as `berg.responses.store.read_identity` gives it.
+        As `berg.responses.store.read_identity` returns it.
     mode
         Of zarr: ``r``, or ``r+`` to write as well.
     """
@@ -166,7 +165,7 @@ class Blocks:
         self.path = path
         with reading(path):
             root = zarr.open_group(path, mode=mode, use_consolidated=False)
-            self.arrays = [_open_array(root, path, place) for place in identity["arrays"]]
+            self.arrays = [_open_array(root, path, array) for array in identity["arrays"]]
             self.n_stimuli = int(self.arrays[0].responses.shape[0])
         self.block_size = int(identity["block_size"])
         self.ledger = Ledger(path, identity) if CHECKSUMS in identity else None
@@ -179,39 +178,38 @@ class Blocks:
         return slice(index * self.block_size, min((index + 1) * self.block_size, self.n_stimuli))
 
     def look(self, index: int, *, thoroughly: bool = False) -> Seen:
-        """Whether a block is there and is what was written.
+        """Whether a block is there and as it was written.
 
         Parameters
         ----------
         thoroughly
             Read the responses, too; else only their checksums are compared with the ledger. In a store without
-            checksums files of a wrong length are found.
+            checksums only files of a wrong length are found.
         """
-        places = self.stimuli(index)
-        nothing = np.zeros(places.stop - places.start, np.uint8)
-        found = [self._status(array, index) for array in self.arrays]
-        statuses = [status for status in found if status is not None]
-        if len(statuses) < len(found):
+        stimuli = self.stimuli(index)
+        nothing = np.zeros(stimuli.stop - stimuli.start, np.uint8)
+        statuses = [status for array in self.arrays if (status := self._status(array, index)) is not None]
+        if len(statuses) < len(self.arrays):
             return Seen("damaged", nothing)
         status = in_all_arrays(statuses)
         if (status == MISSING).any():
             return Seen("missing", status)
         if self.ledger is None:
-            fits = all(map(self._has_its_length, self.arrays, statuses, [index] * len(found)))
+            fits = all(map(self._has_its_length, self.arrays, statuses, [index] * len(statuses)))
             return Seen("whole" if fits else "damaged", status)
         record, tails = self.ledger.read(index), tuple(read_tail(array.chunk(index)) for array in self.arrays)
         if record is None:
             return Seen("damaged", nothing)
         seals = [
-            self.ledger.seal(index, place, tail, own, record.stimuli)
-            for place, (tail, own) in enumerate(zip(tails, statuses, strict=True))
+            self.ledger.seal(index, number, tail, own, record.stimuli)
+            for number, (tail, own) in enumerate(zip(tails, statuses, strict=True))
         ]
         if not np.array_equal(seals, record.seals) or (thoroughly and not self._fit_their_checksums(index, tails)):
             return Seen("damaged", nothing)
         return Seen("whole", status, tails)
 
     def look_at_all(self, *, thoroughly: bool = False) -> list[Seen]:
-        """Each block, in order."""
+        """Look at each block, in order."""
         with reading(self.path), ThreadPoolExecutor(_N_READERS) as readers:
             return list(readers.map(lambda index: self.look(index, thoroughly=thoroughly), range(len(self))))
 
@@ -223,18 +221,18 @@ class Blocks:
 
     def _status(self, array: StoredArray, index: int) -> NDArray[np.uint8] | None:
         """The status of a block, or None if it is damaged."""
-        places = self.stimuli(index)
-        file = array.status_chunk(index)
+        stimuli = self.stimuli(index)
+        n_stimuli, file = stimuli.stop - stimuli.start, array.status_chunk(index)
         content = read_checked(file) if self.ledger else _content(file)
         if content is None:
-            return None if file.exists() else np.zeros(places.stop - places.start, np.uint8)
+            return None if file.exists() else np.zeros(n_stimuli, np.uint8)
         status = np.frombuffer(content, np.uint8)
         if len(status) != self.block_size or (status > DAMAGED).any():
             return None
-        return status[: places.stop - places.start]
+        return status[:n_stimuli]
 
     def _has_its_length(self, array: StoredArray, status: NDArray[np.uint8], index: int) -> bool:
-        """Whether a chunk without a checksum can be what was written; one of nothing but NaN is not there."""
+        """Whether a chunk without a checksum has the length that was written; one of nothing but NaN has no file."""
         file = array.chunk(index)
         if not file.exists():
             return not array.responses.size or bool((status == DAMAGED).all())
@@ -243,13 +241,13 @@ class Blocks:
 
 
 def in_all_arrays(statuses: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """What is known of stimuli in all arrays: 0 where they are missing in one of them."""
-    found = np.array(statuses, np.uint8)
-    return np.where((found == MISSING).any(axis=0), MISSING, found.max(axis=0)).astype(np.uint8)
+    """The status of stimuli in all arrays: missing if they are missing in one of them."""
+    stacked = np.array(statuses, np.uint8)
+    return np.where((stacked == MISSING).any(axis=0), MISSING, stacked.max(axis=0)).astype(np.uint8)
 
 
 def create_ledger(store: Path, identity: Mapping[str, Any], n_stimuli: int) -> None:
-    """Write the ledger of a store that has its labels and no responses: without records, with the checksums of all."""
+    """Write the ledger of a store that has labels and no responses: the checksums of all files, and no records."""
     ledger = Ledger(store, identity)
     zarr.create_group(store / LEDGER)
     zarr.create_array(
@@ -273,17 +271,17 @@ def create_ledger(store: Path, identity: Mapping[str, Any], n_stimuli: int) -> N
 
 
 def read_description(store: Path) -> dict[str, Any] | None:
-    """What the ledger says of the store: its identity and the checksums of its files; None if that is not whole."""
+    """The identity of a store and the checksums of its files, from the ledger; None if that is damaged."""
     described = read_attributes(store / LEDGER).get(LEDGER)
     if not isinstance(described, dict):
         return None
-    said = described.pop("crc32c", None)
-    whole = google_crc32c.value(_canonical(described)) == said and isinstance(described.get("identity"), dict)
+    expected = described.pop("crc32c", None)
+    whole = google_crc32c.value(_canonical(described)) == expected and isinstance(described.get("identity"), dict)
     return described if whole else None
 
 
 def damaged_labels(store: Path, identity: Mapping[str, Any]) -> list[str]:
-    """The files of labels and descriptions that are not as they were written; in a store without checksums, none."""
+    """The files with labels and descriptions that are not as they were written; none in a store without checksums."""
     if CHECKSUMS not in identity:
         return []
     with reading(store):
@@ -294,12 +292,12 @@ def damaged_labels(store: Path, identity: Mapping[str, Any]) -> list[str]:
 
 
 def read_attributes(folder: Path) -> dict[str, Any]:
-    """Those in the ``zarr.json`` of a group, or none."""
+    """The attributes of a group, from its ``zarr.json``; none if it cannot be read."""
     try:
-        found = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        attributes = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, *_UNREADABLE):
         return {}
-    return found if isinstance(found, dict) else {}
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def read_checked(file: Path) -> bytes | None:
@@ -328,7 +326,7 @@ def checksum(content: NDArray[np.uint8]) -> bytes:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what a damaged store, or one that may not be read, raises into an error that says what to do."""
+    """Raise CorruptedFileError for a damaged store, and StorageError for one that may not be read."""
     try:
         yield
     except BERGError:
@@ -343,11 +341,11 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _open_array(root: zarr.Group, path: Path, place: str) -> StoredArray:
-    group, _, name = place.rpartition("/")
+def _open_array(root: zarr.Group, path: Path, array: str) -> StoredArray:
+    group, _, name = array.rpartition("/")
     responses, status = root[f"{group}/{name}".strip("/")], root[f"{group}/{STATUS}".strip("/")]
     if not isinstance(responses, zarr.Array) or not isinstance(status, zarr.Array):
-        raise CorruptedFileError(f"{path} has no responses at '{place}'. Begin anew with overwrite=True (--overwrite).")
+        raise CorruptedFileError(f"{path} has no responses at '{array}'. Replace it with overwrite=True (--overwrite).")
     return StoredArray(responses, status, path / group.strip("/"))
 
 

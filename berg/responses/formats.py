@@ -1,4 +1,4 @@
-"""Which file formats there are, and what responses each of them can hold."""
+"""The file formats, and the responses that each of them can hold."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _is_anything(labelled: Labelled) -> bool:
 
 _NOTHING = "needs nothing"
 _VOLUME = (
-    "needs the axes (stimulus, voxel), the places i, j, k of all voxels in one volume, and its affine",
+    "needs the axes (stimulus, voxel), the indices i, j, k of all voxels in one volume, and its affine",
     _is_volume,
     "nibabel",
 )
@@ -87,12 +87,9 @@ def formats_of(labelled: Labelled) -> list[str]:
 
 
 def check_fits(labelled: Labelled, ending: str) -> None:
-    """Nothing, or an error where a file with this ending cannot hold these responses.
+    """Raise InvalidParameterError if a file with this ending cannot hold these responses.
 
-    Raises
-    ------
-    InvalidParameterError
-        It says what the format needs, and which formats fit.
+    It says what the format needs, and which formats fit.
     """
     form = FORMATS[ending]
     if not form.fits(labelled):
@@ -105,7 +102,7 @@ def check_fits(labelled: Labelled, ending: str) -> None:
 
 @contextmanager
 def export_extra() -> Iterator[None]:
-    """Imports of what the extra ``export`` brings; where one is missing, the error says what to type."""
+    """Import packages of the extra ``export``. Raise MissingExtraError, which says what to type, if one is missing."""
     try:
         yield
     except ImportError as error:

@@ -31,11 +31,11 @@ def label_responses(
     Parameters
     ----------
     responses
-        What `encode` returned: one array, or a tuple in the order of the card.
+        As `encode` returned them: one array, or a tuple in the order of the card.
     metadata
         The metadata that `encode` returned with it.
     stimuli
-        One name per stimulus; their numbers where not given.
+        One name per stimulus; by default their numbers.
 
     Returns
     -------
@@ -76,13 +76,13 @@ def outputs_of(labelled: Labelled) -> dict[str, xr.DataArray]:
 
 
 def attributes_of(labelled: Labelled) -> dict[str, Any]:
-    """What is known of the model; every output of it says the same."""
+    """The attributes of the model, which are the same for every output."""
     first = labelled if isinstance(labelled, xr.Dataset) else labelled.leaves[0]
     return {str(name): value for name, value in first.attrs.items()}
 
 
 def _storable(value: Any) -> Any:
-    """A text, number or list of them: what an attribute in a NetCDF file can hold."""
+    """The value as an attribute of a NetCDF file can hold it: a text, a number, or a list of them."""
     if isinstance(value, bool):
         return int(value)
     return value if isinstance(value, (str, int, float, list, np.ndarray)) else repr(value)
@@ -105,6 +105,6 @@ def _dataset(
 
 
 def with_texts(labels: xr.Dataset) -> xr.Dataset:
-    """The labels with texts of variable length: those of fixed length are no settled part of zarr."""
+    """The labels with texts of variable length: texts of fixed length are not in zarr's specification yet."""
     fixed = [str(name) for name in labels.variables if labels[name].dtype.kind == "U"]
     return labels.assign_coords({name: labels[name].astype(object) for name in fixed})

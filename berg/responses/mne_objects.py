@@ -27,7 +27,7 @@ def to_mne_epochs(
 ) -> mne.EpochsArray:
     """Responses of channels as epochs, one per stimulus and repetition.
 
-    Values in volts (EEG), tesla (MEG) or tesla per metre (gradiometers) where the card states a physical unit, in any
+    Values in volts (EEG), tesla (MEG) or tesla per metre (gradiometers) if the card states a physical unit, in any
     of its usual spellings. A model without one, such as the
     published EEG models, keeps its numbers: nothing is scaled, the channels have no unit (``FIFF_UNIT_NONE``),
     and ``info["description"]`` says what the numbers are. MNE's plots take EEG for volts all the same; give them
@@ -51,7 +51,7 @@ def to_mne_epochs(
     Raises
     ------
     InvalidParameterError
-        Where the responses are not of EEG or MEG channels, or the time points have gaps.
+        If the responses are not of EEG or MEG channels, or the time points have gaps.
     MissingExtraError
         Without MNE or pandas.
 
@@ -131,7 +131,7 @@ def to_mne_evoked(
 
 
 def check_times(labelled: Labelled) -> None:
-    """Raise InvalidParameterError where MNE cannot hold these times."""
+    """Raise InvalidParameterError if MNE cannot hold these times."""
     for array in outputs_of(labelled).values():
         _sampling_rate(array)
 
@@ -181,7 +181,7 @@ def _with_repetitions(labelled: Labelled) -> xr.DataArray:
 
 
 def _info_and_scale(labelled: Labelled) -> tuple[mne.Info, float]:
-    """What MNE wants to know of the channels, and the factor to its unit."""
+    """MNE's description of the channels, and the factor to its unit."""
     import mne
 
     (array,) = outputs_of(labelled).values()

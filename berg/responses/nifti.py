@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
+from berg.core.stacklevel import users_stacklevel
 from berg.responses.formats import check_fits, export_extra, stimulus_names
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
 
@@ -35,9 +36,9 @@ def to_nifti(
     """Responses of voxels as a 4-D image, one volume per stimulus.
 
     Column v of the responses lies at (i[v], j[v], k[v]), the coordinates of the voxels. Those of the published
-    models are the places where the region's ``roi_mask_volume`` is true, k counting fastest, then j, then i: the
-    order of NumPy's ``volume[roi_mask_volume]``. Where regions overlap, the volume has the response of the
-    region given first, and a warning says so.
+    models are the voxels at which the region's ``roi_mask_volume`` is true, k counting fastest, then j, then i: the
+    order of NumPy's ``volume[roi_mask_volume]``. If regions overlap, the volume has the response of the region given
+    first, with an OverlappingVoxelsWarning.
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def to_nifti(
     Raises
     ------
     InvalidParameterError
-        Where the responses are not voxels with places in a volume; it says which formats fit.
+        If the responses are not voxels with indices in a volume; it says which formats fit.
     MissingExtraError
         Without nibabel.
 
@@ -89,7 +90,7 @@ def to_nifti(
 
 
 def check_number_of_volumes(labelled: Labelled) -> None:
-    """Raise InvalidParameterError where one image cannot hold so many stimuli."""
+    """Raise InvalidParameterError if one image cannot hold so many stimuli."""
     n_stimuli = len(stimulus_names(labelled))
     if n_stimuli > MAX_VOLUMES:
         raise InvalidParameterError(
@@ -98,14 +99,14 @@ def check_number_of_volumes(labelled: Labelled) -> None:
 
 
 def _volume(array: xr.DataArray, shape: tuple[int, ...], outside: float) -> NDArray[np.float32]:
-    places = np.ravel_multi_index([array[axis].values for axis in "ijk"], shape)
-    voxels, columns = np.unique(places, return_index=True)  # of a voxel that is there twice, the first column
-    if len(voxels) < len(places):
+    voxel_of_column = np.ravel_multi_index([array[axis].values for axis in "ijk"], shape)
+    voxels, columns = np.unique(voxel_of_column, return_index=True)  # the first column of a voxel that has two
+    if (n_lost := len(voxel_of_column) - len(voxels)) > 0:
         warnings.warn(
-            f"{len(places) - len(voxels)} of {len(places)} columns lie in a voxel that a region given before has "
+            f"{n_lost} of {len(voxel_of_column)} columns lie in a voxel that a region given before has "
             "too; the volume has the response of the first region. Write overlapping regions into files of their own.",
             OverlappingVoxelsWarning,
-            stacklevel=3,
+            stacklevel=users_stacklevel(),
         )
     volume = np.full((len(array), np.prod(shape)), outside, np.float32)
     volume[:, voxels] = array.values[:, columns]

@@ -1,9 +1,9 @@
-"""Selecting units by region, ``labelled.sel(roi="V1v")``, where a unit can be in several regions or in none."""
+"""Selecting units by region, ``labelled.sel(roi="V1v")``; a unit can be in several regions or in none."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from xarray.core.indexing import IndexSelResult  # public only there
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
-
-if TYPE_CHECKING:
-    from berg.responses.labelled import Labelled
 
 BETWEEN = ";"  # the regions of one unit: "V1v;early"
 ROI = "roi"
@@ -48,15 +45,15 @@ class RegionIndex(xr.Index):
         return {name for text in set(self.labels.tolist()) for name in text.split(BETWEEN) if name}
 
     def sel(self, labels: dict[Any, Any]) -> IndexSelResult:
-        """The places of the units of a region, or of a list of them; xarray calls it."""
+        """The indices of the units of a region, or of a list of regions; xarray calls it."""
         given = _names(labels[self.name])
         _check_known(given, self.regions)
         texts, which = np.unique(np.array(self.labels.tolist(), str), return_inverse=True)
-        chosen = [place for place, text in enumerate(texts.tolist()) if given.intersection(text.split(BETWEEN))]
+        chosen = [index for index, text in enumerate(texts.tolist()) if given.intersection(text.split(BETWEEN))]
         return IndexSelResult({self.axis: np.flatnonzero(np.isin(which, chosen))})
 
     def isel(self, indexers: Mapping[Any, Any]) -> Self | None:
-        """The index of some of the units; None where one alone is left, which has no axis."""
+        """The index of some of the units; None for a single unit, which has no axis."""
         chosen = self.labels[indexers[self.axis]] if self.axis in indexers else self.labels
         return type(self)(self.name, self.axis, chosen) if np.ndim(chosen) == 1 else None
 
@@ -77,7 +74,7 @@ def index_regions(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.set_xindex(ROI, RegionIndex)
 
 
-def select(labelled: Labelled, **labels: Any) -> Labelled:
+def select(labelled: xr.Dataset | xr.DataTree, **labels: Any) -> xr.Dataset | xr.DataTree:
     """Part of labelled responses, by their labels, of all outputs at once.
 
     What ``labelled.sel(...)`` does for a Dataset, also for a DataTree: there, xarray itself takes no ``roi``.

@@ -21,7 +21,7 @@ BIDS_HEMISPHERES = {"lh": "L", "rh": "R"}
 
 
 def check_ending(path: Path) -> None:
-    """Nothing, or an error where `save_responses` could not write such a file."""
+    """Raise InvalidParameterError or MissingExtraError if `save_responses` could not write such a file."""
     package = FORMATS[_ending(path)].package
     with export_extra():
         import_module(package or "berg")
@@ -63,9 +63,9 @@ def save_responses(labelled: Labelled, path: Path) -> list[Path]:
     Raises
     ------
     InvalidParameterError
-        Where the format cannot hold these responses; it says which can.
+        If the format cannot hold these responses; it says which can.
     MissingExtraError
-        Where the package that writes the format is not installed.
+        If the package that writes the format is not installed.
     """
     check_ending(path)
     check_fits_file(labelled, path)
@@ -73,12 +73,9 @@ def save_responses(labelled: Labelled, path: Path) -> list[Path]:
 
 
 def check_fits_file(labelled: Labelled, path: Path) -> None:
-    """Nothing, or an error where such a file cannot hold these responses; their values are not looked at.
+    """Raise InvalidParameterError if such a file cannot hold these responses; it says which formats can.
 
-    Raises
-    ------
-    InvalidParameterError
-        It says which formats can.
+    The values of the responses are not used.
     """
     ending = _ending(path)
     check_fits(labelled, ending)
@@ -90,7 +87,7 @@ def _ending(path: Path) -> str:
     found = [ending for ending in ENDINGS if path.name.endswith(ending) and path.name != ending]
     if not found:
         raise InvalidParameterError(f"'{path.name}' must end in one of {', '.join(ENDINGS)}.")
-    return max(found, key=len)  # .dscalar.nii is no .nii
+    return max(found, key=len)  # .dscalar.nii also ends in .nii
 
 
 def _write_hemispheres(labelled: Labelled, path: Path) -> list[Path]:

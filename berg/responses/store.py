@@ -1,4 +1,4 @@
-"""Responses on disk, written block by block: a zarr store that can be gone on with after any interruption.
+"""Responses on disk, written block by block: a zarr store that can be continued after any interruption.
 
 A store is a folder in zarr format 3 that xarray opens. Each array of responses has its labels beside it, as
 `label_responses` makes them, and ``status``, one number per stimulus: 0 missing, 1 encoded, 2 damaged (a
@@ -7,84 +7,73 @@ stimulus that could not be read; its row is NaN).
 A block of stimuli is one chunk of each array. Its status is written when its responses are on the disk, and their
 seal is in the ledger (`berg.responses.blocks`). Chunks appear whole under their name or not at all, so a block is done
 exactly when its status says so, and whole exactly when its chunks fit its seals. A store that was written before there
-were seals has no ledger; it is read and gone on with as it is.
+were seals has no ledger; it is read and continued as it is.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.errors import ZarrUserWarning
 
 from berg.core.exceptions import (
-    BERGError,
     CorruptedFileError,
-    InvalidParameterError,
     MissingFileError,
-    StorageError,
     StoreIncompleteError,
     StoreMismatchError,
     listing,
 )
+from berg.core.stacklevel import users_stacklevel
 from berg.responses.blocks import (
-    CHECKSUMS,
-    DAMAGED,
-    ENCODED,
     LEDGER,
     MISSING,
     STATUS,
     Blocks,
     Record,
     Seen,
-    create_ledger,
     damaged_labels,
     read_attributes,
     read_description,
     read_tail,
     reading,
 )
-from berg.responses.labelled import Labelled, with_texts
+from berg.responses.labelled import Labelled
 from berg.responses.regions import index_regions
+from berg.responses.store_frame import IDENTITY, Identity, flush_chunk, remove, write_frame
+from berg.responses.store_frame import Compression as Compression
 from berg.responses.stored_responses import lazy_responses
+from berg.system.durable_file import flush, storage_errors
 
-Compression = Literal["none", "zstd", "lz4"]
-Identity = Mapping[str, Any]
-_IDENTITY = "berg_store"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_KEPT = "What is encoded is kept, and the same call resumes."
 _PARTIAL = "*.partial"  # what zarr calls a chunk that it has not renamed yet
 
 
 class IncompleteStoreWarning(UserWarning):
-    """Responses that are not all there yet."""
+    """Not all responses of a store are there yet."""
 
 
 @dataclass(frozen=True)
 class StoreReport:
-    """What `verify_store` found.
+    """What is whole, missing and damaged in a store.
 
     Attributes
     ----------
     has_checksums
-        False for a store that was written before there were any: then only lengths of files are known.
+        False for a store that was written before there were any: then only the lengths of files are compared.
     n_missing
         Stimuli that are not encoded yet.
     damaged
         The first and last stimulus of each damaged block.
     damaged_labels
-        Files of labels and descriptions.
+        Files with labels and descriptions that are damaged.
     """
 
     n_stimuli: int
@@ -95,12 +84,12 @@ class StoreReport:
 
 
 class ResponseStore:
-    """A store that blocks are written to; made by `create` or `reopen`, and held alone (`berg.system.locks`).
+    """A store that blocks are written to, by one process at a time (`berg.system.locks`).
 
     Attributes
     ----------
     identity
-        What the store is of. Whoever goes on with it must bring the same (`check_same`).
+        Fingerprints of models, stimuli and options. Only the same ones may continue the store (`check_same`).
     block_size
         Stimuli per block; the last block may have fewer.
 
@@ -108,7 +97,7 @@ class ResponseStore:
     ----------
     alone
         False: others write blocks of their own at the same time, and what they have not finished is left to them.
-        Then the store is looked at once more before each block is written: it could have been begun anew.
+        Then the identity is compared again before each block is written: the store could have been replaced.
     """
 
     def __init__(self, path: Path, *, alone: bool = True) -> None:
@@ -117,7 +106,7 @@ class ResponseStore:
         self.block_size: int = self.identity["block_size"]
         self.blocks = Blocks(path, self.identity, "r+")
         self._arrays = self.blocks.arrays
-        with suppress(OSError):  # a place that can only be read
+        with suppress(OSError):  # a folder that can only be read
             for left_over in path.rglob(_PARTIAL) if alone else ():
                 left_over.unlink()
 
@@ -130,20 +119,20 @@ class ResponseStore:
         block_size: int,
         compression: Compression = "none",
     ) -> ResponseStore:
-        """A new store, with labels and without responses; it has its name when it is whole.
+        """A new store, with labels and without responses; it gets its name when it is whole.
 
         Parameters
         ----------
         labelled
-            Name -> responses with labels, of which the values are not looked at. The name "" stands for the
-            root of the store.
+            Name of a group -> responses with labels; their values are not used. The name "" stands for the root of
+            the store.
         identity
-            Texts and numbers, nested as one likes.
+            Texts and numbers, nested to any depth.
         """
-        with _typed_errors(path):
-            new = _write_frame(path, labelled, identity, block_size, compression)
+        with storage_errors(path, _KEPT):
+            new = write_frame(path, labelled, identity, block_size, compression)
             new.rename(path)
-            _flush(path.parent)
+            flush(path.parent)
         return cls(path)
 
     @property
@@ -153,12 +142,12 @@ class ResponseStore:
 
     @property
     def n_bytes(self) -> int:
-        """What all responses take on the disk without compression."""
+        """Bytes of all responses on the disk without compression."""
         ending = 4 if self.blocks.ledger else 0
         return sum(array.responses.cdata_shape[0] * (array.chunk_bytes + ending) for array in self._arrays)
 
     def stored_bytes(self) -> int:
-        """What the responses that are there take on the disk."""
+        """Bytes of the responses that are on the disk."""
         folders = (array.folder / array.name / "c" for array in self._arrays)
         return sum(chunk.stat().st_size for folder in folders for chunk in folder.rglob("*") if chunk.is_file())
 
@@ -167,36 +156,36 @@ class ResponseStore:
         return self.blocks.stimuli(index)
 
     def status(self) -> NDArray[np.uint8]:
-        """Shape (n_stimuli,): what is known of each stimulus, in all arrays."""
+        """The status of each stimulus in all arrays, shape (n_stimuli,): missing (0), encoded (1) or damaged (2)."""
         return np.concatenate([seen.status for seen in self.blocks.look_at_all()])
 
     def missing_blocks(self) -> list[int]:
-        """The blocks to be done, in order."""
+        """The blocks that are not done, in order."""
         return [int(block) for block in np.unique(np.flatnonzero(self.status() == MISSING) // self.block_size)]
 
     def damaged_blocks(self) -> list[int]:
-        """The blocks that are done and not what was written, in order; everything is read for it."""
+        """The blocks that are done and not as they were written, in order; reads the whole store."""
         seen = self.blocks.look_at_all(thoroughly=True)
         return [index for index, block in enumerate(seen) if block.state == "damaged"]
 
     def forget(self, indices: Iterable[int]) -> None:
-        """Make blocks missing, so that they are done once more."""
-        with _typed_errors(self.path):
+        """Make blocks missing, so that they are done again."""
+        with storage_errors(self.path, _KEPT):
             for index in indices:
                 for array in self._arrays:
-                    _remove(array.status_chunk(index))
-                    _flush(next(parent for parent in array.status_chunk(index).parents if parent.exists()))
+                    remove(array.status_chunk(index))
+                    flush(next(parent for parent in array.status_chunk(index).parents if parent.exists()))
                 self._remove_folders(index)
 
     def _remove_folders(self, index: int) -> None:
-        """Remove what lies where chunks of a block will be written, and is no file, which would be replaced."""
+        """Remove folders that have the name of a chunk of the block; files are replaced when it is written."""
         chunks = [array.chunk(index) for array in self._arrays]
         for chunk in [*chunks, *([self.blocks.ledger.chunk(index)] if self.blocks.ledger else [])]:
             if chunk.is_dir():
-                _remove(chunk)
+                remove(chunk)
 
     def encoded_from(self) -> NDArray[np.uint64]:
-        """Shape (n_stimuli, 2): the fingerprints that `write` was given; 0 where nothing is known."""
+        """The fingerprints that `write` was given, shape (n_stimuli, 2); 0 for stimuli without any."""
         known = np.zeros((len(self.blocks) * self.block_size, 2), np.uint64)
         with reading(self.path):
             for index in range(len(self.blocks)) if self.blocks.ledger else ():
@@ -212,7 +201,7 @@ class ResponseStore:
         status: NDArray[np.uint8],
         encoded_from: NDArray[np.uint64] | None = None,
     ) -> None:
-        """Write a block: first all responses, and when they are on the disk, their seals, and that it is done.
+        """Write a block: first all responses and, when they are on the disk, their seals and their status.
 
         Parameters
         ----------
@@ -221,18 +210,18 @@ class ResponseStore:
         status
             Shape (stimuli of the block,).
         encoded_from
-            Shape (stimuli of the block, 2): fingerprints of the stimuli and of the state of their files, or 0.
+            Shape (stimuli of the block, 2): fingerprints of the stimuli, and of size and time of their files; or 0.
         """
         if not self.alone:
             check_same(self.path, read_identity(self.path), self.identity)
-        with _typed_errors(self.path):
+        with storage_errors(self.path, _KEPT):
             for array, values in zip(self._arrays, responses, strict=True):
                 array.responses[self.block(index)] = values
-                _flush_chunk(array.chunk(index), array.folder / array.name)
+                flush_chunk(array.chunk(index), array.folder / array.name)
             self._write_record(index, status, encoded_from)
             for array in self._arrays:
                 array.status[self.block(index)] = status
-                _flush_chunk(array.status_chunk(index), array.folder / STATUS)
+                flush_chunk(array.status_chunk(index), array.folder / STATUS)
 
     def _write_record(self, index: int, status: NDArray[np.uint8], encoded_from: NDArray[np.uint64] | None) -> None:
         ledger = self.blocks.ledger
@@ -242,18 +231,18 @@ class ResponseStore:
         if encoded_from is not None:
             stimuli[: len(encoded_from)] = encoded_from
         tails = [read_tail(array.chunk(index)) for array in self._arrays]
-        seals = [ledger.seal(index, place, tail, status, stimuli) for place, tail in enumerate(tails)]
+        seals = [ledger.seal(index, array, tail, status, stimuli) for array, tail in enumerate(tails)]
         ledger.write(index, Record(np.array(seals, np.uint64), stimuli))
-        _flush_chunk(ledger.chunk(index), ledger.folder / "c")
+        flush_chunk(ledger.chunk(index), ledger.folder / "c")
 
 
 def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "raise") -> Labelled:
-    """The responses in a store, read from the disk when they are looked at.
+    """The responses in a store, read from the disk when they are used.
 
     Parameters
     ----------
     incomplete
-        What happens where stimuli are missing: their rows are NaN, and their ``status`` is 0.
+        What to do if stimuli are missing: ``raise``, or ``warn``; then their rows are NaN, and their ``status`` is 0.
 
     Returns
     -------
@@ -264,11 +253,11 @@ def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "rai
     Raises
     ------
     StoreIncompleteError
-        It says how many stimuli are missing.
+        If stimuli are missing; it says how many.
     CorruptedFileError
-        Where something is not as it was written; also when responses are looked at.
+        If something is not as it was written; also later, when responses are read.
     MissingFileError, StoreMismatchError, StorageError
-        Where there is nothing, or something else, or it may not be read.
+        If there is nothing, or something else, or it may not be read.
     """
     store = Path(path)
     identity = read_identity(store)
@@ -283,11 +272,11 @@ def open_responses(path: str | Path, incomplete: Literal["raise", "warn"] = "rai
     if n_missing:
         words = (
             f"{store} lacks {n_missing:,} of {blocks.n_stimuli:,} stimuli. "
-            "To go on where it was, make the call that began it once more (the same models, stimuli and options)."
+            "To resume, make the call that began it again (the same models, stimuli and options)."
         )
         if incomplete == "raise":
             raise StoreIncompleteError(f'{words} To look at what is there: open_responses(..., incomplete="warn").')
-        warnings.warn(words, IncompleteStoreWarning, stacklevel=2)
+        warnings.warn(words, IncompleteStoreWarning, stacklevel=users_stacklevel())
     return labelled
 
 
@@ -295,7 +284,7 @@ def _check_labels(store: Path, identity: Identity) -> None:
     if damaged := damaged_labels(store, identity):
         raise CorruptedFileError(
             f"{store}: {len(damaged)} files with labels are not as they were written ({listing(damaged, most=3)}). "
-            f"Make the call that began it once more: it writes them anew, and keeps what is whole."
+            f"Make the call that began it again: it writes them again, and keeps what is whole."
         )
 
 
@@ -305,24 +294,24 @@ def _check_blocks(blocks: Blocks, seen: Sequence[Seen]) -> None:
         first = blocks.stimuli(damaged[0])
         raise CorruptedFileError(
             f"{blocks.path}: {len(damaged):,} of {len(blocks):,} blocks are not as they were written, the first with "
-            f"the stimuli {first.start:,} to {first.stop - 1:,}. Make the call that began it once more: it computes "
+            f"the stimuli {first.start:,} to {first.stop - 1:,}. Make the call that began it again: it computes "
             f"these again, and nothing else. All that is damaged:  berg verify {blocks.path}"
         )
 
 
 def _open_labelled(blocks: Blocks, identity: Identity, seen: Sequence[Seen]) -> Labelled:
     status = np.concatenate([block.status for block in seen])
-    groups = [place.rpartition("/")[0] for place in identity["arrays"]]
+    groups = [path.rpartition("/")[0] for path in identity["arrays"]]
     datasets = {}
-    for place, group in enumerate(groups):
+    for number, group in enumerate(groups):
         dataset = xr.open_zarr(blocks.path, group=group or None, chunks=None)
         dataset = dataset.assign_coords({STATUS: ("stimulus", status, dataset[STATUS].attrs)})
-        name = blocks.arrays[place].name
-        lazy = xr.Variable(dataset[name].dims, lazy_responses(blocks, place, seen), dataset[name].attrs)
+        name = blocks.arrays[number].name
+        lazy = xr.Variable(dataset[name].dims, lazy_responses(blocks, number, seen), dataset[name].attrs)
         lazy.encoding = dataset[name].encoding
         datasets[group] = index_regions(dataset.assign({name: lazy}))
     if groups == [""]:
-        datasets[""].attrs.pop(_IDENTITY)
+        datasets[""].attrs.pop(IDENTITY)
         return datasets[""]
     # In their order: xarray's open_datatree sorts by name, from_dict by depth.
     first_level = {group.split("/")[0]: xr.Dataset() for group in groups}
@@ -330,19 +319,19 @@ def _open_labelled(blocks: Blocks, identity: Identity, seen: Sequence[Seen]) -> 
 
 
 def count_missing(path: Path) -> int:
-    """How many stimuli of a store are not encoded yet, or are lost or damaged as far as the ledger shows."""
+    """Count the stimuli of a store that are not encoded yet, or lost or damaged as far as the ledger shows."""
     blocks = Blocks(path, read_identity(path))
-    todo = [blocks.stimuli(index) for index, seen in enumerate(blocks.look_at_all()) if seen.state != "whole"]
-    return sum(places.stop - places.start for places in todo)
+    missing = [blocks.stimuli(index) for index, seen in enumerate(blocks.look_at_all()) if seen.state != "whole"]
+    return sum(stimuli.stop - stimuli.start for stimuli in missing)
 
 
 def verify_store(path: str | Path) -> StoreReport:
-    """Read all of a store, and compare it with its checksums.
+    """Read a whole store, and compare it with its checksums.
 
     Raises
     ------
     CorruptedFileError
-        Where the labels are so damaged that the responses cannot be found.
+        If the labels are so damaged that the responses cannot be found.
     MissingFileError, StoreMismatchError, StorageError
         As in `open_responses`.
     """
@@ -351,12 +340,12 @@ def verify_store(path: str | Path) -> StoreReport:
     labels = damaged_labels(store, identity)
     blocks = Blocks(store, identity)
     states = [seen.state for seen in blocks.look_at_all(thoroughly=True)]
-    places = {index: blocks.stimuli(index) for index in range(len(blocks))}
+    stimuli = [blocks.stimuli(index) for index in range(len(blocks))]
     return StoreReport(
         n_stimuli=blocks.n_stimuli,
         has_checksums=blocks.ledger is not None,
-        n_missing=sum(places[i].stop - places[i].start for i, state in enumerate(states) if state == "missing"),
-        damaged=[(places[i].start, places[i].stop - 1) for i, state in enumerate(states) if state == "damaged"],
+        n_missing=sum(s.stop - s.start for s, state in zip(stimuli, states, strict=True) if state == "missing"),
+        damaged=[(s.start, s.stop - 1) for s, state in zip(stimuli, states, strict=True) if state == "damaged"],
         damaged_labels=labels,
     )
 
@@ -368,42 +357,42 @@ def restore_labels(
     block_size: int,
     compression: Compression = "none",
 ) -> None:
-    """Write labels and descriptions of a store anew, as `ResponseStore.create` does; the responses stay."""
-    with _typed_errors(path):
-        new = _write_frame(path, labelled, identity, block_size, compression)
-        last = new / LEDGER / "zarr.json"  # when all that it has the checksums of is there
+    """Write labels and descriptions of a store again, as `ResponseStore.create` does; the responses stay."""
+    with storage_errors(path, _KEPT):
+        new = write_frame(path, labelled, identity, block_size, compression)
+        last = new / LEDGER / "zarr.json"  # it has the checksums of the others
         files = sorted(file for file in new.rglob("*") if file.is_file() and file != last)
         for file in [*files, last]:
             target = path / file.relative_to(new)
-            _remove(target)
+            remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
-            _flush(target.parent)
+            flush(target.parent)
         shutil.rmtree(new)
 
 
 def read_names(path: Path) -> list[Any]:
     """The names of the stimuli of a store."""
-    place = read_identity(path)["arrays"][0].rpartition("/")[0]
-    with reading(path), xr.open_zarr(path, group=place or None, chunks=None) as dataset:
+    group = read_identity(path)["arrays"][0].rpartition("/")[0]
+    with reading(path), xr.open_zarr(path, group=group or None, chunks=None) as dataset:
         names: list[Any] = dataset["stimulus"].values.tolist()
     return names
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """What a store is of, and how it is laid out."""
+    """The fingerprints of what a store was begun with, and its layout."""
     with reading(path):
         if not path.exists():
             raise MissingFileError(f"There is no store {path}.")
         described = read_description(path)
-        found: Any = described["identity"] if described else read_attributes(path).get(_IDENTITY)
+        found: Any = described["identity"] if described else read_attributes(path).get(IDENTITY)
         has_ledger = (path / LEDGER).exists()
     if found is None and not has_ledger:
-        raise StoreMismatchError(f"{path} is something else than a store of responses. Give another path.")
+        raise StoreMismatchError(f"{path} is not a store of responses. Give another path.")
     if not _is_identity(found):
         raise CorruptedFileError(
             f"What {path} holds is no longer readable: its descriptions (zarr.json) are damaged. Give another path, or "
-            "overwrite=True (--overwrite) to begin anew."
+            "overwrite=True (--overwrite) to replace it."
         )
     identity: dict[str, Any] = found
     return identity
@@ -412,13 +401,13 @@ def read_identity(path: Path) -> dict[str, Any]:
 def _is_identity(found: Any) -> bool:
     size, arrays = (found.get("block_size"), found.get("arrays")) if isinstance(found, dict) else (None, None)
     is_size = isinstance(size, int) and not isinstance(size, bool) and size > 0
-    return is_size and isinstance(arrays, list) and bool(arrays) and all(isinstance(place, str) for place in arrays)
+    return is_size and isinstance(arrays, list) and bool(arrays) and all(isinstance(path, str) for path in arrays)
 
 
 def check_same(path: Path, found: Identity, wanted: Identity) -> None:
-    """Raise StoreMismatchError, with each difference, unless a store is of what is wanted.
+    """Raise StoreMismatchError, with each difference, if a store was begun with something else than what is wanted.
 
-    Only what both say is compared, so that a store can say more.
+    Compares only the parts that `wanted` has, so that a store can say more.
     """
     there, here = _flat(found), _flat(wanted)
     known = {key.split(".")[0] for key in here}
@@ -429,141 +418,20 @@ def check_same(path: Path, found: Identity, wanted: Identity) -> None:
     ]
     if differences:
         raise StoreMismatchError(
-            f"{path} holds responses of something else ({'; '.join(differences)}). Give what it was begun with, "
-            "another path, or overwrite=True (--overwrite) to begin anew."
+            f"{path} was begun with something else ({'; '.join(differences)}). Give what it was begun with, "
+            "another path, or overwrite=True (--overwrite) to replace it."
         )
 
 
 def remove_store(path: Path) -> None:
-    """Remove a store, also a damaged one; anything else is refused."""
+    """Remove a store, also a damaged one. Raise StoreMismatchError for anything else."""
     with suppress(CorruptedFileError):
         read_identity(path)
     gone = path.with_name(f".{path.name}.new")
-    with _typed_errors(path):
+    with storage_errors(path, _KEPT):
         shutil.rmtree(gone, ignore_errors=True)
         path.rename(gone)  # at once: half a store under the name would be taken for a whole one
         shutil.rmtree(gone)
-
-
-def _write_frame(
-    path: Path, labelled: Mapping[str, Labelled], identity: Identity, block_size: int, compression: Compression
-) -> Path:
-    """Write a store without responses beside the path; gives where."""
-    new = path.with_name(f".{path.name}.new")
-    shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
-    zarr.open_group(new, mode="w")
-    datasets = list(_datasets(labelled))
-    places = [f"{name}/{_write_labels(new, name, dataset, block_size, compression)}" for name, dataset in datasets]
-    stored = {**identity, "block_size": block_size, "arrays": places, CHECKSUMS: "crc32c"}
-    zarr.open_group(new, mode="r+").update_attributes({_IDENTITY: stored})
-    _consolidate(new)
-    create_ledger(new, stored, datasets[0][1].sizes["stimulus"])
-    return new
-
-
-def _datasets(labelled: Mapping[str, Labelled]) -> Iterator[tuple[str, xr.Dataset]]:
-    """The place of each array in the store, and its Dataset."""
-    for name, found in labelled.items():
-        if isinstance(found, xr.Dataset):
-            yield name, found
-        else:
-            yield from (("/".join(filter(None, (name, node.name))), node.to_dataset()) for node in found.leaves)
-
-
-def _write_labels(root: Path, place: str, dataset: xr.Dataset, block_size: int, compression: Compression) -> str:
-    """Write labels and the frame of the responses; gives the name of the array."""
-    ((name, array),) = dataset.data_vars.items()
-    labels = with_texts(dataset.drop_vars(str(name)))
-    n_stimuli = array.sizes["stimulus"]
-    flags = {"flag_values": [MISSING, ENCODED, DAMAGED], "flag_meanings": "missing encoded damaged"}
-    labels.coords[STATUS] = ("stimulus", np.zeros(n_stimuli, np.uint8), flags)
-    encoding: dict[Any, dict[str, Any]] = {
-        label: {"compressors": (ZstdCodec(), Crc32cCodec())} for label in labels.variables
-    }
-    encoding[STATUS] = {"chunks": (block_size,), "compressors": _checked(), "write_empty_chunks": False}
-    labels.to_zarr(root, group=place or None, mode="a", zarr_format=3, consolidated=False, encoding=encoding)
-    zarr.open_group(root, path=place, mode="r+").create_array(
-        str(name),
-        shape=array.shape,
-        chunks=(block_size, *(max(1, length) for length in array.shape[1:])),
-        dtype="float32",
-        compressors=_codec(compression),
-        fill_value=np.nan,
-        dimension_names=[str(axis) for axis in array.dims],
-        attributes={str(key): _plain(value) for key, value in array.attrs.items()},
-    )
-    return str(name)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-
-
-def _codec(compression: Compression) -> Any:
-    codecs: dict[str, tuple[Any, ...]] = {
-        "none": _checked(),
-        "zstd": _checked(ZstdCodec(level=3)),
-        "lz4": _checked(BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")),
-    }
-    if compression not in codecs:
-        raise InvalidParameterError(f"compression is '{compression}'. Allowed: {', '.join(get_args(Compression))}.")
-    return codecs[compression]
-
-
-def _checked(*codecs: Any) -> tuple[Any, ...]:
-    """How chunks are written: so, and with a checksum at the end."""
-    return (*codecs, Crc32cCodec())
-
-
-def _consolidate(root: Path) -> None:
-    with warnings.catch_warnings():  # zarr 3 warns that its specification does not have it yet; xarray reads it
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(str(root), zarr_format=3)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, or a folder that lies where a file should."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush_chunk(chunk: Path, folder: Path) -> None:
-    """Bring a chunk to the disk, and its name; one of fill values alone is not written."""
-    if chunk.exists():
-        _flush(chunk)
-    for parent in chunk.parents:
-        if parent.exists():
-            _flush(parent)
-        if parent == folder:
-            return
-
-
-def _flush(path: Path) -> None:
-    if os.name != "posix":  # Windows flushes names by itself, and files only through a writer
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _typed_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, BERGError):
-            raise
-        if error.errno in _FULL:
-            what = (
-                "Make room on that disk (or raise your quota), and make the same call again: it goes on where it was."
-            )
-        else:
-            what = f"Look at its owner and rights with:  ls -ld {path.parent}"
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}. {what}") from error
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Responses in a store, read from the disk when they are looked at, and refused if they are not what was written."""
+"""Responses in a store, read from the disk when they are used, and refused if they are not as they were written."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _N_READERS = min(8, os.cpu_count() or 1)
 
 
-def lazy_responses(blocks: Blocks, place: int, seen: Sequence[Seen]) -> Any:
-    """An array of a store as xarray takes it: nothing is read before it is looked at.
+def lazy_responses(blocks: Blocks, number: int, seen: Sequence[Seen]) -> Any:
+    """An array of a store as xarray takes it: nothing is read before it is used.
 
     Parameters
     ----------
-    place
-        The number of the array in the store.
+    number
+        Of the array in the store, from 0.
     seen
         Each block, when the store was opened; what has changed since is refused.
     """
-    lazy: Any = indexing.LazilyIndexedArray(_StoredResponses(blocks, place, seen))
+    lazy: Any = indexing.LazilyIndexedArray(_StoredResponses(blocks, number, seen))
     cached: Any = indexing.MemoryCachedArray  # xarray has no types for it
     return cached(indexing.CopyOnWriteArray(lazy))  # as xarray.open_zarr has it
 
@@ -44,8 +44,8 @@ def lazy_responses(blocks: Blocks, place: int, seen: Sequence[Seen]) -> Any:
 class _StoredResponses(BackendArray):
     """Shape (n_stimuli, ...); rows of stimuli that are not encoded are NaN."""
 
-    def __init__(self, blocks: Blocks, place: int, seen: Sequence[Seen]) -> None:
-        self.blocks, self.place, self.array, self.seen = blocks, place, blocks.arrays[place], seen
+    def __init__(self, blocks: Blocks, number: int, seen: Sequence[Seen]) -> None:
+        self.blocks, self.number, self.array, self.seen = blocks, number, blocks.arrays[number], seen
         self.shape = self.array.responses.shape
         self.dtype = self.array.responses.dtype
         self.compressor = _compressor(self.array.responses)
@@ -77,21 +77,21 @@ class _StoredResponses(BackendArray):
         return tuple(len(indices) for indices in chosen if indices.ndim)
 
     def _read_block(self, index: int, wanted: NDArray[np.intp], rest: tuple[Any, ...], found: NDArray[Any]) -> None:
-        """Put the rows of a block that are wanted to where they belong."""
+        """Read the rows of a block that are wanted into the rows of `found` that they belong to."""
         stimuli = self.blocks.stimuli(index)
-        (places,) = np.nonzero((wanted >= stimuli.start) & (wanted < stimuli.stop))
-        whole = slice(int(places[0]), int(places[-1]) + 1)
-        if np.array_equal(wanted[places], np.arange(stimuli.start, stimuli.stop)) and _are_all(rest, self.shape[1:]):
+        (targets,) = np.nonzero((wanted >= stimuli.start) & (wanted < stimuli.stop))
+        whole = slice(int(targets[0]), int(targets[-1]) + 1)
+        if np.array_equal(wanted[targets], np.arange(stimuli.start, stimuli.stop)) and _are_all(rest, self.shape[1:]):
             self._read_into(index, found[whole])  # all of the block, side by side
             return
         rows = np.empty((stimuli.stop - stimuli.start, *self.shape[1:]), self.dtype)
         self._read_into(index, rows)
-        found[places] = _outer(rows[wanted[places] - stimuli.start], rest)
+        found[targets] = _outer(rows[wanted[targets] - stimuli.start], rest)
 
     def _read_into(self, index: int, rows: NDArray[Any]) -> None:
         seen, file = self.seen[index], self.array.chunk(index)
-        tail = seen.tails[self.place] if seen.tails else None
-        # Where there are no checksums, nobody knows whether a chunk is lost or was of nothing but NaN.
+        tail = seen.tails[self.number] if seen.tails else None
+        # Without checksums, a chunk that is lost cannot be told from one of nothing but NaN.
         if seen.state == "missing" or tail == b"" or (tail is None and not file.exists()):
             rows[...] = np.nan
         elif self.compressor is None:
@@ -99,7 +99,7 @@ class _StoredResponses(BackendArray):
         else:
             self._read_compressed(index, file, rows, tail)
 
-    # Both read to where values belong: what that saves of zarr's way is more than the checksum costs.
+    # Both read straight into the rows, which saves more than the checksum costs, compared with zarr's own reading.
 
     def _read_plain(self, index: int, file: Path, rows: NDArray[Any], tail: bytes) -> None:
         n_after = self.array.chunk_bytes - rows.nbytes  # of the rows after the last stimulus
@@ -132,15 +132,15 @@ class _StoredResponses(BackendArray):
         stimuli = self.blocks.stimuli(index)
         return CorruptedFileError(
             f"{self.array.chunk(index)}, with the responses to the stimuli {stimuli.start:,} to {stimuli.stop - 1:,}, "
-            "is not as it was written. Make the call that began the store once more: it computes these again, and "
+            "is not as it was written. Make the call that began the store again: it computes these again, and "
             f"nothing else. All that is damaged:  berg verify {self.blocks.path}"
         )
 
 
 def _read_checking(opened: io.FileIO, values: NDArray[np.uint8], is_checked: bool) -> tuple[int, int]:
-    """Fill an array from a file; gives how many bytes there were, and their crc32c.
+    """Fill an array from a file. Returns how many bytes there were, and their crc32c.
 
-    In pieces that stay in the cache of the processor: half of the time of reading to new memory at once.
+    Reads in pieces that stay in the cache of the processor: twice as fast as reading all into new memory at once.
     """
     piece, n_read, value = np.empty(min(_PIECE, len(values)), np.uint8), 0, 0
     while n_read < len(values) and (n_more := opened.readinto(piece[: len(values) - n_read].data)):
@@ -156,7 +156,7 @@ def _are_all(key: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _compressor(responses: zarr.Array[Any]) -> str | None:
-    """What numcodecs calls the compression of an array."""
+    """The compression of an array, by the name that numcodecs has for it."""
     codecs = [codec for codec in responses.compressors if not isinstance(codec, Crc32cCodec)]
     if not codecs:
         return None
@@ -164,7 +164,7 @@ def _compressor(responses: zarr.Array[Any]) -> str | None:
 
 
 def _outer(rows: NDArray[Any], key: tuple[Any, ...]) -> NDArray[Any]:
-    """Apply an index to each axis after the first by itself; from the last, for numbers take axes away."""
+    """Apply an index to each axis after the first by itself; from the last, because numbers remove axes."""
     for axis in range(len(key), 0, -1):
         rows = rows[(slice(None),) * axis + (key[axis - 1],)]
     return rows

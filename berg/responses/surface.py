@@ -39,7 +39,7 @@ def to_gifti(
     Raises
     ------
     InvalidParameterError
-        Where the responses are not vertices of fsaverage; it says which formats fit.
+        If the responses are not vertices of fsaverage; it says which formats fit.
     MissingExtraError
         Without nibabel.
 
@@ -94,7 +94,7 @@ def to_cifti(
     Raises
     ------
     InvalidParameterError
-        Where the responses are not vertices of fsaverage, or there are none; it says which formats fit.
+        If the responses are not vertices of fsaverage, or there are none; it says which formats fit.
     MissingExtraError
         Without nibabel.
 

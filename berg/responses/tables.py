@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, listing
+from berg.core.stacklevel import users_stacklevel
 from berg.responses.formats import export_extra
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
 from berg.system.memory import size_words
@@ -46,7 +47,7 @@ def to_dataframe(
     Returns
     -------
     table
-        Columns of labels: ``output`` (where the model has several), ``stimulus`` (long), the axes and the coordinates
+        Columns of labels: ``output`` (if the model has several), ``stimulus`` (long), the axes and the coordinates
         of the units (``voxel``, ``roi``, ``channel``, ``time`` in seconds, ...). Rows are in the order of the arrays.
         A long table of a whole cortex has 327,684 rows per stimulus.
 
@@ -99,7 +100,7 @@ def save_csv(labelled: Labelled, path: Path) -> None:
             "pandas, R and MATLAB read them as they are. To open the file in a spreadsheet, write "
             "berg.responses.tables.for_spreadsheet(table), which puts an apostrophe before them.",
             FormulaWarning,
-            stacklevel=3,
+            stacklevel=users_stacklevel(),
         )
     table.to_csv(path, index=False)
 
@@ -189,8 +190,8 @@ def to_matlab(
     -------
     structs
         One per output with the fields ``values``, ``axes``, ``units``, ``stimulus`` and the other labels, and one
-        called ``model``. Lists of texts become cell arrays. Vertices, voxels and other places count from 0, as
-        everywhere in BERG: add 1 to use them as indices in MATLAB.
+        called ``model``. Lists of texts become cell arrays. Vertices, voxels and other indices count from 0, as
+        everywhere in BERG: add 1 to use them in MATLAB.
     """
     labelled = as_labelled(responses, metadata, stimuli)
     outputs = outputs_of(labelled)
@@ -221,7 +222,7 @@ def save_matlab(labelled: Labelled, path: Path) -> None:
 
 
 def check_size(labelled: Labelled) -> None:
-    """Raise InvalidParameterError where an array is too large for MATLAB's version 5."""
+    """Raise InvalidParameterError if an array is too large for MATLAB's version 5."""
     for name, array in outputs_of(labelled).items():
         if array.nbytes >= 2**31:
             raise InvalidParameterError(

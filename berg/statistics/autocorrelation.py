@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.fft
 
+from berg.core.stacklevel import users_stacklevel
 from berg.statistics.array_kinds import REPEATS, STIMULI, Array, plain
 from berg.statistics.groups import SamplesWarning
 from berg.statistics.metrics import matrices, nan_mean, standardised_pair
@@ -95,7 +96,7 @@ def warn_of_neighbours(measured: Array, predicted: Array, block_length: int) -> 
             "interval_in_time; if they are near-copies, give groups=...; if each stands alone and they are only "
             "sorted, nothing is wrong.",
             SamplesWarning,
-            stacklevel=3,
+            stacklevel=users_stacklevel(),
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
+from berg.core.stacklevel import users_stacklevel
 
 Indices = NDArray[np.intp]
 Seed = int | np.random.Generator
@@ -72,7 +73,7 @@ def independent_groups(groups: Groups | None, n_stimuli: int, block_length: int)
             f"{n_stimuli:,} stimuli are in {n_groups} groups, fewer than {FEW}: tests and intervals rest on as few "
             "independent samples.",
             SamplesWarning,
-            stacklevel=4,
+            stacklevel=users_stacklevel(),
         )
     return None if n_groups == n_stimuli else numbers
 

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.fft
 from scipy.special import stdtr, stdtrit
 
+from berg.core.stacklevel import users_stacklevel
 from berg.statistics.array_kinds import Array
 from berg.statistics.autocorrelation import N_FREQUENCIES, effective_number, per_unit
 from berg.statistics.bootstrap import Interval
@@ -168,5 +169,5 @@ def _warn_of_few(n_effective: Floats, n_samples: int, what: str) -> None:
             f"{few.size:,} of {n_effective.size:,} units have fewer than {FEW} effective samples in time (the least "
             f"{few.min():.1f} of {n_samples:,} samples): {what}. Record longer, or more stimuli.",
             SamplesWarning,
-            stacklevel=3,
+            stacklevel=users_stacklevel(),
         )

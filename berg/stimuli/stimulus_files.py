@@ -10,6 +10,7 @@ from pathlib import Path
 
 from berg.core.exceptions import MissingFileError, StimulusError, listing
 from berg.core.regular_file import check_regular_file
+from berg.core.stacklevel import users_stacklevel
 
 _DIGITS = re.compile("([0-9]+)")
 
@@ -89,7 +90,7 @@ def warn_of_order(files: Sequence[Path], what: str) -> None:
         f"{by_number[first]} would be by its number. First {names[0]}, last {names[-1]}. If rows of responses are in "
         "the order of the numbers, list the files in that order, or write the numbers with leading zeros.",
         StimulusOrderWarning,
-        stacklevel=2,
+        stacklevel=users_stacklevel(),
     )
 
 

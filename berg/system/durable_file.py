@@ -54,7 +54,7 @@ def storage_errors(path: Path, kept: str = "") -> Iterator[None]:
             raise
         if error.errno in _FULL:
             what = f"{kept} Make room on that disk (or raise your quota), and try again.".lstrip()
-        elif error.errno in _DENIED:
+        elif error.errno in _DENIED or path.parent.is_dir():
             what = f"Look at its owner and rights with:  ls -ld {path.parent}"
         else:
             what = f"Is {path.parent} a folder?"
@@ -62,8 +62,8 @@ def storage_errors(path: Path, kept: str = "") -> Iterator[None]:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file is on the disk, or the names in a folder; those Windows brings there by itself."""
-    if os.name != "posix" and path.is_dir():
+    """Wait until a file is on the disk, or the names in a folder."""
+    if os.name != "posix":  # Windows flushes names by itself, and files only through a writer
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

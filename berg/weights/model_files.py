@@ -17,6 +17,7 @@ from berg.core.commands import download_command, name_fields
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
+from berg.core.stacklevel import users_stacklevel
 from berg.system.file_hash import hash_file
 from berg.weights import manifest
 from berg.weights.mapped_file import map_file
@@ -64,7 +65,7 @@ def weights_path(
         f"{path} was made of another {published_path.name} than the one beside it, and is not used. "
         f"Make it anew with:  berg convert {card.model_id}{subject}",
         StaleConversionWarning,
-        stacklevel=6,
+        stacklevel=users_stacklevel(),
     )
     return published_path
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from berg.core.exceptions import CorruptedFileError, StorageError, listing
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS, ModelId
+from berg.core.stacklevel import users_stacklevel
 from berg.system.durable_file import flush, storage_errors
 from berg.system.file_hash import hash_file
 from berg.system.locks import directory_lock
@@ -115,7 +116,7 @@ def unpack(path: Path, berg_dir: Path, *, overwrite: bool = False, show_progress
             f"{listing(report.unverified)} came without a {manifest.NAME}: that the files are those that were packed "
             "could not be verified.",
             UnverifiedFilesWarning,
-            stacklevel=2,
+            stacklevel=users_stacklevel(),
         )
     return report
 

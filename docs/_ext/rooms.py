@@ -4,10 +4,8 @@
 ``python docs/_ext/rooms.py rooms.svg`` draws the picture of the architecture page.
 """
 
-import ast
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +18,16 @@ from matplotlib.patches import FancyArrowPatch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-from test_architecture import FLOOR, FLOORS, files_of_models, imports, may, room_of  # noqa: E402
+from test_architecture import (  # noqa: E402
+    FLOOR,
+    FLOORS,
+    arrows_between_files,
+    circles,
+    files_of_models,
+    may,
+    module_name,
+    room_of,
+)
 
 PACKAGE = ROOT / "berg"
 INK, BOX, EDGE, UPWARD = "#333333", "#eef3f8", "#4a6a8a", "#c0504d"
@@ -32,18 +39,18 @@ class House:
 
     lines: dict[str, int]
     rooms: dict[str, str]
-    arrows: nx.DiGraph
+    arrows: dict[str, set[str]]
 
     @property
     def between_rooms(self) -> Counter[tuple[str, str]]:
         """How many imports lead from one room to another."""
-        pairs = ((self.rooms[one], self.rooms[other]) for one, other in self.arrows.edges)
+        pairs = ((self.rooms[one], self.rooms[other]) for one in self.arrows for other in self.arrows[one])
         return Counter((one, other) for one, other in pairs if one != other and {one, other} <= set(FLOOR))
 
     @property
     def circles(self) -> list[set[str]]:
         """Files that import each other, directly or by way of others."""
-        return [found for found in nx.strongly_connected_components(self.arrows) if len(found) > 1]
+        return circles(self.arrows)
 
     @property
     def upward(self) -> dict[tuple[str, str], int]:
@@ -60,25 +67,8 @@ def measure(package: Path = PACKAGE) -> House:
     of_models = files_of_models(package)
     files = {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
     rooms = {name: room_of(path.relative_to(package).parts, of_models) for name, path in files.items()}
-    arrows = nx.DiGraph()
-    arrows.add_nodes_from(files)
-    for name, path in files.items():
-        arrows.add_edges_from((name, other) for other in imported(path, package, files) if other != name)
-    return House({name: len(path.read_text("utf-8").splitlines()) for name, path in files.items()}, rooms, arrows)
-
-
-def module_name(path: Path, package: Path) -> str:
-    """The dotted name of a file."""
-    parts = path.relative_to(package.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported(path: Path, package: Path, files: dict[str, Path]) -> Iterator[str]:
-    """The files that one file imports."""
-    for name, _ in imports(ast.parse(path.read_text("utf-8")), list(path.relative_to(package.parent).parts[:-1])):
-        found = next((short for short in (name, name.rpartition(".")[0]) if short in files), None)
-        if found and found != "berg":
-            yield found
+    lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in files.items()}
+    return House(lines, rooms, arrows_between_files(package))
 
 
 def draw(house: House, path: Path) -> None:

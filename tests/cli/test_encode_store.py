@@ -108,12 +108,12 @@ def test_another_run_into_the_same_store_is_told_the_flag(folder, tmp_path, caps
     encode("--images", folder, "--size", "20", out=tmp_path / "r.zarr")
     with pytest.raises(SystemExit):
         encode("--images", folder, "--size", "20", "--fit", "squash", out=tmp_path / "r.zarr")
-    assert "overwrite=True (--overwrite) to begin anew" in capsys.readouterr().err
+    assert "overwrite=True (--overwrite) to replace it" in capsys.readouterr().err
     encode("--images", folder, "--size", "20", "--fit", "squash", "--overwrite", out=tmp_path / "r.zarr")
 
 
 def test_a_store_is_verified_and_put_right_by_the_command_that_began_it(brick, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("berg.encoding.stream.MAX_BLOCK_STIMULI", 2)
+    monkeypatch.setattr("berg.encoding.task.MAX_BLOCK_STIMULI", 2)
     monkeypatch.setattr("berg.cli.encode.LONG_RUN", 1)
     out = tmp_path / "r.zarr"
     encode("--array", brick, "--batch-size", "1", out=out)
@@ -148,10 +148,12 @@ def test_all_stimuli_are_verified_when_asked_for(brick, tmp_path, capsys, monkey
     encode("--array", brick, out=tmp_path / "r.zarr")
     with pytest.raises(SystemExit):
         encode("--array", brick, "--verify-stimuli", out=tmp_path / "r.zarr")
-    assert "1 of the 7 stimuli that were looked at are not those that were encoded (3)" in capsys.readouterr().err
+    assert "1 of the 7 stimuli that were compared are not those that were encoded (3)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "words"), [("gone.zarr", "There is no store"), ("pictures.zarr", "something else")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("gone.zarr", "There is no store"), ("pictures.zarr", "is not a store of responses")]
+)
 def test_what_is_no_store_is_not_verified(name, words, tmp_path, capsys):
     (tmp_path / "pictures.zarr").mkdir()
     with pytest.raises(SystemExit):
@@ -162,7 +164,7 @@ def test_what_is_no_store_is_not_verified(name, words, tmp_path, capsys):
 @pytest.mark.slow
 def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(brick, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("berg.cli.encode.LONG_RUN", 5)
-    monkeypatch.setattr("berg.encoding.stream.MAX_BLOCK_STIMULI", 2)
+    monkeypatch.setattr("berg.encoding.task.MAX_BLOCK_STIMULI", 2)
     out = tmp_path / "r.zarr"
     encode("--array", brick, "--batch-size", "1", "--compression", "zstd", out=out)
     told = capsys.readouterr().out.splitlines()
@@ -180,7 +182,7 @@ def test_what_a_long_run_takes_is_told_before_it_starts_and_when_it_goes_on(bric
 
 def planted(monkeypatch):
     """Encoding is an error."""
-    monkeypatch.setattr("berg.models.encoding_model.encode_batch", lambda *_: pytest.fail("it was encoded"))
+    monkeypatch.setattr("berg.models.encoding_model.encode_batches", lambda *_: pytest.fail("it was encoded"))
 
 
 @pytest.mark.parametrize(

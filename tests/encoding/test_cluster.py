@@ -29,10 +29,10 @@ from berg.core.exceptions import (
     StoreMismatchError,
     WorkerLostError,
 )
-from berg.encoding import stream
+from berg.encoding import task
 from berg.encoding.cluster import ModelRecipe, encode_on_cluster
 from berg.encoding.dask_scheduler import connected, visible_gpus
-from berg.encoding.stream import encode_to_store
+from berg.encoding.stream import DamagedStimulusWarning, encode_to_store
 from berg.responses.store import IncompleteStoreWarning, ResponseStore, open_responses, read_identity
 from berg.stimuli.arrays import open_array
 from berg.system.locks import store_lock
@@ -92,7 +92,7 @@ def on_one_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, Path], di
     """The files that `encode_to_store` writes, with one thread."""
 
     def encode(pictures: Path, store: Path) -> dict[str, bytes]:
-        monkeypatch.setattr(stream, "MAX_BLOCK_STIMULI", watched.BLOCK)
+        monkeypatch.setattr(task, "MAX_BLOCK_STIMULI", watched.BLOCK)
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         encode_to_store(watched.few(), np.load(pictures, mmap_mode="r"), store, batch_size=4)
@@ -249,7 +249,7 @@ def test_other_stimuli_under_the_same_name_are_refused(client: Any, tmp_path: Pa
     pictures, store = pictures_in(tmp_path, 24), tmp_path / "r.zarr"
     encode(pictures, store, client)
     np.save(pictures, np.load(pictures)[::-1])
-    with pytest.raises(StoreMismatchError, match="24 of the 24 stimuli that were looked at"):
+    with pytest.raises(StoreMismatchError, match="24 of the 24 stimuli that were compared"):
         encode(pictures, store, client)
 
 
@@ -272,7 +272,7 @@ def test_stimuli_that_cannot_be_read_are_named_when_all_others_are_done(client: 
     with pytest.raises(StimulusError, match=r"(?s)Stimulus '09.png' \(number 9 of 72.*Stimulus '50.png'"):
         encode_on_cluster(watched.few, folder, store, client, batch_size=4)
     assert n_blocks_done(store) == 7
-    with pytest.warns(stream.DamagedStimulusWarning, match=r"2 of 72.*09\.png.*50\.png"):
+    with pytest.warns(DamagedStimulusWarning, match=r"2 of 72.*09\.png.*50\.png"):
         encode_on_cluster(watched.few, folder, store, client, on_damaged="skip")
 
 

@@ -53,9 +53,9 @@ def small() -> Any:
 def test_the_batch_is_halved_until_it_fits_and_stays_so(small: Any) -> None:
     with pytest.warns(SmallerBatchWarning) as warned:
         responses = BERG().encode(small, pictures(41), batch_size=16)
-    assert [str(each.message).partition(";")[0] for each in warned if each.category is SmallerBatchWarning] == [
-        "cpu has too little memory for 16 stimuli at once. Going on with 8 at once",
-        "cpu has too little memory for 8 stimuli at once. Going on with 4 at once",
+    assert [str(each.message).rpartition(" To")[0] for each in warned if each.category is SmallerBatchWarning] == [
+        "cpu has too little memory for 16 stimuli at once. Continuing with 8 at once.",
+        "cpu has too little memory for 8 stimuli at once. Continuing with 4 at once.",
     ]
     assert small.features.asked == [16, 8, *[4] * 8, *[4, 4], 1]
     np.testing.assert_array_equal(responses, BERG().encode(loaded(), pictures(41), batch_size=4))

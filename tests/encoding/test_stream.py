@@ -37,10 +37,11 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from berg.encoding import encoded_stimuli, space, store_identity, stream
+from berg.encoding import encoded_stimuli, space, store_identity, stream, task
 from berg.encoding.estimate import estimate
 from berg.encoding.store_identity import sampled_content
 from berg.encoding.stream import DamagedStimulusWarning, encode_to_store
+from berg.encoding.task_store import DamagedStoreWarning
 from berg.responses.labelled import label_responses
 from berg.responses.store import IncompleteStoreWarning, open_responses, verify_store
 from berg.stimuli.images import ResizedPictures
@@ -58,9 +59,9 @@ ENCODE = """
 import sys
 import numpy as np
 from berg import BERG
-from berg.encoding import stream
+from berg.encoding import stream, task
 
-stream.MAX_BLOCK_STIMULI = 8
+task.MAX_BLOCK_STIMULI = 8
 stimuli, store, batch_size = np.load(sys.argv[1], mmap_mode="r"), sys.argv[2], int(sys.argv[3])
 model = BERG().get_encoding_model(
     "fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": 0.7}, stimulus_width_deg=1.0
@@ -77,7 +78,7 @@ def model() -> Any:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MAX_BLOCK_STIMULI", 16)
+    monkeypatch.setattr(task, "MAX_BLOCK_STIMULI", 16)
 
 
 def pictures(n: int, size: int = 32, seed: int = 0) -> Any:
@@ -99,15 +100,15 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def break_after(monkeypatch: pytest.MonkeyPatch, n_batches: int, error: BaseException) -> None:
     """Let a run end with an error when so many batches are encoded."""
-    encode_batch, done = stream.encode_batch, []
+    encode_batches = stream.encode_batches
 
-    def breaking(*arguments: Any) -> int:
-        if len(done) == n_batches:
-            raise error
-        done.append(1)
-        return encode_batch(*arguments)
+    def breaking(models: Any, batches: Iterator[Any], batch_size: int) -> Iterator[Any]:
+        for number, batch in enumerate(encode_batches(models, batches, batch_size)):
+            if number == n_batches:
+                raise error
+            yield batch
 
-    monkeypatch.setattr(stream, "encode_batch", breaking)
+    monkeypatch.setattr(stream, "encode_batches", breaking)
 
 
 def without_status(labelled: Any) -> Any:
@@ -272,7 +273,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "selection": (lambda: {"models": loaded({"min_held_out_r2": 0.75})}, "selection: .*0.7}.* there, .*0.75}.* here"),
     "parameter": (lambda: {"models": loaded(stimulus_width_deg=8.0)}, "stimulus_width_deg: 10.0 there, 8.0 here"),
     "more models": (lambda: {"models": [loaded(), loaded()]}, "models.model.model: .* there, nothing here"),
-    "stimuli": (lambda: {"stimulus": pictures(20, seed=1)}, "20 of the 20 stimuli that were looked at"),
+    "stimuli": (lambda: {"stimulus": pictures(20, seed=1)}, "20 of the 20 stimuli that were compared"),
     "number": (lambda: {"stimulus": pictures(21)}, "stimuli.number: 20 there, 21 here"),
     "size": (lambda: {"stimulus": pictures(20, 34)}, r"stimuli.shape: \(3, 32, 32\) there, \(3, 34, 34\) here"),
     "names": (lambda: {"stimulus_names": [f"{n}" for n in range(1, 21)]}, "stimuli.names: "),
@@ -361,7 +362,7 @@ def test_an_array_that_was_changed_between_64_evenly_spread_stimuli_is_noticed(m
     spread = np.unique(np.linspace(0, 299, 64).astype(int))
     changed = pictures(300, 8, seed=1)
     changed[spread] = images[spread]
-    with pytest.raises(StoreMismatchError, match=r"of the 2\d\d stimuli that were looked at are not those"):
+    with pytest.raises(StoreMismatchError, match=r"of the 2\d\d stimuli that were compared are not those"):
         encode_to_store(model, changed, tmp_path / "r.zarr")
 
 
@@ -398,7 +399,7 @@ def test_what_is_no_store_of_responses_is_left_alone(model, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     for overwrite in (False, True):
-        with pytest.raises(StoreMismatchError, match=r"something else than a store of responses. Give another path"):
+        with pytest.raises(StoreMismatchError, match=r"is not a store of responses. Give another path"):
             encode_to_store(model, pictures(2), tmp_path / "mine", overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
 
@@ -757,7 +758,7 @@ def test_a_damaged_block_is_refused_told_and_computed_again_alone(
     monkeypatch.setattr(
         stream.ResponseStore, "write", lambda own, index, *rest: (encoded.append(index), real(own, index, *rest))
     )
-    with pytest.warns(stream.DamagedStoreWarning, match="1 of 3 blocks are not as they were written"):
+    with pytest.warns(DamagedStoreWarning, match="1 of 3 blocks are not as they were written"):
         encode_to_store(model, pictures(40), store)
     assert encoded == [1]
     assert content(store) == content(whole_stores[compression])
@@ -771,7 +772,7 @@ def whole_stores(model, tmp_path_factory) -> dict[str, Path]:
     """Stores of 40 pictures in three blocks, by compression."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "MAX_BLOCK_STIMULI", 16)
+        patch.setattr(task, "MAX_BLOCK_STIMULI", 16)
         for compression in ("none", "zstd"):
             encode_to_store(model, pictures(40), folder / compression, compression=compression)  # type: ignore[arg-type]
     return {compression: folder / compression for compression in ("none", "zstd")}
@@ -789,7 +790,7 @@ def test_every_file_of_a_store_that_is_changed_is_noticed_and_put_right(whole_st
             open_responses(store)["responses"].load()
         report = verify_store_or_none(store)
         assert report is None or report.damaged or report.damaged_labels, name
-        with pytest.warns(stream.DamagedStoreWarning):
+        with pytest.warns(DamagedStoreWarning):
             encode_to_store(model, pictures(40), store)
         assert content(store) == content(whole), name
         shutil.rmtree(store)
@@ -806,9 +807,9 @@ def verify_store_or_none(store: Path) -> Any:
 def test_a_lost_file_or_folder_is_noticed_and_put_right(lost, whole_stores, model, tmp_path, small_blocks):
     store = shutil.copytree(whole_stores["none"], tmp_path / "r.zarr")
     (shutil.rmtree if (store / lost).is_dir() else os.unlink)(store / lost)
-    with pytest.raises(CorruptedFileError, match=r"the call that began it once more"):
+    with pytest.raises(CorruptedFileError, match=r"the call that began it again"):
         open_responses(store)
-    with pytest.warns(stream.DamagedStoreWarning):
+    with pytest.warns(DamagedStoreWarning):
         encode_to_store(model, pictures(40), store)
     assert content(store) == content(whole_stores["none"])
 
@@ -895,7 +896,7 @@ def test_a_store_without_checksums_opens_and_is_gone_on_with(whole_stores, model
     assert "before there were checksums: only the lengths" in capsys.readouterr().out
     (store / "status/c/1").unlink()
     (store / "responses/c/0/0").write_bytes(b"cut")
-    with pytest.warns(stream.DamagedStoreWarning):
+    with pytest.warns(DamagedStoreWarning):
         encode_to_store(model, pictures(40), store)
     assert content(store) == before
     with pytest.raises(StoreMismatchError, match=r"stimuli.content"):
@@ -1040,8 +1041,9 @@ def test_a_full_disk_ends_in_a_sentence_and_the_run_goes_on_when_there_is_room(t
     done = subprocess.run(command, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("berg.core.exceptions.StorageError: ")
-    assert f"{store} cannot be written: {os.strerror(errno.EFBIG)}. Make room on that disk" in last
-    assert "make the same call again" in last
+    assert f"{store} cannot be written: {os.strerror(errno.EFBIG)}. What is encoded is kept" in last
+    assert "Make room on that disk" in last
+    assert "the same call resumes" in last
     with pytest.raises(StoreIncompleteError, match="64 of 64"):
         open_responses(store)
     done = subprocess.run([*command[:2], all_voxels, *command[3:]], capture_output=True, text=True)
@@ -1064,7 +1066,7 @@ def test_a_disk_that_fills_up_keeps_what_is_written(model, tmp_path, small_block
     with monkeypatch.context() as patch:
         patch.setattr(stream.ResponseStore, "write", filling)
         patch.setattr("zarr.storage._local._put", zarr.storage._local._put)
-        with pytest.raises(StorageError, match=r"No space left on device. Make room"):
+        with pytest.raises(StorageError, match=r"No space left on device. What is encoded is kept.* Make room"):
             encode_to_store(model, pictures(80), tmp_path / "r.zarr")
     monkeypatch.undo()
     assert done == [0, 1]

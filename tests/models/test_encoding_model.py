@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from published import layouts
 
+from berg import BERG
 from berg.core.exceptions import DeviceError
 from berg.models.device import resolve_device
+from berg.stimuli.stimulus_files import StimulusOrderWarning
+
+MODEL_ID = "fmri-szinte2024-prf_css"
 
 PEAK_MEMORY = """
 import sys
@@ -89,3 +96,27 @@ def test_a_device_that_is_there_is_found(name: str, kind: str | None) -> None:
 def test_a_device_that_is_not_there_is_named(name: str, words: str) -> None:
     with pytest.raises(DeviceError, match=words):
         resolve_device(name)
+
+
+@pytest.mark.parametrize("n_models", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"labelled": True}, {"return_metadata": True}, {"out": "r.zarr"}])
+def test_the_order_of_files_is_warned_of_once(n_models: int, options: dict[str, Any], tmp_path: Path) -> None:
+    for number in (9, 10):
+        Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    where = {"out": tmp_path / options["out"]} if "out" in options else options
+    models = [BERG().get_encoding_model(MODEL_ID, "cpu", {"min_held_out_r2": 0.8})] * n_models
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        BERG().encode(models if n_models > 1 else models[0], tmp_path, **where)
+    assert [warning.category for warning in caught].count(StimulusOrderWarning) == 1
+
+
+def test_labels_of_a_folder_are_the_files_in_the_order_that_they_are_encoded_in(tmp_path: Path) -> None:
+    for number in (9, 10):
+        Image.fromarray(np.full((32, 32, 3), number * 20, np.uint8)).save(tmp_path / f"{number}.png")
+    model = BERG().get_encoding_model(MODEL_ID, "cpu", {"min_held_out_r2": 0.8}, stimulus_width_deg=1.0)
+    with pytest.warns(StimulusOrderWarning):
+        labelled = BERG().encode(model, tmp_path, labelled=True)
+    assert labelled.stimulus.values.tolist() == ["10.png", "9.png"]
+    for name, row in zip(("10.png", "9.png"), labelled["responses"].values, strict=True):
+        np.testing.assert_allclose(row, BERG().encode(model, [tmp_path / name])[0], rtol=1e-5, atol=1e-6)

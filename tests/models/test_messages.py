@@ -474,8 +474,8 @@ def test_too_little_memory_for_one_stimulus_is_an_error_of_ours(readout: Any, be
         pytest.raises(MemoryError, match=r"memory for 1 stimuli at once\. Select fewer units") as caught,
     ):
         BERG().encode(model, np.zeros((6, 3, 32, 32), np.uint8))
-    words = "cpu has too little memory for 6 stimuli at once. Going on with 3 at once; batch_size=3 (--batch-size 3)"
-    assert str(warned[0].message).startswith(words)
+    words = "cpu has too little memory for 6 stimuli at once. Continuing with 3 at once. To start with that, give "
+    assert str(warned[0].message).startswith(f"{words}batch_size=3 (--batch-size 3)")
     assert isinstance(caught.value, DeviceMemoryError)
 
 

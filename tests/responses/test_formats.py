@@ -61,7 +61,7 @@ def test_voxels_do_not_fit_into_mne(convert, encoded):
 def test_voxels_without_a_place_do_not_fit_into_nifti():
     found = BERG().encode("fmri-szinte2024-prf_css", np.zeros((1, 3, 8, 8), "uint8"), return_metadata=True)
     with pytest.raises(
-        InvalidParameterError, match=r"prf_css \(responses .* do not fit into NIfTI .* the places i, j, k"
+        InvalidParameterError, match=r"prf_css \(responses .* do not fit into NIfTI .* the indices i, j, k"
     ):
         to_nifti(*found)
 

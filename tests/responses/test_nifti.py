@@ -142,7 +142,7 @@ def test_a_mask_with_another_number_of_voxels_is_not_guessed_at(encoded, overlap
     content = np.load(path, allow_pickle=True).item()
     content["fmri"]["roi_mask_volume"][0, 0, 0] = True
     layouts.write_pickled_npy(path, content)
-    with pytest.raises(InvalidParameterError, match=r"do not fit into NIfTI .* needs .* places i, j, k of all voxels"):
+    with pytest.raises(InvalidParameterError, match=r"do not fit into NIfTI .* needs .* indices i, j, k of all voxels"):
         to_nifti(*encoded(FWRF, 1, overlapping_dir, selection={"roi": "V1"}))
 
 

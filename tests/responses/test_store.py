@@ -15,7 +15,7 @@ from berg.core.exceptions import (
     StoreIncompleteError,
     StoreMismatchError,
 )
-from berg.responses import store as store_room
+from berg.responses import store_frame
 from berg.responses.labelled import label_responses
 from berg.responses.store import ResponseStore, check_same, open_responses, read_identity, remove_store
 from berg.system.locks import store_lock
@@ -181,7 +181,7 @@ def test_what_is_not_there_or_something_else_is_named(read, tmp_path):
     with pytest.raises(MissingFileError, match=r"There is no store .*r.zarr"):
         read(tmp_path / "r.zarr")
     xr.Dataset({"x": ("y", np.arange(3))}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
-    with pytest.raises(StoreMismatchError, match=r"something else than a store of responses. Give another path"):
+    with pytest.raises(StoreMismatchError, match=r"is not a store of responses. Give another path"):
         read(tmp_path / "other.zarr")
     assert (tmp_path / "other.zarr").exists()
 
@@ -190,7 +190,7 @@ def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(store_room.zarr, "open_group", denied)
+    monkeypatch.setattr(store_frame.zarr, "open_group", denied)
     with pytest.raises(StorageError, match=r"r.zarr cannot be written: Permission denied. .*ls -ld"):
         made(tmp_path / "r.zarr")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from berg.core.card_schema import CardPart
 from berg.core.exceptions import CorruptedFileError, StimulusError, StimulusWarning
+from berg.core.stacklevel import users_stacklevel
 from berg.families.ln_renewal.features import hann_window, sound_level_above_floor
 from berg.families.ln_renewal.readout import exponential_traces, renewal_rate, softplus_drive, weighted_past
 from berg.models.encoding_model import EncodingModel
@@ -151,7 +152,7 @@ class RenewalNeurons(torch.nn.Module):
 
 
 def _warn(words: str) -> None:
-    warnings.warn(words, StimulusWarning, stacklevel=4)
+    warnings.warn(words, StimulusWarning, stacklevel=users_stacklevel())
 
 
 def _selected(

@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from berg.core.exceptions import StimulusWarning
+from berg.core.stacklevel import users_stacklevel
 
 ENOUGH_PIXELS_PER_DEGREE = 32.0
 """From this density on contrast depends little on the number of pixels: that of photographs and of gratings up to 2
@@ -259,7 +260,7 @@ def _warn_of_few_pixels(n_pixels: int, width: float) -> None:
             f"degree, 4 to 23 % at 4). Give pictures {math.ceil(width * ENOUGH_PIXELS_PER_DEGREE)} pixels wide or "
             "more, not enlarged ones.",
             StimulusWarning,
-            stacklevel=3,
+            stacklevel=users_stacklevel(),
         )
 
 
