@@ -19,7 +19,7 @@ from rich.text import Text
 
 from berg.cli.encode_options import Pair, pairs, value
 from berg.testing import CheckResult, check_model
-from berg.testing.check import SEE_MODEL_RUNS, Outcome
+from berg.testing.outcome import SEE_MODEL_RUNS, Outcome
 
 STYLES: dict[Outcome, str] = {"passed": "green", "failed": "bold red", "warning": "yellow", "skipped": "dim"}
 
