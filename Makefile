@@ -3,9 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv/.ready-docs
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+LOWEST_READY := .venv-lowest/.ready
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+INSTALL := $(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable
 
-.PHONY: demo test test-slow docs check fix dist clean
+.PHONY: demo test test-slow test-lowest docs check fix dist clean
 
 demo: $(READY)
 	$(BIN)/berg demo
@@ -15,6 +17,10 @@ test: $(READY)
 
 test-slow: $(DOCS_READY)
 	$(BIN)/python -m pytest -m slow
+
+# The same tests with the lowest versions that pyproject.toml promises.
+test-lowest: $(LOWEST_READY)
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --dist loadgroup -m "not slow" $(TESTS)
 
 docs: $(DOCS_READY)
 	rm -rf docs/_build
@@ -32,23 +38,32 @@ fix: $(READY)
 	$(BIN)/ruff format .
 
 # Wheel and source distribution, each installed into a fresh environment, which runs the demo.
+# The wheel holds the files of berg/ that git knows, no more and no fewer.
 dist: $(READY)
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m zipfile --list dist/*.whl | grep -o '^berg/[^ ]*' | sort > dist/packed
+	git ls-files berg | sort | diff - dist/packed
+	rm dist/packed
 	for file in dist/*.whl dist/*.tar.gz; do \
 		rm -rf dist/try && $(PYTHON) -m venv dist/try && \
-		dist/try/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $$file && \
+		dist/try/bin/python $(PIP_INSTALL) --constraint constraints.txt $$file && \
 		(cd dist/try && bin/berg demo --out demo) || exit 1; done
 	rm -rf dist/try
 
 clean:
-	rm -rf .venv dist berg-demo docs/_build docs/models docs/parts docs/recipes
+	rm -rf .venv .venv-lowest dist berg-demo docs/_build docs/models docs/parts docs/recipes
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("BERG needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(INSTALL) ".[dev]"
 	touch $(READY)
+
+$(LOWEST_READY): pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP_INSTALL) --constraint constraints-lowest.txt --editable ".[dev]"
+	touch $(LOWEST_READY)
 
 $(DOCS_READY): $(READY)
 	$(INSTALL) ".[dev,docs]"

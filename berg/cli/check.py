@@ -22,7 +22,7 @@ from berg.core import model_registry
 from berg.core.exceptions import BERGError
 from berg.core.model_card import ModelCard
 from berg.testing import CheckResult, check_model
-from berg.testing.check import SEE_MODEL_RUNS, Outcome
+from berg.testing.outcome import SEE_MODEL_RUNS, Outcome
 
 STYLES: dict[Outcome, str] = {"passed": "green", "failed": "bold red", "warning": "yellow", "skipped": "dim"}
 

@@ -5,8 +5,9 @@
 True
 """
 
-from berg.testing.check import Check, CheckResult
+from berg.testing.check import Check
 from berg.testing.model_under_test import ModelUnderTest
+from berg.testing.outcome import CheckResult
 from berg.testing.suite import CHECKS, check_model, parametrize_with_checks
 
 __all__ = ["CHECKS", "Check", "CheckResult", "ModelUnderTest", "check_model", "parametrize_with_checks"]

@@ -1,4 +1,4 @@
-"""One check of a model, and what came of it."""
+"""One check of a model: a function that yields what is wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,52 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
 
+from berg.testing.model_under_test import ModelUnderTest
 from berg.testing.observation import kept_settings
+from berg.testing.outcome import CheckResult, NotApplicable, Outcome
 
-if TYPE_CHECKING:
-    from berg.testing.model_under_test import ModelUnderTest
-
-Outcome = Literal["passed", "failed", "warning", "skipped"]
 Faults = Iterator[str]
 MAX_FAULTS = 5
-SEE_MODEL_RUNS = "the model does not run (see model_runs)"
-
-
-class NotApplicable(Exception):
-    """A check has nothing to look at in this model; the text says why."""
-
-
-class NotRunning(NotApplicable):
-    """A check needs a model that runs, which this one does not; `model_runs` says why."""
-
-    def __init__(self) -> None:
-        super().__init__(SEE_MODEL_RUNS)
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What came of one check.
-
-    Attributes
-    ----------
-    group, name, description
-        Which check it was; `description` says in one sentence what a good model does.
-    outcome
-        ``passed``, ``failed``, ``warning`` (good to fix, not wrong) or ``skipped``.
-    reason
-        What was found wrong, or why the check was skipped; empty where it passed.
-    fix
-        What to do about it; empty where there is nothing to do.
-    """
-
-    group: str
-    name: str
-    description: str
-    outcome: Outcome
-    reason: str = ""
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +33,7 @@ class Check:
 
     @property
     def group(self) -> str:
-        """The module that the function stands in."""
+        """The name of the file that the function is in."""
         return self.function.__module__.rpartition(".")[2]
 
     @property
@@ -81,7 +42,7 @@ class Check:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     def run(self, model: ModelUnderTest) -> CheckResult:
-        """What the check finds; what the model prints, warns of and sets meanwhile is undone."""
+        """Run the check; what the model prints or warns is hidden, what it sets is put back."""
         silent = io.StringIO()
         with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent), kept_settings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""How far two sets of responses lie apart."""
+"""How far two sets of responses are apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Arrays = Sequence[NDArray[Any]]
 
 
 def relative(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """The largest difference over the largest absolute value; infinite for shapes or values that cannot agree.
+    """The largest difference over the largest absolute value; infinite if the shapes, or the NaN, differ.
 
     >>> relative(np.array([1.0, 2.1]), np.array([1.0, 2.0]))  # doctest: +ELLIPSIS
     0.05...
@@ -32,7 +32,7 @@ def disagreements(
     tolerance: float,
     measure: Callable[[NDArray[Any], NDArray[Any]], float] = relative,
 ) -> Iterator[str]:
-    """A sentence for each array that lies further from its counterpart than allowed."""
+    """A sentence for each array that differs from its counterpart by more than the tolerance."""
     if len(ones) != len(others):
         yield f"{what}: {len(ones)} arrays instead of {len(others)}"
         return

@@ -1,17 +1,40 @@
-"""The life of a model: made, loaded, used, cleaned up, loaded again; with all that was seen on the way."""
+"""A model made, loaded, used, cleaned up and loaded again, with everything that was seen on the way."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from berg.testing.memory import Memory
 from berg.testing.observation import Observation, observing
 from berg.testing.refusal import Refusal, refusal
 
-if TYPE_CHECKING:
-    from berg.testing.model_under_test import ModelUnderTest
+
+class Runnable(Protocol):
+    """What is needed of a model under test to run it."""
+
+    berg_dir: str
+
+    @property
+    def stimulus(self) -> NDArray[Any]:
+        """Some stimuli."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What `generate_response` is called with beside the stimuli."""
+
+    def make(self) -> Any:
+        """Make a model that is not loaded."""
+
+    def load(self, model: Any) -> Any:
+        """Load a model that was made."""
+
+    def encode(self, model: Any) -> tuple[NDArray[Any], ...]:
+        """The responses of a model to the stimuli, one array for each output."""
 
 
 @dataclass
@@ -28,7 +51,7 @@ class FirstRun:
 
 
 @dataclass
-class SecondLife:
+class SecondRun:
     """From the cleaning up of a model to its next responses."""
 
     seen: Observation = field(default_factory=Observation)
@@ -39,17 +62,17 @@ class SecondLife:
     responses: tuple[Any, ...] = ()
 
 
-def first_run(subject: ModelUnderTest) -> FirstRun:
-    """Make the model, load it, encode, ask for the metadata; stops at the first error."""
+def first_run(under_test: Runnable) -> FirstRun:
+    """Make the model, load it, encode, ask for the metadata; stop at the first error."""
     run = FirstRun()
-    stimulus = subject.stimulus.copy()
-    with observing(watched_folder(subject)) as run.seen:
+    stimulus = under_test.stimulus.copy()
+    with observing(watched_folder(under_test)) as run.seen:
         try:
-            run.model = subject.make()
+            run.model = under_test.make()
             run.memory = Memory(run.model)
-            run.before_loading = refusal(subject.encode, run.model)
-            subject.load(run.model)
-            run.returned = run.model.generate_response(stimulus, **subject.options)
+            run.before_loading = refusal(under_test.encode, run.model)
+            under_test.load(run.model)
+            run.returned = run.model.generate_response(stimulus, **under_test.options)
             run.metadata = run.model.get_metadata()
             run.memory.watch(run.model)
         except Exception as error:  # reported by the check model_runs
@@ -57,24 +80,22 @@ def first_run(subject: ModelUnderTest) -> FirstRun:
     return run
 
 
-def second_life(subject: ModelUnderTest, model: Any) -> SecondLife:
-    """Clean the loaded model up, see what is left of it, and load it again."""
-    life, memory = SecondLife(), subject.first_run.memory
-    with observing(watched_folder(subject)) as life.seen:
+def second_run(under_test: Runnable, model: Any, memory: Memory | None) -> SecondRun:
+    """Clean the loaded model up, see what is left of it in memory, load it again, encode."""
+    run = SecondRun()
+    with observing(watched_folder(under_test)) as run.seen:
         try:
             model.cleanup()
-            life.n_watched, life.kept = (len(memory), memory.alive()) if memory else (0, [])
-            life.after_cleanup = refusal(subject.encode, model)
-            subject.load(model)
-            life.responses = subject.encode(model)
+            run.n_watched, run.kept = (len(memory), memory.alive()) if memory else (0, [])
+            run.after_cleanup = refusal(under_test.encode, model)
+            under_test.load(model)
+            run.responses = under_test.encode(model)
         except Exception as error:  # reported by the check model_can_be_loaded_again
-            life.error = error
-    if life.error is not None:  # a model for the checks that follow
-        subject.first_run.model = subject.load(subject.make())
-    return life
+            run.error = error
+    return run
 
 
-def watched_folder(subject: ModelUnderTest) -> Path | None:
-    """The BERG directory, where there is one."""
-    folder = subject.berg_dir
-    return Path(folder) if folder is not None and Path(folder).is_dir() else None
+def watched_folder(under_test: Runnable) -> Path | None:
+    """The BERG directory, if there is one."""
+    folder = Path(under_test.berg_dir)
+    return folder if folder.is_dir() else None

@@ -15,18 +15,18 @@ _SMALL_BYTES = 1024
 _NO_CONTENT = (types.ModuleType, types.FunctionType, type, str, bytes)
 
 
-def held_by(value: Any, place: str = "model") -> Iterator[tuple[str, Any]]:
-    """Networks, tensors and arrays that can be reached from an object, each with its place in it."""
+def held_by(value: Any, path: str = "model") -> Iterator[tuple[str, Any]]:
+    """Networks, tensors and arrays that can be reached from an object, each with the attributes that lead there."""
     seen: set[int] = set()
-    waiting = [(place, value)]
+    waiting = [(path, value)]
     while waiting:
-        place, value = waiting.pop()
+        path, value = waiting.pop()
         if id(value) in seen or isinstance(value, _NO_CONTENT):
             continue
         seen.add(id(value))
         if isinstance(value, (torch.nn.Module, torch.Tensor, np.ndarray)):
-            yield place, value
-        waiting += [(f"{place}.{name}", part) for name, part in _parts(value)]
+            yield path, value
+        waiting += [(f"{path}.{name}", part) for name, part in _parts(value)]
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]]:
@@ -38,12 +38,12 @@ def _parts(value: Any) -> list[tuple[Any, Any]]:
 
 
 class Memory:
-    """What loading brought into memory, watched without keeping it there.
+    """What loading brought into memory, watched by weak references, which do not keep it there.
 
     Parameters
     ----------
     model
-        Not loaded yet. What is in memory now, such as a network that another model uses too, is not watched.
+        Not loaded yet. What is in memory already, such as a network that another model uses, is not watched.
     """
 
     def __init__(self, model: Any) -> None:
@@ -52,17 +52,17 @@ class Memory:
         self._watched: list[tuple[str, weakref.ref[Any]]] = []
 
     def watch(self, model: Any) -> None:
-        """Take down what the loaded model holds."""
+        """Begin to watch what the loaded model holds."""
         self._watched = [
-            (place, weakref.ref(item))
-            for place, item in held_by(model)
+            (path, weakref.ref(item))
+            for path, item in held_by(model)
             if id(item) not in self._known and getattr(item, "nbytes", _SMALL_BYTES) >= _SMALL_BYTES
         ]
 
     def alive(self) -> list[str]:
-        """The places of what is still in memory."""
+        """What is still in memory, as the attributes that led there."""
         gc.collect()
-        return [place for place, item in self._watched if item() is not None]
+        return [path for path, item in self._watched if item() is not None]
 
     def __len__(self) -> int:
         return len(self._watched)

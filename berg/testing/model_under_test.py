@@ -1,4 +1,4 @@
-"""A model with the parameters that it is checked with, and what is known of it so far."""
+"""A model with the parameters that it is checked with, and what has been computed with it so far."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.models.loading import constructor_options, loading_options, open_berg_dir
-from berg.testing.check import NotApplicable, NotRunning
-from berg.testing.lifecycle import FirstRun, SecondLife, first_run, second_life
+from berg.testing.lifecycle import FirstRun, SecondRun, first_run, second_run
+from berg.testing.outcome import NotApplicable, NotRunning
 from berg.testing.stimuli import make_stimuli
 from berg.weights import model_files
 
@@ -36,14 +36,15 @@ class ModelUnderTest:
     berg_dir
         The BERG directory.
     stimulus
-        What to encode; None: made from the card.
+        What to encode; None: random stimuli as the card's ``input`` says.
     selection, **parameters
-        As for `BERG.get_encoding_model`; what the model requires and is not given is the card's example.
-        ``device`` is ``cpu`` where it is not given.
+        As for `BERG.get_encoding_model`. If the model requires something that is not given, the card's example is
+        taken; if ``device`` is not given, ``cpu``.
 
     Raises
     ------
     ModelNotFoundError
+        If no model has that id.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class ModelUnderTest:
 
     @cached_property
     def card(self) -> ModelCard:
-        """The card; checks are skipped where it cannot be read."""
+        """The card; checks are skipped if it cannot be read."""
         try:
             return model_registry.get_card(self.model_id)
         except ModelCardError as error:
@@ -86,7 +87,7 @@ class ModelUnderTest:
 
     @property
     def described(self) -> dict[str, Parameter]:
-        """The parameters that the model is made with, less ``device`` and ``selection``."""
+        """The parameters that the model is made with, without ``device`` and ``selection``."""
         return {
             name: parameter for name, parameter in self.card.own_parameters.items() if not _is_for_encoding(parameter)
         }
@@ -98,7 +99,7 @@ class ModelUnderTest:
 
     @property
     def selection(self) -> dict[str, Any]:
-        """What is selected: what was given, and an example of what is required."""
+        """The selection that was given, completed by examples of what is required."""
         selection = self.card.parameters.get("selection")
         chosen = {**_examples(self.card.selection_parameters), **self._given_selection}
         if not chosen and selection is not None and selection.required:
@@ -108,7 +109,7 @@ class ModelUnderTest:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `encode` is called with beside the stimuli."""
+        """What `generate_response` is called with beside the stimuli."""
         rate = self.card.input and self.card.input.sampling_rate
         own = {"sampling_rate": rate} if rate and takes(self.model_class.generate_response, "sampling_rate") else {}
         described = {name: part for name, part in self.card.parameters.items() if _is_for_encoding(part)}
@@ -135,7 +136,7 @@ class ModelUnderTest:
         return model
 
     def encode(self, model: Any = None, stimulus: Any = None, **options: Any) -> Responses:
-        """The responses, one array for each output; by the loaded model to the stimuli where nothing else is given."""
+        """The responses of a model (the loaded one) to stimuli (those above), one array for each output."""
         given = self.stimulus.copy() if stimulus is None else stimulus
         return as_arrays((model or self.loaded).generate_response(given, **{**self.options, **options}))
 
@@ -152,32 +153,35 @@ class ModelUnderTest:
         return first_run(self)
 
     @cached_property
-    def second_life(self) -> SecondLife:
+    def second_run(self) -> SecondRun:
         """The model cleaned up and loaded again."""
-        return second_life(self, self.loaded)
+        run = second_run(self, self.loaded, self.first_run.memory)
+        if run.error is not None:  # a model for the checks that follow
+            self.first_run.model = self.load(self.make())
+        return run
 
     @property
     def loaded(self) -> Any:
-        """The model, loaded; checks are skipped where it cannot be."""
+        """The loaded model; checks are skipped if it cannot be loaded."""
         if self.first_run.error is not None:
             raise NotRunning
         return self.first_run.model
 
     @property
     def made(self) -> Any:
-        """The model, perhaps not loaded; checks are skipped where it cannot be made."""
+        """The model, perhaps not loaded; checks are skipped if it cannot be made."""
         if self.first_run.model is None:
             raise NotRunning
         return self.first_run.model
 
     @property
     def returned(self) -> Any:
-        """What `encode` returned for the stimuli, as it stands."""
+        """What `generate_response` returned for the stimuli, unchanged."""
         return self.loaded and self.first_run.returned
 
     @property
     def responses(self) -> Responses:
-        """What `encode` returned for the stimuli, one array for each output."""
+        """What `generate_response` returned for the stimuli, one array for each output."""
         return as_arrays(self.returned)
 
     @property
@@ -185,19 +189,19 @@ class ModelUnderTest:
         """The metadata of the loaded model."""
         found = self.loaded and self.first_run.metadata
         if not isinstance(found, dict):
-            raise NotApplicable("the metadata are no dict")
+            raise NotApplicable("the metadata are not a dict")
         return found
 
     def release(self) -> None:
         """Let go of the model and of all that was computed with it."""
-        for name in ("first_run", "second_life"):
+        for name in ("first_run", "second_run"):
             self.__dict__.pop(name, None)
 
-    # Where its files lie
+    # Its files
 
     @property
     def file_values(self) -> dict[str, Any]:
-        """What file names may be made of."""
+        """The values that file names may contain."""
         own = getattr(self.made, "file_values", None)
         if own is not None:
             return dict(own)
@@ -209,8 +213,6 @@ class ModelUnderTest:
         """The folder of the model, with its weights and metadata."""
         if self.card.files is not None:
             return model_files.model_folder(self.card, self.berg_dir)
-        if self.berg_dir is None:
-            raise NotApplicable("no berg_dir was given, and the card names no 'files'")
         try:
             return ModelId.parse(self.model_id).folder(self.berg_dir)
         except InvalidParameterError as error:
@@ -218,7 +220,7 @@ class ModelUnderTest:
 
 
 def as_arrays(responses: Any) -> Responses:
-    """Responses as a tuple of arrays, also where there is one output."""
+    """Responses as a tuple of arrays, also if there is one output."""
     return tuple(map(np.asarray, responses)) if isinstance(responses, (tuple, list)) else (np.asarray(responses),)
 
 

@@ -1,4 +1,4 @@
-"""What happens around a model while it works: what it prints, writes, reaches for, and changes for everybody."""
+"""What a model does beside computing: what it prints, writes, fetches, and changes for the whole process."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Observation:
 
 @contextmanager
 def observing(folder: Path | None) -> Iterator[Observation]:
-    """Watch what happens inside the block; afterwards every setting is as it was.
+    """Watch what happens inside the block, and put every setting back afterwards.
 
     Parameters
     ----------
     folder
-        Where nothing should be written.
+        The folder in which nothing should be written.
     """
     seen, files, output = Observation(), _files(folder), io.StringIO()
     with (

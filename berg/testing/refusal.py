@@ -26,7 +26,7 @@ class Refusal:
 
 
 def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Refusal | None:
-    """The error that a call ends in, or None where it succeeds."""
+    """The error that a call ends in, or None if it succeeds."""
     try:
         call(*args, **kwargs)
     except Exception as error:  # which error it is, is the question
@@ -35,7 +35,7 @@ def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Refusal | No
 
 
 def not_refused(what: str, found: Refusal | None, kind: type[Exception] = BERGError) -> str | None:
-    """A sentence where something was accepted, or refused with an error that is not of this kind."""
+    """A sentence if something was accepted, or refused with an error that is not of this kind; otherwise None."""
     if found is None:
         return f"{what} is accepted"
     if not found.is_ours or not issubclass(found.kind, kind):

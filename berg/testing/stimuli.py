@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.card_schema import StimulusInput
-from berg.testing.check import NotApplicable
+from berg.testing.outcome import NotApplicable
 
 N_STIMULI = 4
 _SIZES = {"height": 48, "width": 64, "n_samples": 4000}  # 4000 samples: a quarter of a second at 16 kHz
@@ -17,17 +17,17 @@ _SMALL = 8  # any other axis that only has a name
 
 
 def make_stimuli(expected: StimulusInput, n_stimuli: int = N_STIMULI) -> NDArray[Any]:
-    """Random stimuli of the shape, dtype and range of a card's ``input``; each has a contrast of its own.
+    """Random stimuli of the shape, dtype and range of a card's ``input``, each with another contrast.
 
     Parameters
     ----------
     expected
-        Axes with a name get a small size, those with a number have it.
+        Its axes: a number is the size, a name gets a small size.
 
     Raises
     ------
     NotApplicable
-        Where the card asks for something else than an array.
+        If the card asks for something other than an array.
 
     >>> sound = StimulusInput(shape="[batch_size, n_samples]", dtype="float32", range=(-1, 1))
     >>> make_stimuli(sound, 2).shape
@@ -44,7 +44,7 @@ def make_stimuli(expected: StimulusInput, n_stimuli: int = N_STIMULI) -> NDArray
 
 
 def sizes_of(expected: StimulusInput) -> list[int | str]:
-    """The axes of a stimulus: a number where the size is fixed, a name where it is not."""
+    """The axes of a stimulus: a number if the size is fixed, a name if not."""
     if not isinstance(expected.shape, str):
         return expected.shape
     words = re.findall(r"\w+", expected.shape)
@@ -52,7 +52,7 @@ def sizes_of(expected: StimulusInput) -> list[int | str]:
 
 
 def dtype_of(expected: StimulusInput) -> np.dtype[Any]:
-    """The dtype that the card states; pictures whose card states none are uint8, all else is float32."""
+    """The dtype that the card states; if it states none, uint8 for pictures and float32 for everything else."""
     if expected.dtype is not None:
         return np.dtype(expected.dtype)
     sizes = sizes_of(expected)

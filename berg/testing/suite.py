@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from berg.core import model_registry
 from berg.core.exceptions import MissingExtraError, MissingFileError, ModelCheckError
 from berg.core.model_card import ModelCard
-from berg.testing.check import Check, CheckResult
+from berg.testing.check import Check
 from berg.testing.checks import card, manners, metadata, parameters, refusals, responses, weights
 from berg.testing.model_under_test import ModelUnderTest
+from berg.testing.outcome import CheckResult
 
 CHECKS: dict[str, Check] = {
     name: found
@@ -32,28 +33,28 @@ def check_model(
     raise_failures: bool = False,
     **parameters: Any,
 ) -> list[CheckResult]:
-    """The results of all checks of a model: whether it keeps what every encoding model promises.
+    """Run all checks on a model: does it keep what every encoding model promises?
 
     Parameters
     ----------
     model
         A model id, or the file of a card.
     berg_dir
-        The BERG directory, for models whose files lie there.
+        The BERG directory, for models whose files are there.
     stimulus
         What to encode, first axis: the stimuli; None: four random stimuli as the card's ``input`` says.
     raise_failures
-        Whether to raise an error where a check fails, instead of returning the results.
+        Raise an error if a check fails, instead of returning the results.
     **parameters
-        As for `BERG.get_encoding_model`, such as ``subject=1`` and ``selection={"roi": "V1"}``. What is required
-        and not given is the example in the card; the device is the CPU where it is not given.
+        As for `BERG.get_encoding_model`, such as ``subject=1`` and ``selection={"roi": "V1"}``. If something is
+        required and not given, the example in the card is taken; if no device is given, the CPU.
 
     Raises
     ------
     ModelNotFoundError
-        Where no model has that id.
+        If no model has that id.
     ModelCheckError
-        With every failure, its reason and what to do; only with `raise_failures`.
+        If a check fails and `raise_failures` is set; it lists every failure, its reason and what to do.
 
     Examples
     --------
@@ -70,7 +71,7 @@ def check_model(
 
 
 def raise_failed(model_id: str, results: Sequence[CheckResult]) -> None:
-    """Nothing, or a ModelCheckError that lists every failure."""
+    """Raise ModelCheckError, which lists every failure, if a check failed."""
     failed = [result for result in results if result.outcome == "failed"]
     if failed:
         listed = "".join(f"\n- {result.name}: {result.reason} {result.fix}" for result in failed)
@@ -78,7 +79,7 @@ def raise_failed(model_id: str, results: Sequence[CheckResult]) -> None:
 
 
 def known_id(model: str | Path) -> str:
-    """The id of a model; a card that is given as a file is registered first.
+    """The id of a model; a card given as a file is registered first.
 
     Raises
     ------
@@ -97,12 +98,12 @@ def known_id(model: str | Path) -> str:
 def parametrize_with_checks(
     models: Sequence[str | Path], berg_dir: str | Path | None = None, **parameters: Any
 ) -> Callable[[Any], Any]:
-    """A decorator that makes one pytest test of each check and model.
+    """Make one pytest test of each check and model, as a decorator.
 
     Parameters
     ----------
     models, berg_dir, **parameters
-        As for `check_model`; the parameters hold for every model.
+        As for `check_model`; the parameters are those of every model.
 
     Examples
     --------
@@ -123,7 +124,7 @@ def parametrize_with_checks(
 
 
 def _as_test(found: Check) -> Callable[[ModelUnderTest], None]:
-    """A check as pytest knows it: it raises where the model fails, and skips; warnings pass."""
+    """A check for pytest: raise if the model fails, skip if the check does not apply; warnings pass."""
 
     def test(model: ModelUnderTest) -> None:
         import pytest

@@ -15,8 +15,9 @@ from berg.core.exceptions import BERGError, InvalidParameterError
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
 from berg.core.parameter_values import validate_value
-from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.check import Faults, check
 from berg.testing.model_under_test import ModelUnderTest
+from berg.testing.outcome import NotApplicable
 from berg.testing.refusal import refusal
 from berg.testing.stimuli import dtype_of
 
@@ -25,7 +26,7 @@ MIN_DESCRIPTION = 100  # characters; about two sentences
 
 @check("Fix the line that the reason names;  berg card-schema  prints what a card may say.")
 def card_is_valid(model: ModelUnderTest) -> Faults:
-    """The card can be read, and nothing in it contradicts the rest."""
+    """The card can be read, and does not contradict itself."""
     if model.entry["yaml_path"] is None:
         yield "the model was registered without a card; give register_model a yaml_path"
     elif (found := refusal(ModelCard.read, str(model.entry["yaml_path"]))) is not None:
@@ -88,7 +89,7 @@ def card_names_the_axes(model: ModelUnderTest) -> Faults:
         yield "'outputs' is missing"
 
 
-@check("Bring the shape under 'output' and the axes under 'outputs' into agreement.")
+@check("Make the shape under 'output' and the axes under 'outputs' agree.")
 def card_agrees_about_the_axes(model: ModelUnderTest) -> Faults:
     """The shape under 'output' has as many axes as each of the 'outputs'."""
     shape = getattr(model.card.output, "shape", None)
@@ -163,7 +164,7 @@ def card_states_a_citation(model: ModelUnderTest) -> Faults:
 @check("Fill in what is left to do.")
 def nothing_is_left_to_do(model: ModelUnderTest) -> Faults:
     """No value of the card holds the mark TODO."""
-    yield from (f"{place} is still to be filled in" for place in _marked(model.card.raw, ""))
+    yield from (f"{key} is still to be filled in" for key in _marked(model.card.raw, ""))
 
 
 @check("Make model_id, file name, 'modality', 'training_dataset', register_model and get_model_id say the same.")
@@ -175,7 +176,7 @@ def names_agree(model: ModelUnderTest) -> Faults:
     except BERGError as error:
         yield str(error)
         return
-    said = {
+    names = {
         "model_id of the card": (card.model_id, model.model_id),
         "the name of the card's file": (Path(card.path).stem, model.model_id),
         "modality of the card": (card.modality, parts.modality),
@@ -185,7 +186,7 @@ def names_agree(model: ModelUnderTest) -> Faults:
         "get_model_id of the class": (model.model_class.get_model_id(), model.model_id),
     }
     is_card_of_a_folder = Path(card.path).stem == "card"
-    for what, (found, expected) in said.items():
+    for what, (found, expected) in names.items():
         if found != expected and not (is_card_of_a_folder and "file" in what):
             yield f"{what} is '{found}', not '{expected}'"
 
@@ -215,16 +216,16 @@ def _all_parameters(card: ModelCard) -> Iterator[tuple[str, Parameter]]:
         yield from ((f"selection key '{key}'", part) for key, part in (parameter.properties or {}).items())
 
 
-def _marked(value: Any, place: str) -> Iterator[str]:
-    """The places of texts with the mark."""
+def _marked(value: Any, path: str) -> Iterator[str]:
+    """The keys, with dots, under which texts with the mark stand."""
     if isinstance(value, Mapping):
         for key, child in value.items():
-            yield from _marked(child, f"{place}.{key}" if place else str(key))
+            yield from _marked(child, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
         for index, child in enumerate(value):
-            yield from _marked(child, f"{place}.{index}")
+            yield from _marked(child, f"{path}.{index}")
     elif isinstance(value, str) and "TODO" in value:
-        yield place
+        yield path
 
 
 def _max(dtype: np.dtype[Any]) -> int:

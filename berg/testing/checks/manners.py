@@ -1,4 +1,4 @@
-"""Checks of how a model behaves towards the program that it is part of."""
+"""Checks of what a model does to the program that uses it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import numpy as np
 import torch
 
 from berg.core.exceptions import ModelNotLoadedError
-from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.check import Faults, check
 from berg.testing.closeness import disagreements, in_sd
 from berg.testing.model_under_test import ModelUnderTest
 from berg.testing.observation import PROCESS, RANDOM, TORCH, Observation
+from berg.testing.outcome import NotApplicable
 from berg.testing.refusal import not_refused, refusal
 
 SAME = 1e-6
-# Pictures of integers are rounded again where they are resized, those of floating-point numbers are not.
+# Pictures of integers are rounded again when they are resized, those of floating-point numbers are not.
 PREDICTED_SD = 0.1
 NOT_LOADED = "Raise ModelNotLoadedError in generate_response while there are no weights."
 
@@ -62,12 +63,12 @@ def network_is_not_used(model: ModelUnderTest) -> Faults:
     """Nothing is fetched from the network when the model is loaded and used."""
     for seen in _seen(model):
         if seen.connections:
-            yield f"it reached for {', '.join(dict.fromkeys(seen.connections))}"
+            yield f"it tried to reach {', '.join(dict.fromkeys(seen.connections))}"
 
 
 @check("Write nothing into the BERG directory: it may be shared, and read-only.")
 def berg_dir_is_left_alone(model: ModelUnderTest) -> Faults:
-    """No file of the BERG directory is made, changed or removed."""
+    """No file of the BERG directory is created, changed or removed."""
     for seen in _seen(model):
         yield from seen.written
 
@@ -83,31 +84,31 @@ def stimuli_are_refused_before_loading(model: ModelUnderTest) -> Faults:
 @check("Set every attribute that holds weights to None in cleanup, and keep no other reference to them.")
 def cleanup_frees_the_memory(model: ModelUnderTest) -> Faults:
     """After cleanup, no network, tensor or large array that loading made is in memory."""
-    life = model.second_life
-    if not life.n_watched:
+    run = model.second_run
+    if not run.n_watched:
         raise NotApplicable("loading put no network, tensor or large array into the model")
-    if life.kept:
-        yield f"still in memory: {', '.join(life.kept[:5])}"
+    if run.kept:
+        yield f"still in memory: {', '.join(run.kept[:5])}"
 
 
 @check(NOT_LOADED)
 def stimuli_are_refused_after_cleanup(model: ModelUnderTest) -> Faults:
     """A model that was cleaned up refuses stimuli with one of our errors."""
-    if (fault := not_refused("encoding after cleanup", model.second_life.after_cleanup)) is not None:
+    if (fault := not_refused("encoding after cleanup", model.second_run.after_cleanup)) is not None:
         yield fault
 
 
-@check("Let load_model bring everything back that cleanup lets go of.")
+@check("Let load_model bring back everything that cleanup frees.")
 def model_can_be_loaded_again(model: ModelUnderTest) -> Faults:
     """After cleanup the model can be loaded again, and gives the same responses."""
-    life = model.second_life
-    if life.error is not None:
-        yield f"{type(life.error).__name__}: {life.error}"
+    run = model.second_run
+    if run.error is not None:
+        yield f"{type(run.error).__name__}: {run.error}"
     else:
-        yield from disagreements("loaded again", life.responses, model.responses, SAME)
+        yield from disagreements("loaded again", run.responses, model.responses, SAME)
 
 
-@check("Let cleanup do nothing where there is nothing to let go of.")
+@check("Let cleanup do nothing if there is nothing to free.")
 def cleanup_can_be_called_twice(model: ModelUnderTest) -> Faults:
     """Cleaning up a model that is not loaded is harmless."""
     unloaded = model.made and model.make()
@@ -124,7 +125,7 @@ def with_statement_cleans_up(model: ModelUnderTest) -> Faults:
     made.cleanup = lambda: calls.append("cleanup")
     with made as entered:
         if entered is not made:
-            yield "'with model as m' gives something else than the model"
+            yield "'with model as m' gives something other than the model"
     if not calls:
         yield "cleanup was not called"
 
@@ -152,7 +153,7 @@ def predict_is_differentiable(model: ModelUnderTest) -> Faults:
 
 
 def _seen(model: ModelUnderTest) -> tuple[Observation, Observation]:
-    return (model.first_run.seen, model.second_life.seen) if model.loaded else (Observation(), Observation())
+    return (model.first_run.seen, model.second_run.seen) if model.loaded else (Observation(), Observation())
 
 
 def _changed(model: ModelUnderTest, names: object) -> Faults:

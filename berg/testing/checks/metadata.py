@@ -17,8 +17,9 @@ from berg.core.exceptions import CorruptedFileError
 from berg.core.layout import METADATA, ModelId
 from berg.core.unit_labels import coordinates
 from berg.models.loading import metadata_of_class
-from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.check import Faults, check
 from berg.testing.model_under_test import ModelUnderTest, takes
+from berg.testing.outcome import NotApplicable
 from berg.testing.selections import Selections
 
 OF_THE_INSTANCE = ("model", "responses")  # what a loaded model adds
@@ -42,7 +43,7 @@ def class_gives_metadata(model: ModelUnderTest) -> Faults:
 
 @check("Read the metadata file alone in get_metadata: no load_model, no weights file.")
 def metadata_need_no_weights(model: ModelUnderTest) -> Faults:
-    """BERG.get_model_metadata reads no weights, and works where there are none."""
+    """BERG.get_model_metadata reads no weights, and works if there are none."""
     with _loading_forbidden(model), _without_weights(model) as berg_dir:
         found = metadata_of_class(model.model_id, str(berg_dir), **_arguments(model))
     if not isinstance(found, dict):
@@ -60,14 +61,14 @@ def class_and_instance_agree(model: ModelUnderTest) -> Faults:
 
 @check("Give as many values as there are units, in the order of the responses' columns.")
 def coordinates_are_as_long_as_their_axes(model: ModelUnderTest) -> Faults:
-    """Every coordinate in the metadata has one value for each place along its axis of the responses."""
+    """Every coordinate in the metadata has one value for each index along its axis of the responses."""
     for index, (output, array) in enumerate(zip(model.card.outputs, model.responses, strict=False)):
         for name, (axis, values) in _coordinates(model, index).items():
             axes = (axis,) if isinstance(axis, str) else axis
             length = tuple(array.shape[output.axes.index(one)] for one in axes)
             if np.shape(values) != length:
                 found, wanted = (" x ".join(map(str, shape)) for shape in (np.shape(values), length))
-                yield f"'{name}' has {found} values for {wanted} places of axis '{', '.join(axes)}' of '{output.name}'"
+                yield f"'{name}' has {found} values, axis '{', '.join(axes)}' of '{output.name}' has {wanted}"
     if not model.card.outputs:
         raise NotApplicable("the card has no 'outputs'")
 
@@ -102,10 +103,10 @@ def _loading_forbidden(model: ModelUnderTest) -> Iterator[None]:
 
 
 @contextmanager
-def _without_weights(model: ModelUnderTest) -> Iterator[str | None]:
-    """A BERG directory with the metadata alone; the same directory where the files do not lie in one."""
+def _without_weights(model: ModelUnderTest) -> Iterator[str]:
+    """A BERG directory with the metadata alone; the same directory if the files are not in one."""
     berg_dir = model.made and model.berg_dir
-    if berg_dir is None or not (metadata := ModelId.parse(model.model_id).folder(berg_dir) / METADATA).is_dir():
+    if not (metadata := ModelId.parse(model.model_id).folder(berg_dir) / METADATA).is_dir():
         yield berg_dir
         return
     with tempfile.TemporaryDirectory() as bare:
@@ -114,7 +115,7 @@ def _without_weights(model: ModelUnderTest) -> Iterator[str | None]:
 
 
 def _coordinates(model: ModelUnderTest, index: int) -> dict[str, tuple[str | tuple[str, ...], Any]]:
-    """The coordinates of one output: as the model labels them, or else as the card says where they are."""
+    """The coordinates of one output: as the model labels them, or else from where the card says that they are."""
     output = model.card.outputs[index]
     labels = model.metadata.get("responses")
     if isinstance(labels, Mapping) and output.name in labels:
@@ -126,15 +127,15 @@ def _coordinates(model: ModelUnderTest, index: int) -> dict[str, tuple[str | tup
         raise AssertionError(str(error)) from error
 
 
-def _differences(one: Any, other: Any, place: str) -> Iterator[str]:
+def _differences(one: Any, other: Any, path: str) -> Iterator[str]:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in [*one, *(key for key in other if key not in one)]:
             if key in one and key in other:
-                yield from _differences(one[key], other[key], f"{place}.{key}")
+                yield from _differences(one[key], other[key], f"{path}.{key}")
             else:
-                yield f"{place}.{key} is missing in that of the {'instance' if key in one else 'class'}"
+                yield f"{path}.{key} is missing in that of the {'instance' if key in one else 'class'}"
     elif not _equal(one, other):
-        yield f"{place} differs"
+        yield f"{path} differs"
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -145,15 +146,15 @@ def _equal(one: Any, other: Any) -> bool:
     return True
 
 
-def _not_plain(value: Any, place: str) -> Iterator[str]:
+def _not_plain(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, child in value.items():
-            yield from _not_plain(child, f"{place}.{key}")
+            yield from _not_plain(child, f"{path}.{key}")
     elif isinstance(value, (list, tuple)):
         for index, child in enumerate(value[:100]):
-            yield from _not_plain(child, f"{place}.{index}")
+            yield from _not_plain(child, f"{path}.{index}")
     elif isinstance(value, (np.ndarray, np.generic)):
         if value.dtype.kind == "O":
-            yield f"{place} is an array of objects"
+            yield f"{path} is an array of objects"
     elif value is not None and not isinstance(value, (str, bool, int, float)):
-        yield f"{place} is a {type(value).__name__}"
+        yield f"{path} is a {type(value).__name__}"

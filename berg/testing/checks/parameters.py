@@ -1,4 +1,4 @@
-"""Checks of what a model is made with: it takes what its card describes, and nothing else."""
+"""Checks of parameters: a model takes what its card describes, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from berg.core.card_schema import Parameter
 from berg.core.exceptions import InvalidParameterError
-from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.check import Faults, check
 from berg.testing.model_under_test import ModelUnderTest
+from berg.testing.outcome import NotApplicable
 from berg.testing.refusal import Refusal, not_refused, refusal
 
 UNKNOWN = "no_such_name"
@@ -34,7 +35,7 @@ def every_selection_key_is_taken(model: ModelUnderTest) -> Faults:
 
 @check("Take every value that the card lists, or take it out of valid_values.")
 def valid_values_are_taken(model: ModelUnderTest) -> Faults:
-    """Every value that the card lists is taken by the class; files need not be there."""
+    """The class takes every value that the card lists, whether its files are there or not."""
     _of_a_made(model)
     for name, parameter in model.described.items():
         for value in parameter.allowed or ():
@@ -49,7 +50,7 @@ def valid_values_are_taken(model: ModelUnderTest) -> Faults:
 
 @check("Describe these parameters of __init__ in the card.")
 def class_has_no_other_parameters(model: ModelUnderTest) -> Faults:
-    """Every parameter of the class stands in its card."""
+    """The card describes every parameter of the class."""
     described = {"device", "selection", "berg_dir", *model.card.parameters}
     for name, parameter in inspect.signature(model.model_class).parameters.items():
         if name not in described and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
@@ -58,7 +59,7 @@ def class_has_no_other_parameters(model: ModelUnderTest) -> Faults:
 
 @check("Leave get_supported_parameters as it is inherited, or let it answer from the card.")
 def class_reports_its_parameters(model: ModelUnderTest) -> Faults:
-    """The class answers for the parameters of its card."""
+    """The class names the parameters of its card when it is asked for them."""
     found = set(model.model_class.get_supported_parameters())
     if found != set(model.card.parameters):
         yield f"get_supported_parameters names {sorted(found)}, the card {sorted(model.card.parameters)}"
@@ -108,7 +109,7 @@ def wrong_types_are_refused(model: ModelUnderTest) -> Faults:
         yield from _unless_refused(what, found)
 
 
-@check("Raise InvalidParameterError in __init__ where a required parameter is missing; it says which.")
+@check("Raise InvalidParameterError in __init__ if a required parameter is missing, and name it.")
 def missing_parameters_are_refused(model: ModelUnderTest) -> Faults:
     """A required parameter that is not given is refused, by Python itself or with InvalidParameterError."""
     required = [name for name, part in _of_a_made(model).described.items() if part.required and part.default is None]
@@ -120,7 +121,7 @@ def missing_parameters_are_refused(model: ModelUnderTest) -> Faults:
             yield from _unless_refused(f"a model without {name}", found)
 
 
-@check("Raise InvalidParameterError in __init__ where the selection, or a key of it, is required and missing.")
+@check("Raise InvalidParameterError in __init__ if the selection, or a key of it, is required and missing.")
 def missing_selections_are_refused(model: ModelUnderTest) -> Faults:
     """A required selection, or key of it, that is not given is refused with InvalidParameterError."""
     selection = _with_a_selection(model).card.parameters["selection"]
@@ -143,7 +144,7 @@ def unknown_devices_are_refused(model: ModelUnderTest) -> Faults:
 
 
 def _of_a_made(model: ModelUnderTest) -> ModelUnderTest:
-    """The same; skips the check where the model cannot even be made as it should."""
+    """The same model; the check is skipped if the model cannot be made with valid parameters."""
     return model.made and model
 
 
@@ -176,7 +177,7 @@ def _unless_refused(what: str, found: Refusal | None) -> Iterator[str]:
 
 
 def _of_each(model: ModelUnderTest, values: Any) -> Iterator[tuple[str, Refusal | None]]:
-    """Each parameter and each selection key tried with values that `values` makes of its description."""
+    """Try each parameter and each selection key with the values that `values` makes from its description."""
     for name, parameter in model.described.items():
         for value in values(parameter):
             yield f"{name}={value!r}", _try(model, name, value)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from berg.core.exceptions import InvalidParameterError
-from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.check import Faults, check
 from berg.testing.model_under_test import ModelUnderTest, takes
+from berg.testing.outcome import NotApplicable
 from berg.testing.refusal import not_refused, refusal
 from berg.testing.stimuli import dtype_of, sizes_of
 
@@ -26,7 +27,7 @@ def wrong_numbers_of_axes_are_refused(model: ModelUnderTest) -> Faults:
 
 @check(CALL)
 def wrong_sizes_are_refused(model: ModelUnderTest) -> Faults:
-    """A stimulus with one place too many along an axis of fixed size, such as the channels, is refused."""
+    """A stimulus that is one too long along an axis of fixed size, such as the channels, is refused."""
     fixed = [axis for axis, size in enumerate(sizes_of(model.input)) if isinstance(size, int) and axis]
     if not fixed:
         raise NotApplicable("no axis of the stimuli has a fixed size")
@@ -82,12 +83,12 @@ def texts_are_refused(model: ModelUnderTest) -> Faults:
 
 @check(CALL)
 def objects_are_refused(model: ModelUnderTest) -> Faults:
-    """Arrays of objects and things that are no array are refused."""
+    """Arrays of objects, and what is not an array, are refused."""
     yield from _unless_refused(model, "an array of objects", model.stimulus.astype(object))
     yield from _unless_refused(model, "a dict", {"stimulus": model.stimulus})
 
 
-@check("Raise InvalidParameterError where batch_size is no whole number from 1.")
+@check("Raise InvalidParameterError if batch_size is not a whole number from 1.")
 def impossible_batch_sizes_are_refused(model: ModelUnderTest) -> Faults:
     """A batch size that is zero, negative or a text is refused with InvalidParameterError."""
     if not takes(model.loaded.generate_response, "batch_size"):
@@ -111,7 +112,7 @@ def _dtype(model: ModelUnderTest) -> np.dtype[Any]:
 
 
 def _with_last(model: ModelUnderTest, value: float, dtype: str) -> Any:
-    """The stimuli with one value replaced, where a look at the first stimulus would not see it."""
+    """The stimuli with the last value replaced, which a look at the first stimulus would not notice."""
     given = model.stimulus.astype(dtype)
     given.flat[-1] = value
     return given

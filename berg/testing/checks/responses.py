@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import MissingFileError
-from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.check import Faults, check
 from berg.testing.closeness import disagreements
 from berg.testing.model_under_test import ModelUnderTest, Responses, takes
+from berg.testing.outcome import NotApplicable
 from berg.testing.selections import Selections, takes_lists
 from berg.testing.stimuli import dtype_of
 
 SAME = 1e-6  # of the largest response
-ALIKE = 1e-5  # where another batch is computed, whose sums are added in another order
+ALIKE = 1e-5  # if another batch is computed, whose sums are added in another order
 
 
-@check("Fix what the reason says; files that are missing are got with  berg download.")
+@check("Fix what the reason names; missing files are fetched by  berg download.")
 def model_runs(model: ModelUnderTest) -> Faults:
     """The model can be made, loaded, and asked for responses and metadata."""
     if (error := model.first_run.error) is not None:
@@ -46,7 +47,7 @@ def responses_are_float32(model: ModelUnderTest) -> Faults:
             yield f"a {type(array).__name__} of {getattr(array, 'dtype', 'no dtype')}"
 
 
-@check("Return the axes in the order of the card, each with its length; or fix the card.")
+@check("Return the axes in the order of the card, each with its length; or correct the card.")
 def axes_are_as_the_card_says(model: ModelUnderTest) -> Faults:
     """The arrays have the axes of the card, and those with a length have that length."""
     for index, (array, axes) in enumerate(zip(model.responses, _axes(model), strict=False)):
@@ -74,7 +75,7 @@ def responses_are_finite(model: ModelUnderTest) -> Faults:
             yield f"array {index} has {int((~np.isfinite(array.astype(float))).sum())} of {array.size}"
 
 
-@check("See whether the stimulus gets as far as the readout.")
+@check("See whether the stimulus reaches the readout.")
 def responses_depend_on_the_stimulus(model: ModelUnderTest) -> Faults:
     """Different stimuli give different responses."""
     for index, array in enumerate(model.responses):
@@ -84,7 +85,7 @@ def responses_depend_on_the_stimulus(model: ModelUnderTest) -> Faults:
 
 @check("Do not squeeze: one stimulus is an array whose first axis has length 1.")
 def one_stimulus_keeps_its_axis(model: ModelUnderTest) -> Faults:
-    """One stimulus gives an array whose first axis has length 1, with the values that it has among others."""
+    """One stimulus gives an array whose first axis has length 1, with the values that it has in a batch."""
     alone = model.encode(stimulus=model.stimulus[:1].copy())
     yield from disagreements("one stimulus", alone, _rows(model.responses, slice(0, 1)), ALIKE)
 
@@ -201,7 +202,7 @@ def integer_dtypes_are_alike(model: ModelUnderTest) -> Faults:
 
 
 def _axes(model: ModelUnderTest) -> list[list[int | str]]:
-    """The axes of each array, a number where the card gives a length and nothing is selected."""
+    """The axes of each array: a number if the card gives a length and nothing is selected along it, or the name."""
     if model.card.outputs:
         selected = {model.card.select[key].axis for key in model.selection if key in model.card.select}
         lengths = {axis: part.length or axis for axis, part in model.card.axes.items() if axis not in selected}
@@ -226,7 +227,7 @@ def _selected(
 
 
 def _united_files(model: ModelUnderTest, key: str) -> Faults:
-    """The same for regions with a file each, as many as are there."""
+    """The same for regions that have a file each, with the first two whose files are there."""
     single: dict[str, Responses] = {}
     aliases = model.card.select[key].aliases
     for name in model.card.selection_parameters[key].allowed or ():

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from berg.core.layout import WEIGHTS
-from berg.testing.check import Faults, NotApplicable, check
+from berg.testing.check import Faults, check
 from berg.testing.closeness import disagreements, in_sd
 from berg.testing.model_under_test import ModelUnderTest
+from berg.testing.outcome import NotApplicable
 from berg.weights import manifest, model_files
 from berg.weights.sample import Sample, read_samples
 
@@ -21,21 +22,21 @@ SAMPLE_SD = 1e-4
 
 @check("Put the weights into encoding_models_weights and the metadata into metadata, named as 'files' says.")
 def files_are_named_as_the_card_says(model: ModelUnderTest) -> Faults:
-    """The weights lie where the card's 'files' says, under the name that it says."""
+    """The weights have the folder and the name that the card's 'files' says."""
     if model.made and model.card.files is None:
         raise NotApplicable("the card names no 'files'")
     yield from (f"{path} is not there" for path in _weights_files(model) if not path.is_file())
 
 
-@check("Take the file away, or fix its name.", fault="warning")
+@check("Remove the file, or correct its name.", fault="warning")
 def no_other_files_lie_among_the_weights(model: ModelUnderTest) -> Faults:
-    """Every file among the weights has a name that the card's 'files' makes."""
+    """Every file among the weights has a name that 'files' of the card allows."""
     if model.made and model.card.files is None:
         raise NotApplicable("the card names no 'files'")
     pattern = _pattern(str(model.card.files and model.card.files.weights))
     for path in sorted((model.folder / WEIGHTS).iterdir()):
         if not path.name.startswith(".") and not pattern.fullmatch(path.stem):
-            yield f"{path.name} is none of this model's weights"
+            yield f"{path.name} is not one of this model's weights"
 
 
 @check("Write the weights as safetensors:  berg convert, or write_safetensors.", fault="warning")
@@ -79,7 +80,7 @@ def sample_is_reproduced(model: ModelUnderTest) -> Faults:
 
 
 def _weights_files(model: ModelUnderTest) -> list[Path]:
-    """The files that the weights of this model are read from."""
+    """The files from which the weights of this model are read."""
     berg_dir, card = model.made and model.berg_dir, model.card
     if hasattr(model.model_class, "weights_paths"):
         return list(model.model_class.weights_paths(berg_dir, model.file_values))
@@ -100,7 +101,7 @@ def _is_pickled(path: Path) -> bool:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    """What file names look like: anything in place of ``{...}``, and the number of a part at the end."""
+    """A pattern of file names: anything for each ``{...}``, and perhaps the number of a part at the end."""
     parts = (re.escape(text) + (".+" if field else "") for text, field, _, _ in string.Formatter().parse(name))
     return re.compile("".join(parts) + r"(_split-\d+)?")
 
