@@ -38,11 +38,6 @@ BY_NAME = {
 """The one exception: a family is reached by its name in a card, and classes written by hand by their folder."""
 
 HEAVY = {"torch", "torchvision", "xarray", "matplotlib"}  # none of them in core, at any level
-KNOWN_CIRCLES = [
-    {"testing.check", "testing.lifecycle", "testing.model_under_test", "testing.stimuli"},
-]
-"""Files that still import each other in a circle; the list gets shorter, never longer."""
-
 NO_WORDS = {"utils", "helpers", "util", "helper", "common", "misc"}
 FOR_THE_MODEL = "model.py"
 
@@ -186,8 +181,7 @@ def reachable(name: str, arrows: dict[str, set[str]]) -> set[str]:
 
 def test_no_files_import_each_other_in_a_circle():
     found = circles(arrows_between_files(PACKAGE))
-    known = [{f"berg.{name}" for name in circle} for circle in KNOWN_CIRCLES]
-    assert [circle for circle in found if not any(circle <= allowed for allowed in known)] == []
+    assert found == []
 
 
 CIRCLES = {

@@ -268,7 +268,7 @@ def _begin(client: Client, encoder: str, *how: Any) -> _Begun:
         ) from error
     if isinstance(begun, BERGError):
         raise begun
-    return cast(_Begun, begun)
+    return cast("_Begun", begun)
 
 
 def _encode_missing(

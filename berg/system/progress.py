@@ -97,7 +97,8 @@ class _RichBars:
 
     def begin(self, name: str, total: int | None, n_here: int) -> Advance:
         if name in self._tasks:  # begun anew: what had come does not count
-            self._bars.advance(self._all, -self._bars._tasks[self._tasks[name]].completed)
+            came = next(task.completed for task in self._bars.tasks if task.id == self._tasks[name])
+            self._bars.advance(self._all, -came)
             self.end(name)
         task = self._tasks[name] = self._bars.add_task(name, total=total, completed=n_here)
         self._bars.advance(self._all, n_here)

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from berg.system.progress import progress_bar
+from berg.system.transfer_bars import transfer_bars
 
 
 class Terminal(io.StringIO):
@@ -57,3 +58,10 @@ def test_a_program_without_standard_error_gets_no_bar(monkeypatch):
 def test_an_error_inside_goes_through(show):
     with pytest.raises(KeyError, match="inside"), progress_bar("model", 3, "stimuli", show=show):
         raise KeyError("inside")
+
+
+def test_a_file_that_begins_anew_counts_once_in_all(capsys):
+    with transfer_bars(100, show=True) as bars:
+        bars.begin("weights", 50, 10)(5)
+        bars.begin("weights", 50, 0)(3)
+        assert [(task.description, task.completed) for task in bars._bars.tasks] == [("in all", 3), ("weights", 3)]
