@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-from berg.system.progress import progress_bar
-from berg.system.transfer_bars import transfer_bars
+from berg.system.progress import progress_bar, transfer_bars
 
 
 class Terminal(io.StringIO):
