@@ -113,7 +113,7 @@ def test_the_memory_of_a_gpu_is_estimated(tmp_path: Path, monkeypatch: pytest.Mo
 def test_responses_that_do_not_fit_into_memory_are_refused_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda: 100_000_000)
     stimuli = np.broadcast_to(np.uint8(7), (20_000, 3, 32, 32))
-    words = r'The responses need 0\.\d GB of memory, and 0\.1 GB are free.*out="NAME\.zarr" \(--out NAME\.zarr\)'
+    words = r'The responses need \d+\.\d MB of memory, and 100\.0 MB are free.*out="NAME\.zarr" \(--out NAME\.zarr\)'
     with pytest.raises(DeviceMemoryError, match=words):
         BERG().encode(MODEL_ID, stimuli, device="cpu")  # 2,308 voxels
 
