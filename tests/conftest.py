@@ -1,7 +1,8 @@
 """Files of the published models, with random numbers, written once for all tests that need them.
 
 Such tests carry the mark ``xdist_group("published")``: with ``--dist loadgroup`` one worker runs them
-all, so that the backbone lies once on disk and once in memory.
+all, so that the backbone lies once on disk and once in memory. The tests of any other file are a group too: what they
+share is made once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ import pytest
 from published import layouts, reference
 
 FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.Floats]]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs a file, unless its tests say otherwise."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,9 +1,4 @@
-"""Check that an encoding model keeps what every encoding model promises.
-
->>> from berg.testing import check_model
->>> {result.outcome for result in check_model("fmri-szinte2024-prf_css")} <= {"passed", "warning", "skipped"}
-True
-"""
+"""Check that an encoding model keeps what every encoding model promises; see `check_model`."""
 
 from berg.testing.check import Check
 from berg.testing.model_under_test import ModelUnderTest

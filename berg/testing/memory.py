@@ -37,6 +37,13 @@ def _parts(value: Any) -> list[tuple[Any, Any]]:
     return list(getattr(value, "__dict__", {}).items())
 
 
+def _networks() -> list[Any]:
+    """All networks and tensors in memory; there are few types and many objects, so each type is looked at once."""
+    objects = gc.get_objects()
+    kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, (torch.nn.Module, torch.Tensor))}
+    return [item for item in objects if type(item) in kinds]
+
+
 class Memory:
     """What loading brought into memory, watched by weak references, which do not keep it there.
 
@@ -47,8 +54,7 @@ class Memory:
     """
 
     def __init__(self, model: Any) -> None:
-        networks = (item for item in gc.get_objects() if issubclass(type(item), (torch.nn.Module, torch.Tensor)))
-        self._known = {id(item) for item in networks} | {id(item) for _, item in held_by(model)}
+        self._known = {id(item) for item in _networks()} | {id(item) for _, item in held_by(model)}
         self._watched: list[tuple[str, weakref.ref[Any]]] = []
 
     def watch(self, model: Any) -> None:

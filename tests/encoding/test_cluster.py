@@ -245,6 +245,7 @@ def test_damaged_chunks_and_labels_are_made_again_by_the_workers(
     assert content(store) == whole
 
 
+@pytest.mark.slow
 def test_other_stimuli_under_the_same_name_are_refused(client: Any, tmp_path: Path) -> None:
     pictures, store = pictures_in(tmp_path, 24), tmp_path / "r.zarr"
     encode(pictures, store, client)
@@ -296,6 +297,7 @@ def test_another_model_does_not_go_on_with_a_store(client: Any, tmp_path: Path) 
     assert encode_on_cluster(V1, pictures, store, client, overwrite=True).sizes["stimulus"] == 8
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_model_is_refused(client: Any, tmp_path: Path) -> None:
     pictures = pictures_in(tmp_path, 80)
     with pytest.raises(StoreMismatchError, match="selection"):

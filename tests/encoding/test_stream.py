@@ -177,6 +177,7 @@ def test_names_of_any_length_label_the_stimuli(model, tmp_path):
         encode_to_store(model, pictures(3), tmp_path / "other.zarr", stimulus_names=names[:2])
 
 
+@pytest.mark.slow
 def test_several_models_get_a_group_each_and_share_their_network(berg_dir, torch_home, tmp_path, monkeypatch):
     berg = BERG(berg_dir)
     models = [

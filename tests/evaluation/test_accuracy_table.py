@@ -61,6 +61,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path, accuracy):
     assert [each.name for each in path.parent.iterdir()] == [path.name]  # nothing is left over
 
 
+@pytest.mark.slow
 def test_a_table_of_the_whole_cortex_keeps_every_vertex(tmp_path):
     n = 163_842
     r = np.linspace(-1, 1, n, dtype=np.float32)

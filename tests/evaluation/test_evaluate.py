@@ -303,6 +303,7 @@ def test_the_table_beside_the_weights_is_what_accuracy_returns(tmp_path, model):
         model_registry.MODEL_REGISTRY.pop(MODEL, None)
 
 
+@pytest.mark.slow
 def test_a_table_of_some_units_or_of_another_split_goes_elsewhere(place, model, tmp_path):
     dataset, _, _ = recordings(model)
     accuracy = evaluate_model(model, dataset, "train", bootstrap=0)

@@ -77,6 +77,7 @@ def images(found):
     }
 
 
+@pytest.mark.slow
 def test_a_page_of_two_hemispheres_needs_nothing_else_and_shows_what_there_is():
     found = page(FSAVERAGE, join_outputs({"lh": hemisphere(0), "rh": hemisphere(1)}))
     assert found.outside == []

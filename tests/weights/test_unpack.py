@@ -129,6 +129,7 @@ def test_a_refused_zip_file_leaves_what_was_there(case: str, tmp_path: Path, ber
     assert contents(berg_dir) == held
 
 
+@pytest.mark.slow
 def test_any_damaged_byte_is_found_or_harmless(tmp_path: Path, berg_dir: Path) -> None:
     data, draw = honest(), random.Random(0)
     for trial in range(150):

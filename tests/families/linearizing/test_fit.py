@@ -438,6 +438,7 @@ def test_blocks_stay_as_they_were_when_there_is_less_memory_the_second_time(pict
     same_tensors(again.tensors, first.tensors)
 
 
+@pytest.mark.slow
 def test_features_are_shared_by_subjects_and_not_by_other_pictures(pictures, features, tmp_path, monkeypatch):
     read = []
     real = linearizing._stimuli

@@ -111,6 +111,7 @@ def fitted(sounds, spikes, tmp_path_factory) -> Fitted:
     return ln_renewal.fit(job(dataset(sounds, spikes), tmp_path_factory.mktemp("neurons")))
 
 
+@pytest.mark.slow
 def test_simulated_neurons_are_recovered(fitted, truth):
     """From 16 s of each: when they listen, how strongly, and how long they are silent after a spike."""
     for unit, own in enumerate(truth):
@@ -184,6 +185,7 @@ def test_a_sound_of_the_test_split_is_never_fitted(sounds, spikes, tmp_path):
     assert np.max(other.metadata["encoding_models"]["held_out_r"]) < 0.3
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_to_the_same_bits(sounds, spikes, fitted, tmp_path, monkeypatch):
     whole, calls = fit_neuron, []
 

@@ -226,6 +226,7 @@ def test_maps_of_contrast_become_a_model_that_takes_pictures(bold, tmp_path):
     np.testing.assert_allclose(shown, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_to_the_same_bits(bold, tmp_path, monkeypatch):
     whole, count = receptive_fields.refine, [0]
     monkeypatch.setattr(prf, "BLOCK", 2)
