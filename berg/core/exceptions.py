@@ -123,6 +123,10 @@ class StimulusWarning(UserWarning):
     """A stimulus is taken, but lies outside what a model can speak for; `StimulusError` is for one that is not."""
 
 
+class SlowPrecisionWarning(UserWarning):
+    """A precision was asked for that the processor has no instructions for, and is slower than float32."""
+
+
 def did_you_mean(given: object, allowed: Iterable[object]) -> str:
     """A sentence with the nearest allowed name, or an empty string; it starts with a space.
 

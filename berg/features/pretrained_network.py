@@ -128,7 +128,7 @@ def network_features(
     if features is None:
         network, preset = read_pretrained(extractor, weights)
         made = TRANSFORMS[transform](preset)
-        features = NetworkFeatures(network, listed, made, getattr(torch, precision))
+        features = NetworkFeatures(network, listed, made, dtype_of(precision))
         features = features.to(device).eval().requires_grad_(False)
         _in_memory[key] = features
     return features

@@ -56,7 +56,7 @@ class FWRFModel(EncodingModel):
         self.card.part("features", Features)
         if self.parameters["compile"]:
             check_compiler()
-        dtype = getattr(torch, self.parameters["precision"])
+        dtype = dtype_of(self.parameters["precision"])
         parts = [self._part(path, dtype) for path in self.weights_paths(self.berg_dir, self.file_values)]
         n_voxels = sum(readout.n_voxels for _, readout in parts)
         expected = len(self.indices_of(self.card.outputs[0].name, "voxel"))

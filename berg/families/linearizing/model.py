@@ -84,7 +84,7 @@ class LinearizingModel(EncodingModel):
         )
         weights = self._read_weights()
         _check_shapes(weights, stated.n_features)
-        return network, self._readout(weights, getattr(torch, precision))
+        return network, self._readout(weights, dtype_of(precision))
 
     def _read_weights(self) -> Weights:
         (path,) = self.weights_paths(self.berg_dir, self.file_values)
