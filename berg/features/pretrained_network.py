@@ -21,8 +21,7 @@ from torchvision.transforms import functional
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.features.fused_layers import with_fused_layers
-
-Transform = Callable[[Tensor], Tensor]
+from berg.features.precision import dtype_of
 
 
 def _torchvision() -> ModuleType:
@@ -64,7 +63,7 @@ class Preset(Protocol):
 class NetworkFeatures(nn.Module):
     """Pictures with values in [0, 255] -> a list of layers, each of shape (batch, n_features), in node order."""
 
-    def __init__(self, network: nn.Module, nodes: Sequence[str], transform: Transform, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, nodes: Sequence[str], transform: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = with_fused_layers(network.to(dtype), nodes)
         self.transform = transform
@@ -113,9 +112,9 @@ def network_features(
     nodes
         Names of modules whose outputs are the features; ``layer_{0..11}`` stands for twelve names.
     transform
-        ``preset`` or ``as_trained``; see `preset_transform` and `as_trained_transform`.
+        ``preset`` or ``as_trained``; see `PresetTransform` and `AsTrainedTransform`.
     precision
-        ``float32``, ``bfloat16`` or ``float16``: the type of the network's weights and activations.
+        See `berg.features.precision`; not ``auto``.
 
     Raises
     ------
@@ -192,7 +191,7 @@ def expand(pattern: str) -> list[str]:
     return [pattern[: ends.start()] + str(number) + pattern[ends.end() :] for number in numbers]
 
 
-def preset_transform(preset: Preset) -> Transform:
+class PresetTransform(nn.Module):
     """The network's own transform, as torchvision computes it: resize, centre crop, scale, normalise.
 
     It resizes uint8 pictures and rounds there, as users of the weights do (and keeps what bicubic
@@ -200,42 +199,58 @@ def preset_transform(preset: Preset) -> Transform:
     stay differentiable and are not rounded.
     """
 
-    def transform(pictures: Tensor) -> Tensor:
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.preset = preset
+        self.normalise = Normalise(preset)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        preset = self.preset
         as_float = pictures if pictures.is_floating_point() else pictures.float()
         resized = functional.resize(
             as_float, list(preset.resize_size), preset.interpolation, antialias=preset.antialias
         )
         cropped = functional.center_crop(resized, list(preset.crop_size))
-        return _normalised(cropped if pictures.is_floating_point() else cropped.round().clamp(0, 255), preset)
-
-    return transform
+        return self.normalise(cropped if pictures.is_floating_point() else cropped.round().clamp(0, 255))
 
 
-def _normalised(pictures: Tensor, preset: Preset) -> Tensor:
+class Normalise(nn.Module):
     """Pictures with values in [0, 255], brought to the mean and standard deviation that the network was trained on."""
-    mean, std = (pictures.new_tensor(values).view(3, 1, 1) * 255 for values in (preset.mean, preset.std))
-    return (pictures - mean).div_(std)
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        # On the device from the start: a constant that is copied there for each batch makes the GPU wait.
+        for name, values in (("mean", preset.mean), ("std", preset.std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1) * 255, persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return (pictures - self.mean).div_(self.std)
 
 
-def as_trained_transform(preset: Preset) -> Transform:
+class AsTrainedTransform(nn.Module):
     """What the published training scripts did: centre square, PIL's bicubic resize to the network's input size.
 
     Pictures in floating point go through PyTorch's bicubic, antialiased resize, which is differentiable
     and differs from PIL's by its rounding.
     """
-    size = preset.crop_size[0]
 
-    def transform(pictures: Tensor) -> Tensor:
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.size = preset.crop_size[0]
+        self.normalise = Normalise(preset)
+
+    def forward(self, pictures: Tensor) -> Tensor:
         square = functional.center_crop(pictures, [min(pictures.shape[-2:])] * 2)
         if square.is_floating_point():
             bicubic = functional.InterpolationMode.BICUBIC
-            resized = functional.resize(square, [size, size], bicubic, antialias=True).clamp(0, 255)
+            resized = functional.resize(square, [self.size, self.size], bicubic, antialias=True).clamp(0, 255)
         else:
-            by_pil = np.stack([_resize_by_pil(picture, size) for picture in square.cpu().numpy()])
+            by_pil = np.stack([_resize_by_pil(picture, self.size) for picture in square.cpu().numpy()])
             resized = torch.from_numpy(by_pil).to(pictures.device).float()
-        return _normalised(resized, preset)
-
-    return transform
+        return self.normalise(resized)
 
 
 def _resize_by_pil(picture: np.ndarray, size: int) -> np.ndarray:
@@ -243,7 +258,7 @@ def _resize_by_pil(picture: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(resized).transpose(2, 0, 1)
 
 
-TRANSFORMS: dict[str, Callable[[Preset], Transform]] = {
-    "preset": preset_transform,
-    "as_trained": as_trained_transform,
+TRANSFORMS: dict[str, Callable[[Preset], nn.Module]] = {
+    "preset": PresetTransform,
+    "as_trained": AsTrainedTransform,
 }

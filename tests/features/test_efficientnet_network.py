@@ -16,7 +16,7 @@ from berg.features.pretrained_network import (
     NetworkFeatures,
     network_features,
     network_file,
-    preset_transform,
+    PresetTransform,
     read_pretrained,
 )
 
@@ -44,7 +44,7 @@ def test_it_names_what_is_in_real_photographs(name: str, classes: set[int], tran
 def test_it_has_its_own_transform_and_not_that_of_other_networks() -> None:
     """(x - 127) / 128 of the middle 224 x 224 pixels, after Pillow has made the shorter side 256."""
     _, preset = read_pretrained(EXTRACTOR, WEIGHTS)
-    ours = preset_transform(preset)(picture("coffee"))[0].permute(1, 2, 0).numpy()  # 400 x 600 pixels
+    ours = PresetTransform(preset)(picture("coffee"))[0].permute(1, 2, 0).numpy()  # 400 x 600 pixels
     image = Image.fromarray(data.coffee()).resize((384, 256), Image.Resampling.BICUBIC)
     theirs = (np.asarray(image, np.float32)[16:240, 80:304] - 127) / 128
     assert np.abs(ours - theirs).max() < 8 / 128  # Pillow rounds and clips between rows and columns

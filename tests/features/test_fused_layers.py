@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from berg.features.fused_layers import FusedLinear, SelfAttention, with_fused_layers
+from berg.features.fused_layers import FusedLinear, PatchEmbedding, SelfAttention, with_fused_layers
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,7 @@ NODES = [
     ["encoder.layers.encoder_layer_0.mlp.0"],
     ["encoder.layers.encoder_layer_0.mlp.1", "encoder.layers.encoder_layer_1.mlp"],
     ["heads.head"],
+    ["conv_proj"],
 ]
 
 
@@ -48,6 +49,31 @@ def test_every_node_puts_out_what_it_did(transformer, nodes, dtype):
         torch.testing.assert_close(found_nodes[node], output, atol=2e-5, rtol=1e-4)
     assert any(isinstance(module, SelfAttention) for module in fused.modules())
     assert not any(type(module) is nn.Linear for module in fused.modules())
+
+
+@pytest.mark.parametrize("size", [(32, 48), (40, 50)], ids=["whole patches", "a rest at two sides"])
+def test_patches_are_embedded_as_by_the_convolution(size):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 20, (8, 16), stride=(8, 16)).eval()
+    network = with_fused_layers(nn.Sequential(convolution))
+    pictures = torch.randn(2, 3, *size)
+    assert isinstance(network[0], PatchEmbedding)
+    torch.testing.assert_close(network(pictures), convolution(pictures), atol=1e-5, rtol=1e-4)
+    assert network[0].weight.data_ptr() == convolution.weight.data_ptr()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"stride": 7},
+        {"stride": 8, "padding": 1},
+        {"stride": 8, "dilation": 2},
+        {"stride": 8, "groups": 3},
+    ],
+    ids=str,
+)
+def test_other_convolutions_stay(other):
+    assert type(with_fused_layers(nn.Sequential(nn.Conv2d(3, 6, 8, **other)))[0]) is nn.Conv2d
 
 
 def test_a_node_inside_the_attention_keeps_the_attention(transformer):

@@ -24,6 +24,7 @@ from berg.core.exceptions import CorruptedFileError, InvalidParameterError, Miss
 from berg.core.model_card import ModelCard
 from berg.core.unit_labels import axis_length, look_up
 from berg.families.fwrf.features import MAP_SIZES, WIDTH, GNet, n_channels
+from berg.features.precision import dtype_of
 from berg.families.fwrf.readout import FeatureWeightedReceptiveField, compile_once, saturate
 from berg.models.encoding_model import EncodingModel
 from berg.weights import model_files

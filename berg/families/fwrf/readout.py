@@ -49,6 +49,7 @@ class FeatureWeightedReceptiveField(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
+        self.compiled = compiled
         self.saturate = compile_once(saturate) if compiled else saturate
         self.weighted_sum = compile_once(weighted_sum) if compiled else weighted_sum
         self.voxels_at_once = _VOXELS_AT_ONCE_COMPILED if compiled else _VOXELS_AT_ONCE
@@ -72,7 +73,9 @@ class FeatureWeightedReceptiveField(nn.Module):
 
     def _pooled(self, by_pixel: Tensor, pooling: Tensor, weights: Tensor) -> Tensor:
         blocks = zip(torch.split(pooling, self.voxels_at_once), torch.split(weights, self.voxels_at_once), strict=True)
-        return torch.cat([self.weighted_sum(block @ by_pixel, own) for block, own in blocks], dim=1)
+        in_half = by_pixel.is_cuda and by_pixel.dtype == torch.float16 and not self.compiled
+        summed = weighted_sum_in_half if in_half and not torch.is_grad_enabled() else self.weighted_sum
+        return torch.cat([summed(block @ by_pixel, own) for block, own in blocks], dim=1)
 
 
 @cache
@@ -91,3 +94,12 @@ def saturate(x: Tensor) -> Tensor:
 def weighted_sum(pooled: Tensor, weights: Tensor) -> Tensor:
     """Responses, shape (batch, n_voxels), of pooled features (batch, n_voxels, n_channels)."""
     return (saturate(pooled.to(weights.dtype)) * weights).sum(-1)
+
+
+def weighted_sum_in_half(pooled: Tensor, weights: Tensor) -> Tensor:
+    """As `weighted_sum`, for a GPU and float16: a third of the traffic with its memory, which is what limits it.
+
+    Each step rounds to 10 bits, as the matrix product before it did; the sum is in float32.
+    """
+    saturated = pooled.abs().log1p_().mul_(pooled.tanh_())
+    return saturated.mul_(weights.to(pooled.dtype)).sum(-1, dtype=torch.float32)

@@ -23,6 +23,7 @@ from berg.core.card_schema import REPETITION, CardPart, OutputArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.unit_labels import axis_length
 from berg.families.linearizing.readout import LinearReadout, Projection
+from berg.features.precision import dtype_of
 from berg.features.pretrained_network import expand, network_features, network_file
 from berg.models.encoding_model import EncodingModel
 from berg.transfer.fetch import WantedFile

@@ -23,7 +23,7 @@ from torchvision.transforms import functional
 from berg import BERG
 from berg.core.exceptions import CorruptedFileError
 from berg.core.selection import EmptySelectionWarning, IgnoredSelectionWarning
-from berg.features.pretrained_network import as_trained_transform, preset_transform
+from berg.features.pretrained_network import AsTrainedTransform, PresetTransform
 from berg.weights.model_files import StaleConversionWarning
 from berg.weights.safetensors_files import read_safetensors, write_safetensors
 
@@ -158,13 +158,13 @@ def test_fsaverage_in_fortran_order_and_float64_gives_the_truth(
 def test_preset_is_the_transform_that_torchvision_gives_with_the_weights(size: tuple[int, int]) -> None:
     images = torch.from_numpy(layouts.random_images(np.random.default_rng(3), 2, *size))
     preset = ViT_B_32_Weights.IMAGENET1K_V1.transforms()
-    torch.testing.assert_close(preset_transform(preset)(images), preset(images), rtol=0, atol=1e-6)
+    torch.testing.assert_close(PresetTransform(preset)(images), preset(images), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [SOME, *SIZES])
 def test_as_trained_is_the_resize_of_pil(size: tuple[int, int]) -> None:
     images = layouts.random_images(np.random.default_rng(4), 2, *size)
-    prepared = as_trained_transform(ViT_B_32_Weights.IMAGENET1K_V1.transforms())(torch.from_numpy(images))
+    prepared = AsTrainedTransform(ViT_B_32_Weights.IMAGENET1K_V1.transforms())(torch.from_numpy(images))
     expected = torch.stack([reference.as_trained_transform(image) for image in images])
     torch.testing.assert_close(prepared, expected, rtol=0, atol=1e-6)
 
