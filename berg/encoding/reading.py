@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +11,6 @@ from numpy.typing import NDArray
 from berg.core.exceptions import StimulusError
 from berg.encoding.encoded_stimuli import file_states, fingerprints
 from berg.encoding.task import Task
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -86,31 +80,3 @@ def _can_be_opened(task: Task, index: int) -> bool:
         return task.open_one is not None and len(task.open_one(index)) == 1
     except StimulusError:
         return False
-
-
-class Threads:
-    """Threads that finish what they have begun, also after an error."""
-
-    def __init__(self, n_threads: int) -> None:
-        self.n_threads = n_threads
-        self.pool = ThreadPoolExecutor(n_threads)
-
-    def __enter__(self) -> Threads:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(wait=True)
-
-    def submit(self, function: Callable[..., R], *arguments: Any) -> Future[R]:
-        """Call a function in the next thread that is free."""
-        return self.pool.submit(function, *arguments)
-
-    def map_ahead(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        """The results in order; at most two more are computed or waiting than there are threads."""
-        begun: deque[Future[R]] = deque()
-        for item in items:
-            begun.append(self.submit(function, item))
-            if len(begun) > self.n_threads + 1:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import listing
 from berg.core.stacklevel import users_stacklevel
-from berg.encoding.reading import ReadBatch, Threads, read_batch
+from berg.encoding.reading import ReadBatch, read_batch
 from berg.encoding.space import N_BLOCKS_HELD
 from berg.encoding.task import Models, OnDamaged, Task, check_options, prepare
 from berg.encoding.task_store import check_folder, open_or_create
@@ -38,6 +39,7 @@ from berg.responses.store import (
 )
 from berg.system.locks import store_lock
 from berg.system.progress import progress_bar
+from berg.system.threads import Threads
 
 
 class DamagedStimulusWarning(UserWarning):
@@ -163,15 +165,43 @@ def fill(
         Threads(task.n_readers(workers)) as readers,
         Threads(1) as writer,
     ):
-        writes: deque[Future[None]] = deque()
-        batches = _batches(store, task, missing, readers, writes)
+        buffers = _Buffers(task.in_order, store.block_size)
+        batches = _batches(store, task, missing, readers, buffers)
         for batch in encode_batches(task.in_order, batches, task.batch_size):
             batch.mark()
             advance(len(batch.stimuli))
             if batch.is_last:
-                writes.append(writer.submit(batch.block.write_to, store))
-        for write in writes:
-            write.result()
+                buffers.free_after(writer.submit(batch.block.write_to, store), batch.block.arrays)
+        buffers.wait()
+
+
+class _Buffers:
+    """Arrays for the responses of a block, used again and again: new memory costs more than writing to it does."""
+
+    def __init__(self, models: Sequence[EncodingModel], n_stimuli: int) -> None:
+        self.models, self.n_stimuli = models, n_stimuli
+        self.free: list[Arrays] = []
+        self.being_written: deque[tuple[Future[None], Arrays]] = deque()
+
+    def take(self) -> Arrays:
+        """Arrays that nobody needs any more; if all wait to be written, when the first of them is."""
+        if not self.free and len(self.being_written) >= N_BLOCKS_HELD - 1:
+            self._wait_for_one()
+        return self.free.pop() if self.free else [_empty(model, self.n_stimuli) for model in self.models]
+
+    def free_after(self, write: Future[None], arrays: Arrays) -> None:
+        """Take arrays back when they are written."""
+        self.being_written.append((write, arrays))
+
+    def wait(self) -> None:
+        """Wait until everything is written; raise what went wrong."""
+        while self.being_written:
+            self._wait_for_one()
+
+    def _wait_for_one(self) -> None:
+        write, arrays = self.being_written.popleft()
+        write.result()
+        self.free.append(arrays)
 
 
 @dataclass(frozen=True)
@@ -179,13 +209,22 @@ class _Block:
     """A block that is being encoded: its responses, and what the store keeps of its stimuli."""
 
     index: int
-    arrays: Arrays
+    buffers: _Buffers
     status: NDArray[np.uint8]
     encoded_from: NDArray[np.uint64]
 
+    @cached_property
+    def arrays(self) -> Arrays:
+        """For each model, arrays as long as a full block; taken when the first batch of the block is computed."""
+        return self.buffers.take()
+
+    def rows(self) -> Arrays:
+        """The arrays, as long as this block."""
+        return [[array[: len(self.status)] for array in outputs] for outputs in self.arrays]
+
     def write_to(self, store: ResponseStore) -> None:
         """Write it, when all its batches are encoded."""
-        responses = [array for outputs in self.arrays for array in outputs]
+        responses = [array for outputs in self.rows() for array in outputs]
         store.write(self.index, responses, self.status, self.encoded_from)
 
 
@@ -206,35 +245,24 @@ class _BlockBatch(Batch):
         damaged = [self.rows.start + index for index in self.read.damaged]
         self.block.encoded_from[self.rows] = self.read.fingerprints
         self.block.status[damaged] = DAMAGED
-        for outputs in self.arrays:
+        for outputs in self.block.rows() if damaged else ():
             for array in outputs:
                 array[damaged] = np.nan
 
 
 def _batches(
-    store: ResponseStore, task: Task, blocks: Sequence[int], readers: Threads, writes: deque[Future[None]]
+    store: ResponseStore, task: Task, blocks: Sequence[int], readers: Threads, buffers: _Buffers
 ) -> Iterator[_BlockBatch]:
-    """The batches of blocks in order, read ahead; a block begins when the memory of an earlier one is free.
-
-    Parameters
-    ----------
-    writes
-        The blocks that are being written, or wait for it.
-    """
+    """The batches of blocks in order, read ahead."""
     indices = [batch for block in blocks for batch in _slices(store.block(block), task.batch_size)]
     read = readers.map_ahead(lambda batch: read_batch(task, batch), indices)
-    # Used again and again: giving memory back and asking for it again costs more than writing does.
-    buffers = [[_empty(model, store.block_size) for model in task.in_order] for _ in range(N_BLOCKS_HELD)]
-    for number, index in enumerate(blocks):
-        if len(writes) == N_BLOCKS_HELD - 1:
-            writes.popleft().result()
+    for index in blocks:
         n_stimuli = store.block(index).stop - store.block(index).start
-        arrays = [[array[:n_stimuli] for array in outputs] for outputs in buffers[number % N_BLOCKS_HELD]]
         status, encoded_from = np.full(n_stimuli, ENCODED, np.uint8), np.zeros((n_stimuli, 2), np.uint64)
-        block = _Block(index, arrays, status, encoded_from)
+        block = _Block(index, buffers, status, encoded_from)
         for rows in batch_slices(n_stimuli, task.batch_size):
             batch = next(read)
-            yield _BlockBatch(batch.values, rows, arrays, block, batch)
+            yield _BlockBatch(batch.values, rows, block.rows, block, batch)
 
 
 def _empty(model: EncodingModel, n_stimuli: int) -> list[NDArray[np.float32]]:

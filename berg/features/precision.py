@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -47,6 +48,20 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
+def with_precision(parameters: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Parameters of a model whose ``precision``, if it has one of ours, is the name of what is computed with."""
+    precision = parameters.get("precision")
+    if precision not in PRECISIONS:
+        return dict(parameters)
+    return {**parameters, "precision": resolve_precision(str(precision), device)}
+
+
+def precision_of(parameters: Mapping[str, Any]) -> str:
+    """What a model with these parameters computes with; ``float32`` if it has no such parameter."""
+    precision = parameters.get("precision")
+    return str(precision) if precision in PRECISIONS else "float32"
+
+
 def best_precision(device: torch.device) -> str:
     """What is fast on a device and near to float32."""
     if device.type != "cpu":
@@ -62,7 +77,7 @@ def dtype_of(precision: str) -> torch.dtype:
 @cache
 def has_instructions_for(precision: str) -> bool:
     """Whether this processor multiplies matrices of half precision itself; without, it takes several times as long."""
-    if precision == "bfloat16" and torch.backends.mkldnn.is_available() and _answers("_is_avx512_bf16_supported"):
+    if precision == "bfloat16" and _answers("_is_avx512_bf16_supported"):
         return True
     return _answers({"bfloat16": "_is_amx_tile_supported", "float16": "_is_amx_fp16_supported"}[precision])
 
@@ -148,12 +163,14 @@ def _set_float32_products(value: str) -> Callable[[], None]:
 
 def _set_by_part(value: str) -> Callable[[], None]:
     """Set them for each kind of product, unless the older names do: a model that reads those would get an error."""
-    of_gpu = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
-    of_cpu = [torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv]
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    of_gpu: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    of_cpu: list[Any] = [mkldnn.matmul, mkldnn.conv]
     before = [(setting, setting.fp32_precision) for setting in (*of_gpu, *of_cpu)]
     older = _older_settings()
     for setting in (*of_gpu, *of_cpu):
-        if older is None or setting is torch.backends.mkldnn.conv:  # which has no older name
+        if older is None or setting is mkldnn.conv:  # which has no older name
             setting.fp32_precision = "ieee" if setting in of_cpu else value
 
     def restore() -> None:

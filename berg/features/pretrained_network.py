@@ -211,7 +211,8 @@ class PresetTransform(nn.Module):
             as_float, list(preset.resize_size), preset.interpolation, antialias=preset.antialias
         )
         cropped = functional.center_crop(resized, list(preset.crop_size))
-        return self.normalise(cropped if pictures.is_floating_point() else cropped.round().clamp(0, 255))
+        normalised: Tensor = self.normalise(cropped if pictures.is_floating_point() else cropped.round().clamp(0, 255))
+        return normalised
 
 
 class Normalise(nn.Module):
@@ -250,7 +251,8 @@ class AsTrainedTransform(nn.Module):
         else:
             by_pil = np.stack([_resize_by_pil(picture, self.size) for picture in square.cpu().numpy()])
             resized = torch.from_numpy(by_pil).to(pictures.device).float()
-        return self.normalise(resized)
+        normalised: Tensor = self.normalise(resized)
+        return normalised
 
 
 def _resize_by_pil(picture: np.ndarray, size: int) -> np.ndarray:

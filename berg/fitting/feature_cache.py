@@ -63,7 +63,7 @@ class LayerFeatures(Protocol):
 
     network: nn.Module
     nodes: list[str]
-    transform: Callable[[Tensor], Tensor]
+    transform: nn.Module
 
     def __call__(self, stimuli: Tensor) -> list[Tensor]: ...
 

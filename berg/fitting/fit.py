@@ -10,6 +10,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from berg.datasets.dataset import EncodingDataset
 from berg.datasets.splits import SPLITS
 from berg.evaluation.accuracy_table import read_accuracy
 from berg.evaluation.evaluate import evaluate_model, evaluate_responses
+from berg.features.precision import arithmetic, precision_of, with_precision
 from berg.fitting import fitted_files
 from berg.fitting.family import fitting_family
 from berg.fitting.fit_checks import check_card, check_resampling, check_responses_vary, check_room, check_test_split
@@ -221,11 +223,12 @@ def _job(
     dataset = data if isinstance(data, EncodingDataset) else EncodingDataset.open(Path(data), subject)
     root = settings.berg_dir(berg_dir).value
     files = paths_of(card, root, {**values, **selection})
+    torch_device = resolve_device(device)
     return FitJob(
         card=card,
         dataset=dataset,
-        parameters={**values, **({"selection": selection} if selection else {})},
-        device=resolve_device(device),
+        parameters={**with_precision(values, torch_device), **({"selection": selection} if selection else {})},
+        device=torch_device,
         cache=Path(cache) if cache is not None else default_cache(),
         work=files.work,
         berg_dir=root,
@@ -282,10 +285,17 @@ def _fit_each(family: FittingFamily, jobs: Sequence[FitJob], options: _Options, 
         options.say(f"All {len(jobs)} subjects together: {size_words(announced[0])}")
     for job in jobs:
         fitted_files.begin(job)
-    shared = family.fit_together(jobs) if together and family.fit_together is not None else None
+    shared = None
+    if together and family.fit_together is not None:
+        with _arithmetic(jobs[0]):
+            shared = family.fit_together(jobs)
     reports = []
     for index, job in enumerate(jobs):
-        fitted = shared[index] if shared is not None else family.fit(job)
+        if shared is not None:
+            fitted = shared[index]
+        else:
+            with _arithmetic(job):
+                fitted = family.fit(job)
         report = _finish(job, fitted, options)
         if not together:
             fitted_files.finish([job])
@@ -295,6 +305,11 @@ def _fit_each(family: FittingFamily, jobs: Sequence[FitJob], options: _Options, 
     if together:
         fitted_files.finish(jobs)
     return reports
+
+
+def _arithmetic(job: FitJob) -> AbstractContextManager[None]:
+    """Fit with the float32 products that the model will encode with."""
+    return arithmetic(precision_of(job.parameters), job.device)
 
 
 def _report_of(job: FitJob, say: Callable[[str], None]) -> FitReport:

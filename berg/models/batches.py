@@ -2,14 +2,18 @@
 
     stimuli -> features (shared by the models that have the same) -> responses -> arrays, or files on the disk
 
-A call, a store and the workers of a cluster all take it, so that they return the same numbers.
+A call, a store and the workers of a cluster all take it, so that they return the same numbers. On a GPU, batches on
+their way there, on it and on their way back overlap (`berg.models.lanes`); they are computed in order.
 """
 
 from __future__ import annotations
 
 import gc
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -21,7 +25,10 @@ from numpy.typing import NDArray
 from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import DeviceMemoryError, InvalidParameterError, listing
 from berg.core.stacklevel import users_stacklevel
+from berg.features.precision import arithmetic
+from berg.models.lanes import Lane, Responses, lane_to
 from berg.system.memory import check_array_memory, release_pages
+from berg.system.threads import Threads
 
 Arrays = Sequence[Sequence[NDArray[np.float32]]]
 """For each model, one array per output, shape (n_stimuli, ...)."""
@@ -42,6 +49,10 @@ class Encoder(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
+
+    @property
+    def precision(self) -> str:
+        """What it computes with; see `berg.features.precision`."""
 
     @property
     def expected_input(self) -> StimulusInput:
@@ -68,16 +79,16 @@ class Batch:
     Attributes
     ----------
     stimuli
-        Shape (n_stimuli, ...), as `berg.stimuli.open.Stimuli.read` returns them.
+        Shape (n_stimuli, ...), as `berg.stimuli.readers.Stimuli.read` returns them.
     rows
         The rows of the arrays that the responses are written to.
-    arrays
-        Also datasets of h5py or zarr.
+    open_arrays
+        Gives the arrays, also datasets of h5py or zarr; called when the batch is computed.
     """
 
     stimuli: NDArray[Any]
     rows: slice
-    arrays: Arrays
+    open_arrays: Callable[[], Arrays]
 
 
 BatchT = TypeVar("BatchT", bound=Batch)
@@ -91,6 +102,8 @@ def encode_batches(models: Sequence[Encoder], batches: Iterable[BatchT], batch_s
 
     Parameters
     ----------
+    batches
+        Asked for before they are computed, on a GPU several ahead.
     batch_size
         Stimuli in the largest batch.
 
@@ -104,20 +117,42 @@ def encode_batches(models: Sequence[Encoder], batches: Iterable[BatchT], batch_s
     SmallerBatchWarning
         Each time that a batch is halved.
     """
-    largest = batch_size
-    for batch in batches:
-        largest = _encode_batch(models, batch, largest)
-        yield batch
+    lane, largest = lane_to(model.device for model in models), batch_size
+    behind: deque[tuple[BatchT, list[Future[None]]]] = deque()
+    with Threads(lane.n_stagers) as stagers, Threads(lane.n_writers) as writers:
+        for batch, staged in stagers.map_ahead(lambda batch: (batch, lane.stage(as_tensor(batch.stimuli))), batches):
+            writes, largest = _encode_batch(models, batch, staged, largest, lane, writers)
+            behind.append((batch, writes))
+            while len(behind) > lane.n_behind:
+                yield _written(*behind.popleft())
+        while behind:
+            yield _written(*behind.popleft())
 
 
-def _encode_batch(models: Sequence[Encoder], batch: Batch, largest: int) -> int:
-    """Encode a batch in parts of `largest` stimuli, or fewer; returns the size of part that fits on the device."""
-    stimuli, start = torch.from_numpy(batch.stimuli), 0
-    while start < len(stimuli):
-        stop = min(start + largest, len(stimuli))
+def as_tensor(stimuli: NDArray[Any]) -> torch.Tensor:
+    """The stimuli in the same memory, also those that nobody may write to (a memory map)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(stimuli)
+
+
+def _written(batch: BatchT, writes: Sequence[Future[None]]) -> BatchT:
+    for write in writes:
+        write.result()
+    return batch
+
+
+def _encode_batch(
+    models: Sequence[Encoder], batch: Batch, staged: torch.Tensor, largest: int, lane: Lane, writers: Threads
+) -> tuple[list[Future[None]], int]:
+    """Encode a batch in parts of `largest` stimuli, or fewer; returns the writes, and the size of part that fits."""
+    arrays, writes, start = batch.open_arrays(), [], 0
+    while start < len(staged):
+        stop = min(start + largest, len(staged))
         rows = slice(batch.rows.start + start, batch.rows.start + stop)
         try:
-            _encode_part(models, stimuli[start:stop], rows, batch.arrays)
+            for computed, outputs in _compute(models, lane, staged[start:stop], arrays):
+                writes += _write_all(computed, rows, outputs, lane, writers)
         except DeviceMemoryError as error:
             if stop - start == 1:
                 raise
@@ -127,31 +162,68 @@ def _encode_batch(models: Sequence[Encoder], batch: Batch, largest: int) -> int:
             start = stop
             continue
         _free_memory(models)  # after the except block: the error holds what was computed
-    return largest
+    return writes, largest
 
 
-def _encode_part(models: Sequence[Encoder], stimuli: torch.Tensor, rows: slice, arrays: Arrays) -> None:
-    """Encode some stimuli at once and write their responses; nothing of it stays in memory."""
-    computed: dict[int, Any] = {}
+def _compute(
+    models: Sequence[Encoder], lane: Lane, staged: torch.Tensor, arrays: Arrays
+) -> Iterator[tuple[Responses, Sequence[NDArray[np.float32]]]]:
+    """Encode some stimuli at once: the responses of one model after another, and the arrays that they go to."""
+    features_of: dict[int, Any] = {}
+    stimuli = None
     for model, outputs in zip(models, arrays, strict=True):
         features, readout = model.loaded_modules()
-        too_many = f"{model.device} has too little memory for {len(stimuli)} stimuli at once. "
-        fewer = f"Try batch_size={len(stimuli) // 2}" if len(stimuli) > 1 else "Select fewer units (selection=...)"
+        too_many = f"{model.device} has too little memory for {len(staged)} stimuli at once. "
+        fewer = f"Try batch_size={len(staged) // 2}" if len(staged) > 1 else "Select fewer units (selection=...)"
+        exactly = arithmetic(model.precision, model.device)
         # no_grad, not inference_mode: what a module keeps may be used in predict()
-        with typed_memory_error(f"{too_many}{fewer}."), torch.no_grad():
-            if id(features) not in computed:
-                computed[id(features)] = features(stimuli.to(model.device))
-            responses = model.in_window(readout(computed[id(features)]), stimuli.shape[-1])
-        for output, response in zip(outputs, responses, strict=True):
-            _write(output, rows, response.reshape(len(stimuli), *output.shape[1:]))
-            release_pages(output)
+        with typed_memory_error(f"{too_many}{fewer}."), torch.no_grad(), exactly:
+            stimuli = lane.to_device(staged) if stimuli is None else stimuli
+            if id(features) not in features_of:
+                features_of[id(features)] = features(stimuli.to(model.device))
+            computed = model.in_window(readout(features_of[id(features)]), staged.shape[-1])
+        yield computed, outputs
+        del computed  # it is not to stay in memory beside the next
+
+
+PIECE_BYTES = 2**26
+"""Of responses that one thread writes; a new array is written to for the first time by several, which is faster."""
+
+
+def _write_all(
+    computed: Responses, rows: slice, outputs: Sequence[NDArray[np.float32]], lane: Lane, writers: Threads
+) -> list[Future[None]]:
+    """Begin to write the responses of a model to some stimuli."""
+    with typed_memory_error("There is too little memory for the responses. Select fewer units (selection=...)."):
+        wait = lane.to_host(computed)
+    n_stimuli = rows.stop - rows.start
+    n_bytes = 4 * sum(response.numel() for response in computed)
+    size = n_stimuli if writers.n_threads == 0 else max(1, n_stimuli * PIECE_BYTES // max(n_bytes, 1))
+    pieces = batch_slices(n_stimuli, size)
+    return [writers.submit(_write_piece, wait, piece, rows, outputs) for piece in pieces]
+
+
+def _write_piece(
+    wait: Callable[[], Responses], piece: slice, rows: slice, outputs: Sequence[NDArray[np.float32]]
+) -> None:
+    """Write the responses to a piece of some stimuli, when they are there."""
+    for output, response in zip(outputs, wait(), strict=True):
+        shaped = response.reshape(rows.stop - rows.start, *output.shape[1:])[piece]
+        _write(output, slice(rows.start + piece.start, rows.start + piece.stop), shaped)
+        release_pages(output)
 
 
 def _write(array: Any, rows: slice, responses: torch.Tensor) -> None:
-    if isinstance(array, np.ndarray) and min(array.strides, default=0) >= 0:  # in one step, on all cores
-        torch.from_numpy(array[rows]).copy_(responses)
-    else:  # a dataset, of which a slice would be a copy
+    if not isinstance(array, np.ndarray):  # a dataset, of which a slice would be a copy
+        with _ONE_DATASET_AT_A_TIME:
+            array[rows] = responses.float().cpu().numpy()
+    elif responses.is_pinned() or min(array.strides, default=0) < 0:
         array[rows] = responses.float().cpu().numpy()
+    else:  # in one step, on all cores
+        torch.from_numpy(array[rows]).copy_(responses)
+
+
+_ONE_DATASET_AT_A_TIME = threading.Lock()  # pieces of one chunk of zarr must not be written by two threads
 
 
 def _warn_of_memory(message: str, n_stimuli: int) -> None:
@@ -166,6 +238,7 @@ def _warn_of_memory(message: str, n_stimuli: int) -> None:
 def _free_memory(models: Sequence[Encoder]) -> None:
     gc.collect()
     if any(model.device.type == "cuda" for model in models):
+        torch.cuda.synchronize()  # what is on its way back is freed when it has arrived
         torch.cuda.empty_cache()
 
 

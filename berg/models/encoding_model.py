@@ -23,6 +23,7 @@ from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
 from berg.core.selection import check_selection, resolve_selection, resolve_times
 from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
+from berg.features.precision import arithmetic, precision_of, with_precision
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models.batches import (
     Batch,
@@ -38,6 +39,7 @@ from berg.stimuli.open import open_stimuli
 from berg.stimuli.readers import reader_of
 from berg.system.memory import reuse_freed_memory
 from berg.system.progress import progress_bar
+from berg.system.threads import Threads
 from berg.weights import model_files
 from berg.weights.safetensors_files import write_safetensors
 
@@ -74,9 +76,10 @@ class EncodingModel(BaseModelInterface):
     ) -> None:
         if self.card.input is not None:
             reader_of(self.card.input.kind)  # refuses a kind that is not read yet before anything is fetched or loaded
-        self.parameters = validate_parameters(self.card, parameters)
+        given = validate_parameters(self.card, parameters)
         self.selection = check_selection(self.card, selection)
         self.device = resolve_device(device)
+        self.parameters = with_precision(given, self.device)
         self.berg_dir = berg_dir
         self.metadata = self.read_metadata(berg_dir, self.file_values)
         self.indices = resolve_selection(self.card, self.selection, self.metadata)
@@ -236,9 +239,11 @@ class EncodingModel(BaseModelInterface):
                 f"out must be a list with one entry per model ({len(models)}); None for a new array."
             )
         arrays = [response_arrays(model, len(stimuli), own) for model, own in zip(models, given, strict=True)]
-        batches = (Batch(stimuli.read(rows), rows, arrays) for rows in batch_slices(len(stimuli), size))
         name = models[0].get_model_id() if len(models) == 1 else f"{len(models)} models"
-        with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance:
+        with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance, Threads(1) as reader:
+            batches = reader.map_ahead(
+                lambda rows: Batch(stimuli.read(rows), rows, lambda: arrays), batch_slices(len(stimuli), size)
+            )
             for batch in encode_batches(models, batches, size):
                 advance(len(batch.stimuli))
         return [outputs[0] if len(outputs) == 1 else tuple(outputs) for outputs in arrays]
@@ -253,7 +258,8 @@ class EncodingModel(BaseModelInterface):
             sampling rate of the card.
         """
         features, readout = self.loaded_modules()
-        responses = self.in_window(readout(features(stimulus.to(self.device))), stimulus.shape[-1])
+        with arithmetic(self.precision, self.device):
+            responses = self.in_window(readout(features(stimulus.to(self.device))), stimulus.shape[-1])
         return responses[0] if len(responses) == 1 else tuple(responses)
 
     @classmethod
@@ -288,6 +294,11 @@ class EncodingModel(BaseModelInterface):
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    @property
+    def precision(self) -> str:
+        """What the model computes with (`berg.features.precision`); ``float32`` if its card has no such parameter."""
+        return precision_of(self.parameters)
 
     @property
     def expected_input(self) -> StimulusInput:

@@ -14,9 +14,9 @@ from skimage import data
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingExtraError
 from berg.features.pretrained_network import (
     NetworkFeatures,
+    PresetTransform,
     network_features,
     network_file,
-    PresetTransform,
     read_pretrained,
 )
 

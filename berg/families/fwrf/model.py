@@ -24,8 +24,8 @@ from berg.core.exceptions import CorruptedFileError, InvalidParameterError, Miss
 from berg.core.model_card import ModelCard
 from berg.core.unit_labels import axis_length, look_up
 from berg.families.fwrf.features import MAP_SIZES, WIDTH, GNet, n_channels
-from berg.features.precision import dtype_of
 from berg.families.fwrf.readout import FeatureWeightedReceptiveField, compile_once, saturate
+from berg.features.precision import dtype_of
 from berg.models.encoding_model import EncodingModel
 from berg.weights import model_files
 from berg.weights.pt_files import read_pt
