@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.encoding.store_identity import model_identity, stimuli_identity, stimulus_files, stimulus_labels
-from berg.models.batches import common_batch_size, common_input
+from berg.models.batch_size import common_batch_size
+from berg.models.batches import common_input
 from berg.models.encoding_model import EncodingModel
 from berg.responses.blocks import CHECKSUMS
 from berg.responses.store import Compression
@@ -129,7 +130,7 @@ def prepare(
     is_list = isinstance(given, (list, tuple)) and len(given) == len(stimuli)
     for model in named.values():
         model.set_stimulus_length(stimuli.shape[-1])
-    size = common_batch_size(list(named.values()), batch_size)
+    size = common_batch_size(list(named.values()), batch_size, len(stimuli), stimuli.shape, expected.dtype)
     names = stimulus_labels(stimulus_names, files, len(stimuli), stimulus)
     task = Task(named, stimuli, open_one if is_list else None, files, names, size, size, on_damaged, read_as)
     return replace(task, block_size=block_size(len(stimuli), size, task.row_bytes))

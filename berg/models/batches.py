@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -151,8 +151,11 @@ def _encode_batch(
         stop = min(start + largest, len(staged))
         rows = slice(batch.rows.start + start, batch.rows.start + stop)
         try:
-            for computed, outputs in _compute(models, lane, staged[start:stop], arrays):
-                writes += _write_all(computed, rows, outputs, lane, writers)
+            with _memory_for(models[0], stop - start):
+                stimuli = lane.to_device(staged[start:stop])
+            each = respond(models, stimuli)
+            for outputs in arrays:  # without a name for the responses: they would stay in memory beside the next
+                writes += _write_all(next(each), rows, outputs, lane, writers)
         except DeviceMemoryError as error:
             if stop - start == 1:
                 raise
@@ -165,25 +168,30 @@ def _encode_batch(
     return writes, largest
 
 
-def _compute(
-    models: Sequence[Encoder], lane: Lane, staged: torch.Tensor, arrays: Arrays
-) -> Iterator[tuple[Responses, Sequence[NDArray[np.float32]]]]:
-    """Encode some stimuli at once: the responses of one model after another, and the arrays that they go to."""
+def respond(models: Sequence[Encoder], stimuli: torch.Tensor) -> Iterator[Responses]:
+    """The responses of one model after another to stimuli that are encoded at once, shape (n_stimuli, ...).
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the device has too little memory for so many.
+    """
     features_of: dict[int, Any] = {}
-    stimuli = None
-    for model, outputs in zip(models, arrays, strict=True):
+    for model in models:
         features, readout = model.loaded_modules()
-        too_many = f"{model.device} has too little memory for {len(staged)} stimuli at once. "
-        fewer = f"Try batch_size={len(staged) // 2}" if len(staged) > 1 else "Select fewer units (selection=...)"
-        exactly = arithmetic(model.precision, model.device)
         # no_grad, not inference_mode: what a module keeps may be used in predict()
-        with typed_memory_error(f"{too_many}{fewer}."), torch.no_grad(), exactly:
-            stimuli = lane.to_device(staged) if stimuli is None else stimuli
+        with _memory_for(model, len(stimuli)), torch.no_grad(), arithmetic(model.precision, model.device):
             if id(features) not in features_of:
                 features_of[id(features)] = features(stimuli.to(model.device))
-            computed = model.in_window(readout(features_of[id(features)]), staged.shape[-1])
-        yield computed, outputs
-        del computed  # it is not to stay in memory beside the next
+            responses = model.in_window(readout(features_of[id(features)]), stimuli.shape[-1])
+        yield responses
+        del responses  # they are not to stay in memory beside those of the next model
+
+
+def _memory_for(model: Encoder, n_stimuli: int) -> AbstractContextManager[None]:
+    too_many = f"{model.device} has too little memory for {n_stimuli} stimuli at once. "
+    fewer = f"Try batch_size={n_stimuli // 2}" if n_stimuli > 1 else "Select fewer units (selection=...)"
+    return typed_memory_error(f"{too_many}{fewer}.")
 
 
 PIECE_BYTES = 2**26
@@ -256,15 +264,6 @@ def common_input(models: Sequence[Encoder]) -> StimulusInput:
                 f"{models[0].get_model_id()} and {model.get_model_id()} take different stimuli; encode with each alone."
             )
     return expected
-
-
-def common_batch_size(models: Sequence[Encoder], batch_size: int | None) -> int:
-    """How many stimuli are encoded together: the number given, or the smallest of those of the models."""
-    if batch_size is None:
-        return min(model.batch_size for model in models)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise InvalidParameterError(f"batch_size must be a whole number from 1, got {batch_size!r}.")
-    return int(batch_size)
 
 
 def response_arrays(model: Encoder, n_stimuli: int, out: Any = None) -> list[NDArray[np.float32]]:

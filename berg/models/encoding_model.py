@@ -25,10 +25,10 @@ from berg.core.selection import check_selection, resolve_selection, resolve_time
 from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
 from berg.features.precision import arithmetic, precision_of, with_precision
 from berg.interfaces.base_model import BaseModelInterface
+from berg.models.batch_size import common_batch_size
 from berg.models.batches import (
     Batch,
     batch_slices,
-    common_batch_size,
     common_input,
     encode_batches,
     response_arrays,
@@ -229,10 +229,11 @@ class EncodingModel(BaseModelInterface):
         Features that models share (the same network, transform, precision and device) are computed once per
         stimulus. Parameters are those of `generate_response`, ``out`` one per model.
         """
-        stimuli = open_stimuli(stimulus, common_input(models), sampling_rate)
+        expected = common_input(models)
+        stimuli = open_stimuli(stimulus, expected, sampling_rate)
         for model in models:
             model.set_stimulus_length(stimuli.shape[-1])
-        size = common_batch_size(models, batch_size)
+        size = common_batch_size(models, batch_size, len(stimuli), stimuli.shape, expected.dtype)
         given = [None] * len(models) if out is None else out
         if not isinstance(given, (list, tuple)) or len(given) != len(models):
             raise InvalidParameterError(
