@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from berg.core.exceptions import InvalidParameterError, SlowPrecisionWarning, did_you_mean, listing
+from berg.core.stacklevel import users_stacklevel
 
 _DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PRECISIONS = (*_DTYPES, "auto")
@@ -94,7 +95,7 @@ def _warn_that_it_is_slow(precision: str) -> None:
         f"This processor has no instructions for {precision}, which is several times slower here than float32. "
         'Give precision="float32", or precision="auto" for what is fastest on each machine.',
         SlowPrecisionWarning,
-        stacklevel=2,
+        stacklevel=users_stacklevel(),
     )
 
 
