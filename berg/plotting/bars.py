@@ -20,6 +20,7 @@ from berg.responses.labelled import Labelled, outputs_of
 
 BAR, DOT, LINE = "#7f9fc0", "0.2", "#b03a2e"
 HIGH = 1.6
+_BESIDE = 5  # so many regions leave room for both panels in one row
 _UPRIGHT = 9  # more regions than this are written at an angle
 _MOST_DOTS = 400
 _LEFT = 0.75
@@ -68,7 +69,9 @@ def draw_bars(
     """Draw the bars at the bottom of a frame."""
     names = _region_names(means)
     below, wide = _room_below(names), min(frame.width - _LEFT - 0.15, 0.6 + 0.75 * len(names))
-    bottom = 0.0 if means[0].accuracy is None else HIGH + _room_below(names)
+    is_beside = _is_beside(means)
+    wide = min(wide, frame.width / 2 - _LEFT - 0.05) if is_beside else wide
+    bottom = 0.0 if is_beside or means[0].accuracy is None else HIGH + below
     axes = sheet.add_axes(frame.rectangle(_LEFT, bottom + below, wide, HIGH - 0.15))
     chosen = [_chosen(subject, own, stimulus, minus) for subject, own in zip(subjects, means, strict=True)]
     unit, factor = shown_unit(_unit(subjects[0]))
@@ -81,13 +84,19 @@ def draw_bars(
     quantity = quantity_of(outputs_of(subjects[0]), minus is not None)
     _draw(axes, names, dots, f"{quantity} ({unit})", _counts(means, names))
     if means[0].accuracy is not None:
-        lower = sheet.add_axes(frame.rectangle(_LEFT, below, wide, HIGH - 0.15))
-        _draw_accuracy(lower, names, means)
+        left = _LEFT + (frame.width / 2 if is_beside else 0)
+        _draw_accuracy(sheet.add_axes(frame.rectangle(left, below, wide, HIGH - 0.15)), names, means)
 
 
 def bars_height(means: list[RegionMeans]) -> float:
     """What `draw_bars` takes of a frame, inches."""
-    return (1 if means[0].accuracy is None else 2) * (HIGH + _room_below(_region_names(means)))
+    n_rows = 1 if means[0].accuracy is None or _is_beside(means) else 2
+    return n_rows * (HIGH + _room_below(_region_names(means)))
+
+
+def _is_beside(means: list[RegionMeans]) -> bool:
+    """Whether the regions are so few that both panels fit into one row."""
+    return len(_region_names(means)) <= _BESIDE
 
 
 def _region_names(means: list[RegionMeans]) -> list[str]:
@@ -148,9 +157,8 @@ def _draw(axes: Axes, names: list[str], dots: NDArray[np.float64], label: str, c
         shown = dots[:: -(-len(dots) // _MOST_DOTS)]
         aside = 0.25 * np.linspace(-1, 1, len(shown))[:, None] if len(shown) > 1 else 0.0
         x = np.broadcast_to(places + aside, shown.shape)
-        axes.plot(
-            x.ravel(), shown.ravel(), ".", color=DOT, markersize=3.2 if len(shown) < 40 else 1.8, markeredgewidth=0
-        )
+        size = 3.2 if len(shown) < 40 else 1.8
+        axes.plot(x.ravel(), shown.ravel(), ".", color=DOT, markersize=size, markeredgewidth=0)
     axes.axhline(0, color="0.3", linewidth=0.6)
     _name_regions(axes, names, counts)
     _label(axes, label)

@@ -92,7 +92,9 @@ def _limits(values: NDArray[np.float64], is_signed: bool) -> tuple[float, float]
 def wrapped(label: str, inches: float) -> str:
     """A label in as many lines as it takes along an axis so long."""
     letters = max(int(_LETTERS_PER_INCH * inches), *map(len, label.split()))
-    return "\n".join(textwrap.wrap(label, letters))
+    quantity, bracket, unit = label.partition(" (")
+    parts = [quantity, f"({unit}"] if bracket and len(label) > letters else [label]
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, letters))
 
 
 def draw_bar(

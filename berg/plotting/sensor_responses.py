@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -109,9 +108,9 @@ def sensor_responses(
     modality = str(attributes_of(labelled).get("model_id", "")).split("-")[0]
     names = [str(name) for name in array["channel"].values]
     values = array.transpose("channel", "time").values
-    ceiling = _ceiling(array)
+    ceiling, notes = _ceiling(array)
     milliseconds = np.round(1000 * array["time"].values.astype(float), 3)
-    responses = SensorResponses(shown, values, names, milliseconds, {}, ceiling)
+    responses = SensorResponses(shown, values, names, milliseconds, {}, ceiling, notes)
     if shown.unit == "fT/cm":
         responses = _paired(responses)
     if not with_places:
@@ -133,12 +132,18 @@ def only_array(shown: Shown, axis: str) -> xr.DataArray:
     return arrays[0]
 
 
-def _ceiling(array: xr.DataArray) -> NDArray[np.float64] | None:
-    """The mean noise ceiling over sensors at each time, in the unit of the labels."""
+def _ceiling(array: xr.DataArray) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
+    """The mean noise ceiling over sensors at each time, and its unit in words."""
     if "noise_ceiling" not in array.coords or set(array["noise_ceiling"].dims) != {"channel", "time"}:
-        return None
-    ceiling: Any = array["noise_ceiling"].transpose("channel", "time").values
-    return np.nanmean(ceiling, axis=0) if np.isfinite(ceiling).any() else None
+        return None, ()
+    ceiling = array["noise_ceiling"].transpose("channel", "time").values.astype(np.float64)
+    present = np.isfinite(ceiling)
+    if not present.any():
+        return None, ()
+    with np.errstate(invalid="ignore"):
+        mean = np.where(present, ceiling, 0).sum(axis=0) / present.sum(axis=0)
+    unit = array["noise_ceiling"].attrs.get("units", "the unit of the labels")
+    return mean, (f"noise ceiling: mean over channels, in {unit}",)
 
 
 def _paired(responses: SensorResponses) -> SensorResponses:
@@ -152,4 +157,4 @@ def _paired(responses: SensorResponses) -> SensorResponses:
     names = [responses.names[first] for first, _ in pairs.values()]
     note = "gradiometers: root mean square of each pair"
     shown = replace(responses.shown, quantity=f"{responses.shown.quantity}, root mean square", is_signed=False)
-    return replace(responses, shown=shown, values=rms, names=names, notes=(note,))
+    return replace(responses, shown=shown, values=rms, names=names, notes=(*responses.notes, note))
