@@ -47,7 +47,7 @@ def plot(
     sounds
         Folders and .wav files: the sound of the stimulus is drawn above its response.
     """
-    from berg.plotting.draw import draw
+    from berg.plotting.figures import draw
     from berg.plotting.page import check_figure_file, save
 
     target = out or Path(f"{responses.name.rpartition('.')[0] or responses.name}.png")

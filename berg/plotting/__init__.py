@@ -2,7 +2,7 @@
 
 from berg.plotting.bars import roi_bars
 from berg.plotting.cortex import flatmap, surface
-from berg.plotting.draw import draw
+from berg.plotting.figures import draw
 from berg.plotting.meshes import Mesh, read_mesh
 from berg.plotting.page import save
 from berg.plotting.rates import rate

@@ -112,6 +112,7 @@ def draw_bar(
     drawn = ScalarMappable(scale.norm, scale.colour_map)
     bar: Colorbar = figure.colorbar(drawn, extend=scale.extend, **where, **options)
     bar.set_label(wrapped(scale.label, high), parse_math=False)
+    bar.ax.set_label("<colorbar>")  # as matplotlib names those that it makes itself
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.locator = MaxNLocator(4, symmetric=scale.low == -scale.high)
     bar.update_ticks()

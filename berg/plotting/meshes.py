@@ -98,6 +98,9 @@ def read_mesh(
             )
     if flat_points is not None and flat_faces is not None:
         flat_points = upright(flat_points[:, :2], points, flat_faces, hemisphere)
+    for array in (points, faces, flat_points, flat_faces, depth):
+        if array is not None:
+            array.setflags(write=False)  # meshes are kept: what others write into them would be drawn ever after
     return Mesh(points, faces, flat_points, flat_faces, depth)
 
 
@@ -141,7 +144,7 @@ def _missing(what: str) -> MissingExtraError:
 # From fsaverage to fsaverage5
 
 
-def mean_over_neighbours(values: NDArray[Any], faces: Faces) -> tuple[NDArray[np.float64], int]:
+def mean_over_neighbours(values: NDArray[Any], faces: Faces) -> NDArray[np.float64]:
     """Values on fsaverage or fsaverage6 at the vertices of fsaverage5, as means over their neighbours.
 
     fsaverage is fsaverage5 with each triangle divided into four, twice. A vertex of fsaverage5 weighs the vertices
@@ -158,13 +161,13 @@ def mean_over_neighbours(values: NDArray[Any], faces: Faces) -> tuple[NDArray[np
 
     Returns
     -------
-    means, n_divisions
-        Shape (10242,), and how often triangles were divided.
+    means
+        Shape (10242,).
     """
     present = np.isfinite(values)
     sums = np.stack([np.where(present, values, 0.0), present, np.ones(len(values))], axis=1)
     levels: list[Faces] = []
-    n_vertices, current = FSAVERAGE5, faces
+    n_vertices, current = int(faces.max()) + 1, faces
     while n_vertices < len(values):
         parents, current = divide(current, n_vertices)
         levels.append(parents)
@@ -178,7 +181,7 @@ def mean_over_neighbours(values: NDArray[Any], faces: Faces) -> tuple[NDArray[np
         sums = coarse
     total, weight, whole = sums.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(weight >= 0.5 * whole, total / weight, np.nan), len(levels)
+        return np.where(weight >= 0.5 * whole, total / weight, np.nan)
 
 
 def divide(faces: Faces, n_vertices: int) -> tuple[Faces, Faces]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError, listing
 
-MONTAGE = "colin27_1005"  # MNE's 10-05 system, of which 10-20 and 10-10 are parts
+MONTAGE = "spherical_1005"  # the 10-05 system on a sphere (10-20 and 10-10 are parts of it): Cz is the top
 MEG_LAYOUTS = ("Vectorview-all", "CTF-275", "KIT-157", "KIT-160", "KIT-125", "KIT-AD", "KIT-UMD-3", "magnesWH3600")
+_OLD_NAMES = {"t3": "t7", "t4": "t8", "t5": "p7", "t6": "p8"}  # of the 10-20 system
 FEWEST = 4  # sensors: fewer make no map
 HEAD = 1.0  # the radius of the head in a map
 _SAME = 1e-6
@@ -85,6 +86,7 @@ def _eeg_places(names: tuple[str, ...]) -> Places:
     mne = _mne()
     montage = mne.channels.make_standard_montage(MONTAGE)
     known = {name.casefold(): name for name in montage.ch_names}
+    known |= {old: known[new] for old, new in _OLD_NAMES.items() if old not in known}
     asked = {name: known[name.casefold()] for name in names if name.casefold() in known}
     if not asked:
         return {}

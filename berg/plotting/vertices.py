@@ -87,7 +87,7 @@ def _on_mesh(name: str, whole: NDArray[np.float64], meshes: Meshes) -> tuple[NDA
             f"The mesh of '{name}' has {mesh.n_vertices:,} vertices, the responses are of {len(whole):,}. Give that of "
             "the surface that the model predicts."
         )
-    means, _ = mean_over_neighbours(whole, mesh.faces)
+    means = mean_over_neighbours(whole, mesh.faces)
     return means, (
         f"{_NAMES[len(whole)]} ({len(whole):,} vertices a hemisphere) shown on fsaverage5 ({FSAVERAGE5:,}), "
         "each the weighted mean over its neighbours"
