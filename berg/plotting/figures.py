@@ -14,7 +14,7 @@ from berg.plotting.receptive_fields import has_receptive_fields, visual_field
 from berg.plotting.region_means import has_regions, region_means
 from berg.plotting.scalp import topomap
 from berg.plotting.sensors import FEWEST, places_on_head
-from berg.plotting.shown import Stimuli, show, without_repetitions
+from berg.plotting.shown import Stimuli, show
 from berg.plotting.slices import SLICE_NOTE, cut, draw_slices, has_volume, volume
 from berg.plotting.time_courses import joint, time_course
 from berg.plotting.vertices import is_on_surface
@@ -95,7 +95,10 @@ def figure_of(labelled: Labelled) -> str:
     InvalidParameterError
         If they ask for none.
     """
-    outputs = {name: without_repetitions(array) for name, array in outputs_of(labelled).items()}
+    outputs = {  # of one repetition: to look at the labels, nothing has to be read
+        name: array.isel(repetition=0, drop=True) if "repetition" in array.dims else array
+        for name, array in outputs_of(labelled).items()
+    }
     axes = {str(axis) for array in outputs.values() for axis in array.dims}
     in_time = "time" in axes
     if is_on_surface(outputs) and not in_time:

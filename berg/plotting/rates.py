@@ -130,7 +130,7 @@ def _draw_envelope(axes: Axes, sound: Sound, milliseconds: NDArray[np.float64], 
     axes.fill_between(milliseconds, heard * float(per_unit or 1), color=ENVELOPE, linewidth=0)
     axes.set_ylim(0)
     axes.yaxis.set_major_locator(MaxNLocator(2))
-    _label(axes, "sound (RMS, Pa)" if per_unit else "sound (RMS, full scale 1)")
+    _label(axes, "sound (Pa)" if per_unit else "sound")
     draw_time_axis(axes, milliseconds, with_label=False)
     axes.tick_params(bottom=False)
     axes.spines["bottom"].set_visible(False)

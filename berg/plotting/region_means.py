@@ -104,13 +104,13 @@ def _with_regions(name: str, array: xr.DataArray) -> xr.DataArray:
             f"The units of '{name}' have no regions (coordinate roi). Its labels: {listing(map(str, array.coords))}."
         )
     axis = array[ROI].dims[0]
-    averaged = array.mean("repetition") if "repetition" in array.dims else array
-    if set(averaged.dims) != {"stimulus", axis}:
+    repetitions = [other for other in array.dims if other == "repetition"]
+    if set(array.dims) - set(repetitions) != {"stimulus", axis}:
         raise InvalidParameterError(
             f"Bars are of one response per stimulus and unit; '{name}' has the axes {tuple(map(str, array.dims))}. "
             "Select or average first, such as labelled.sel(time=slice(0.1, 0.2)).mean('time')."
         )
-    return averaged.transpose("stimulus", axis)
+    return array.transpose("stimulus", axis, *repetitions)
 
 
 def _sums(array: xr.DataArray, members: Membership, names: list[str]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -120,6 +120,7 @@ def _sums(array: xr.DataArray, members: Membership, names: list[str]) -> tuple[N
     total, count = np.empty((2, len(array), len(names)))
     for start in range(0, len(array), _AT_ONCE):
         rows = array.isel(stimulus=slice(start, start + _AT_ONCE)).values.astype(np.float64)
+        rows = rows.reshape(*rows.shape[:2], -1).mean(axis=2)  # over repetitions
         is_there = np.isfinite(rows)
         total[start : start + _AT_ONCE] = np.where(is_there, rows, 0) @ matrix
         count[start : start + _AT_ONCE] = is_there.astype(np.float64) @ matrix

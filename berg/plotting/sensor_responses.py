@@ -30,6 +30,10 @@ class SensorResponses:
         Shape (n_times,).
     places
         Those that are known; see `berg.plotting.sensors.places_on_head`.
+    ceiling
+        The mean noise ceiling over sensors, shape (n_times,); None if the labels have none.
+    notes, ceiling_notes
+        For the line below a figure; the latter if the ceiling is drawn.
     """
 
     shown: Shown
@@ -39,6 +43,7 @@ class SensorResponses:
     places: Places
     ceiling: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+    ceiling_notes: tuple[str, ...] = ()
 
     @property
     def is_signed(self) -> bool:
@@ -108,9 +113,9 @@ def sensor_responses(
     modality = str(attributes_of(labelled).get("model_id", "")).split("-")[0]
     names = [str(name) for name in array["channel"].values]
     values = array.transpose("channel", "time").values
-    ceiling, notes = _ceiling(array)
+    ceiling, ceiling_notes = _ceiling(array)
     milliseconds = np.round(1000 * array["time"].values.astype(float), 3)
-    responses = SensorResponses(shown, values, names, milliseconds, {}, ceiling, notes)
+    responses = SensorResponses(shown, values, names, milliseconds, {}, ceiling, ceiling_notes=ceiling_notes)
     if shown.unit == "fT/cm":
         responses = _paired(responses)
     if not with_places:

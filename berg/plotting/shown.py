@@ -78,7 +78,7 @@ def show(labelled: Labelled, stimulus: Stimuli = None, minus: Stimuli = None) ->
         raise InvalidParameterError("A contrast has two sides. Give the stimuli to subtract from too: stimulus=...")
     names = stimulus_names(labelled)
     chosen, other = find_stimuli(names, stimulus), find_stimuli(names, minus) if minus is not None else None
-    arrays = {name: without_repetitions(array) for name, array in outputs_of(labelled).items()}
+    arrays = outputs_of(labelled)
     units = {str(array.attrs.get("units", "")) or "unit not given" for array in arrays.values()}
     if len(units) > 1:
         raise InvalidParameterError(f"The outputs have several units ({listing(sorted(units))}). Draw one of them.")
@@ -181,7 +181,7 @@ def _units(arrays: dict[str, xr.DataArray]) -> str:
 
 def _contrast(array: xr.DataArray, chosen: NDArray[np.intp], other: NDArray[np.intp] | None) -> xr.DataArray:
     mean = mean_over_stimuli(array, chosen)
-    return mean if other is None else mean - mean_over_stimuli(array, other)
+    return without_repetitions(mean if other is None else mean - mean_over_stimuli(array, other))
 
 
 def mean_over_stimuli(array: xr.DataArray, chosen: NDArray[np.intp]) -> xr.DataArray:

@@ -50,7 +50,9 @@ def time_course(
         responses = sensor_responses(labelled, stimulus, minus, positions, with_places=positions is not None)
         high = 2.0
         strip = _strip_height(responses)
-        sheet, frame = new_sheet(high + strip + 0.5, responses.shown.title, responses.facts)
+        sheet, frame = new_sheet(
+            high + strip + 0.5, responses.shown.title, (*responses.facts, *responses.ceiling_notes)
+        )
         _draw_lines_and_strip(sheet, frame, responses, high, strip)
     return sheet
 
@@ -82,7 +84,9 @@ def joint(
         responses = sensor_responses(labelled, stimulus, minus, positions)
         responses.check_places()
         maps, high, strip = 1.45, 1.75, _strip_height(responses)
-        sheet, frame = new_sheet(maps + high + strip + 0.6, responses.shown.title, responses.facts)
+        sheet, frame = new_sheet(
+            maps + high + strip + 0.6, responses.shown.title, (*responses.facts, *responses.ceiling_notes)
+        )
         lines = _draw_lines_and_strip(sheet, frame, responses, high, strip)
         _draw_maps(sheet, frame, responses, lines, limits)
     return sheet

@@ -1,10 +1,14 @@
 """``berg plot``"""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from berg.cli.app import main
+from berg.cli.plot import Figure
+from berg.plotting.figures import FIGURES
 from berg.responses.labelled import label_responses
 from berg.responses.save import save_responses
 
@@ -32,6 +36,10 @@ def failed(capsys, *arguments):
         main(["plot", *map(str, arguments)])
     assert stopped.value.code == 1
     return capsys.readouterr().err
+
+
+def test_every_figure_can_be_asked_for():
+    assert get_args(Figure) == tuple(FIGURES)
 
 
 def test_a_file_is_drawn_as_its_labels_say(file, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from berg import plotting
 from berg.core.exceptions import InvalidParameterError
@@ -66,11 +67,14 @@ def test_the_envelope_is_the_root_mean_square_of_each_step():
 def test_the_sound_stands_above_the_rate_in_pascals(cells):
     one = cells.isel(unit=[0]).assign_attrs(pascals_per_unit=0.2)
     sound = (np.ones(4000), 10_000)
-    axes = labels(plotting.rate(one, "beach", sound=sound))["sound (RMS, Pa)"]
+    axes = labels(plotting.rate(one, "beach", sound=sound))["sound (Pa)"]
     assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(0.2)
+    sheet = plotting.rate(one, "beach", sound=sound)
+    FigureCanvasAgg(sheet).draw()
+    assert labels(sheet)["sound (Pa)"].yaxis.label.get_window_extent().x0 > 0
     part = one.sel(time=slice(0.1, 0.2))
     late = (np.r_[np.zeros(2000), np.ones(2000)], 10_000)  # from 0.2 s on
-    axes = labels(plotting.rate(part, "beach", sound=late))["sound (RMS, Pa)"]
+    axes = labels(plotting.rate(part, "beach", sound=late))["sound (Pa)"]
     points = axes.collections[0].get_paths()[0].vertices
     assert points[points[:, 0] < 195, 1].max() == 0
 

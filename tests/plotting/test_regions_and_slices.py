@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from berg import plotting
 from berg.core.exceptions import InvalidParameterError
@@ -35,6 +36,12 @@ def test_missing_responses_are_left_out_of_means(voxels):
     rest = (gaps["roi"].values == "V1") & (np.arange(gaps.sizes["voxel"]) != first)
     expected = gaps["responses"].values[:, rest].astype(float).mean(axis=1)
     np.testing.assert_allclose(region_means(gaps).responses[:, 0], expected)
+
+
+def test_repetitions_are_averaged_before_regions(voxels):
+    four = voxels.expand_dims(repetition=4, axis=1).copy(deep=True)
+    four["responses"] = four["responses"] + xr.DataArray(np.arange(4.0), dims="repetition")
+    np.testing.assert_allclose(region_means(four).responses, region_means(voxels).responses + 1.5, atol=1e-6)
 
 
 def test_hemispheres_are_averaged_together(vertices):
