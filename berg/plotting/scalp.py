@@ -130,7 +130,7 @@ def topomap(
         scale = scale_of([values], responses.shown.label, responses.is_signed, limits)
         n_rows = -(-len(points) // _PER_ROW)
         sheet, frame = new_sheet(1.5 * n_rows, responses.shown.title, responses.facts)
-        wide = (frame.width - 1.1) / min(len(points), _PER_ROW)
+        wide = (frame.width - 1.25) / min(len(points), _PER_ROW)
         side = min(wide, 1.3)
         head, pictures = _pictures(responses.places, values)
         for index, (point, picture) in enumerate(zip(points, pictures, strict=True)):

@@ -195,5 +195,5 @@ def _draw_maps(
         sheet.add_artist(line)
     if len(responses.names) > NAMED:
         _draw_key(sheet.add_axes(frame.rectangle(_LEFT - 0.25, bottom + 0.1, 0.8, 0.8)), responses.places)
-    bar = sheet.add_axes(frame.rectangle(frame.width - 1.02, bottom + 0.06, 0.1, side - 0.1))
+    bar = sheet.add_axes(frame.rectangle(frame.width - 1.14, bottom + 0.06, 0.1, side - 0.1))
     draw_bar(sheet, bar, scale, inside=True)
