@@ -13,9 +13,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
-from berg.core.units import signal_unit
 from berg.responses.formats import stimulus_names
 from berg.responses.labelled import Labelled, attributes_of, outputs_of
+from berg.responses.signal_units import signal_unit
 
 Stimuli = str | int | float | Sequence[str | int | float] | None
 MINUS = "−"  # not a hyphen
