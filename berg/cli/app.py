@@ -24,6 +24,7 @@ for verb, function, summary in (
     ("find", "find:find", "Find models by region, species, subject and accuracy."),
     ("describe", "describe:describe", "Print the card of a model."),
     ("encode", "encode:encode", "Encode pictures or sounds with a model and save the responses."),
+    ("plot", "plot:plot", "Draw responses: on the cortex, on the head, in the visual field, in time, by region."),
     ("estimate", "estimate:estimate", "Measure what encoding would take: time, disk, memory."),
     ("convert", "convert:convert", "Write published weights once more, in a form that loads faster."),
     ("new", "new:new", "Write the files of a new model."),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from berg.facade import BERG
-from berg.plotting.visual_field import plot_pictures_and_responses
+from berg.plotting.receptive_fields import plot_pictures_and_responses
 from berg.responses.labelled import label_responses
 from berg.responses.save import save_responses
 
