@@ -63,7 +63,9 @@ class Preset(Protocol):
 class NetworkFeatures(nn.Module):
     """Pictures with values in [0, 255] -> a list of layers, each of shape (batch, n_features), in node order."""
 
-    def __init__(self, network: nn.Module, nodes: Sequence[str], transform: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: nn.Module, nodes: Sequence[str], transform: nn.Module, dtype: torch.dtype, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.network = with_fused_layers(network.to(dtype), nodes)
         self.transform = transform
@@ -75,6 +77,7 @@ class NetworkFeatures(nn.Module):
             if node not in modules:
                 raise InvalidParameterError(f"The network has no module '{node}'.{did_you_mean(node, modules)}")
             modules[node].register_forward_hook(self._keep(node))
+        self._layers_of: Callable[[Tensor], list[Tensor]] = torch.compile(self._compute) if compiled else self._compute
 
     def _keep(self, node: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -89,17 +92,26 @@ class NetworkFeatures(nn.Module):
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         try:
-            self.network(self.transform(pictures).to(self.dtype))
-            return [self._layers[node] for node in self.nodes]
+            return self._layers_of(pictures)
         finally:
             self._layers.clear()
+
+    def _compute(self, pictures: Tensor) -> list[Tensor]:
+        self.network(self.transform(pictures).to(self.dtype))
+        return [self._layers[node] for node in self.nodes]
 
 
 _in_memory: WeakValueDictionary[tuple[object, ...], NetworkFeatures] = WeakValueDictionary()
 
 
 def network_features(
-    extractor: str, weights: str, nodes: str | list[str], transform: str, precision: str, device: torch.device
+    extractor: str,
+    weights: str,
+    nodes: str | list[str],
+    transform: str,
+    precision: str,
+    device: torch.device,
+    compiled: bool = False,
 ) -> NetworkFeatures:
     """The layers of a pretrained network, shared between models that ask for the same.
 
@@ -115,6 +127,8 @@ def network_features(
         ``preset`` or ``as_trained``; see `PresetTransform` and `AsTrainedTransform`.
     precision
         See `berg.features.precision`; not ``auto``.
+    compiled
+        Compile network and transform for this machine.
 
     Raises
     ------
@@ -122,12 +136,12 @@ def network_features(
         As `read_pretrained`.
     """
     listed = [node for item in ([nodes] if isinstance(nodes, str) else nodes) for node in expand(item)]
-    key = (extractor, weights, tuple(listed), transform, precision, str(device))
+    key = (extractor, weights, tuple(listed), transform, precision, str(device), compiled)
     features = _in_memory.get(key)
     if features is None:
         network, preset = read_pretrained(extractor, weights)
         made = TRANSFORMS[transform](preset)
-        features = NetworkFeatures(network, listed, made, dtype_of(precision))
+        features = NetworkFeatures(network, listed, made, dtype_of(precision), compiled)
         features = features.to(device).eval().requires_grad_(False)
         _in_memory[key] = features
     return features

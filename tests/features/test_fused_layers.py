@@ -1,11 +1,14 @@
 import copy
+import shutil
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.transforms import InterpolationMode
 
 from berg.features.fused_layers import FusedLinear, PatchEmbedding, SelfAttention, with_fused_layers
+from berg.features.pretrained_network import NetworkFeatures, PresetTransform
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +109,27 @@ def test_attention_between_different_tensors_is_refused():
     x = torch.zeros(1, 2, 8)
     with pytest.raises(NotImplementedError, match="only self-attention"):
         attention(x, x.clone(), x)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+@pytest.mark.parametrize("n_pictures", [4, 3])
+def test_a_compiled_network_gives_the_same_layers(transformer, n_pictures):
+    nodes = ["encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1"]
+    pictures = torch.randint(0, 256, (n_pictures, 3, 40, 48), dtype=torch.uint8)
+    plain, compiled = (
+        NetworkFeatures(copy.deepcopy(transformer), nodes, PresetTransform(Small), torch.float32, compiled)
+        for compiled in (False, True)
+    )
+    with torch.no_grad():
+        for one, other in zip(compiled(pictures), plain(pictures), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+class Small:
+    """What pictures are brought to."""
+
+    resize_size, crop_size = [36], [32]
+    interpolation, antialias = InterpolationMode.BILINEAR, True
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.2, 0.3]

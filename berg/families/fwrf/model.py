@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from berg.core.card_schema import CardPart
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, ModelLoadError, listing
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, listing
 from berg.core.model_card import ModelCard
 from berg.core.unit_labels import axis_length, look_up
 from berg.families.fwrf.features import MAP_SIZES, WIDTH, GNet, n_channels
-from berg.families.fwrf.readout import FeatureWeightedReceptiveField, compile_once, saturate
+from berg.families.fwrf.readout import FeatureWeightedReceptiveField
+from berg.features.compiling import check_compiler
 from berg.features.precision import dtype_of
 from berg.models.encoding_model import EncodingModel
 from berg.weights import model_files
@@ -158,17 +159,6 @@ class FWRFModel(EncodingModel):
 def has_file_per_region(card: ModelCard) -> bool:
     """Whether the file names of a card are made of the region of interest."""
     return "roi" in card.select and card.select["roi"].kind == "file"
-
-
-def check_compiler() -> None:
-    """Raise if this machine cannot compile."""
-    try:
-        compile_once(saturate)(torch.ones(2, 2))
-    except RuntimeError as error:  # what PyTorch's compiler raises derives from it
-        reason = str(error).strip().splitlines()[0]
-        raise ModelLoadError(
-            f"compile=True needs a C++ compiler, and PyTorch could not use one here: {reason} Use compile=False."
-        ) from error
 
 
 def values_per_roi(values: Mapping[str, Any]) -> list[dict[str, Any]]:

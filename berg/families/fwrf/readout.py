@@ -9,11 +9,12 @@ for voxel v, group k of feature maps, channel c, pixel i.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from berg.features.compiling import compile_once
 
 # Pooled features of so many voxels are computed together: few enough for the processor's cache, or, where the
 # rest is compiled into one pass over them, many enough for the matrix product.
@@ -76,13 +77,6 @@ class FeatureWeightedReceptiveField(nn.Module):
         in_half = by_pixel.is_cuda and by_pixel.dtype == torch.float16 and not self.compiled
         summed = weighted_sum_in_half if in_half and not torch.is_grad_enabled() else self.weighted_sum
         return torch.cat([summed(block @ by_pixel, own) for block, own in blocks], dim=1)
-
-
-@cache
-def compile_once(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The function compiled by PyTorch for any size of its arguments."""
-    compiled: Callable[..., Tensor] = torch.compile(function, dynamic=True)
-    return compiled
 
 
 def saturate(x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from berg.core.card_schema import REPETITION, CardPart, OutputArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.unit_labels import axis_length
 from berg.families.linearizing.readout import LinearReadout, Projection
+from berg.features.compiling import check_compiler
 from berg.features.precision import dtype_of
 from berg.features.pretrained_network import expand, network_features, network_file
 from berg.models.encoding_model import EncodingModel
@@ -75,6 +76,8 @@ class LinearizingModel(EncodingModel):
         """The network, shared with other models on it, and the readout of the selected units."""
         stated = self.card.part("features", Features)
         precision = self.parameters.get("precision", "float32")
+        if compiled := bool(self.parameters.get("compile", False)):
+            check_compiler()
         network = network_features(
             stated.extractor,
             stated.weights,
@@ -82,6 +85,7 @@ class LinearizingModel(EncodingModel):
             self.parameters.get("transform", stated.transform),
             precision,
             self.device,
+            compiled,
         )
         weights = self._read_weights()
         _check_shapes(weights, stated.n_features)
