@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import listing
 from berg.core.stacklevel import users_stacklevel
 from berg.encoding.reading import ReadBatch, read_batch
+from berg.encoding.same_numbers import check_numbers
 from berg.encoding.space import N_BLOCKS_HELD
 from berg.encoding.task import Models, OnDamaged, Task, check_options, prepare
 from berg.encoding.task_store import check_folder, open_or_create
@@ -144,6 +145,7 @@ def encode_to_store(
             remove_store(store_path)
         codec = compression or begun.get("compression") or "none"
         store = open_or_create(store_path, task, codec, verify_stimuli, held)
+        check_numbers(store, task)
         fill(store, task, show_progress, workers)
     warn_of_damaged(store, task.names)
     return open_responses(store_path)

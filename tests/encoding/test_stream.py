@@ -246,6 +246,24 @@ def test_an_interrupted_run_goes_on_and_ends_alike(n_batches, error, model, tmp_
     assert content(tmp_path / "r.zarr") == content(tmp_path / "whole.zarr")
 
 
+@pytest.mark.parametrize(("factor", "is_refused"), [(1.01, True), (1 + 1e-6, False)])
+def test_a_store_of_other_numbers_is_not_continued(factor, is_refused, model, tmp_path, small_blocks, monkeypatch):
+    with monkeypatch.context() as patch:
+        break_after(patch, 8, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            encode_to_store(model, pictures(40), tmp_path / "r.zarr", batch_size=4)
+    before = content(tmp_path / "r.zarr")
+    forward = type(model.readout).forward  # code that has changed since
+    monkeypatch.setattr(type(model.readout), "forward", lambda *args: tuple(factor * part for part in forward(*args)))
+    if not is_refused:
+        encode_to_store(model, pictures(40), tmp_path / "r.zarr")
+        return
+    with pytest.raises(StoreMismatchError, match=r"holds other numbers than are computed now.*--overwrite"):
+        encode_to_store(model, pictures(40), tmp_path / "r.zarr")
+    assert content(tmp_path / "r.zarr") == before
+    encode_to_store(model, pictures(40), tmp_path / "r.zarr", overwrite=True)
+
+
 def test_what_is_done_is_not_encoded_again(model, tmp_path, small_blocks, monkeypatch):
     first = encode_to_store(model, pictures(40), tmp_path / "r.zarr")
     break_after(monkeypatch, 0, AssertionError("encoded again"))
