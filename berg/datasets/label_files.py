@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -245,7 +246,7 @@ def whole_numbers_or_names(labels: Any) -> NDArray[Any]:
 
 def _json(path: Path, key: str | None) -> Any:
     text = "".join(_text_lines(path))
-    found = _at_key(path, json.loads(text, object_pairs_hook=_without_doubles), key)
+    found = _at_key(path, json.loads(text, object_pairs_hook=partial(_without_doubles, path)), key)
     if not isinstance(found, list) or not any(isinstance(item, str) for item in found):
         return found if isinstance(found, dict) else np.asarray(found)
     if not all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in found):
@@ -261,11 +262,11 @@ def _at_key(path: Path, found: Any, key: str | None) -> Any:
     return found
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_doubles(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise DatasetError(f"The key '{twice}' stands twice. Give each a name of its own.")
+        raise DatasetError(f"{path}: the key '{twice}' stands twice. Give each a name of its own.")
     return found
 
 

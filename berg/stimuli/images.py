@@ -184,6 +184,11 @@ def _upright(file: Path | str | Image.Image) -> Image.Image:
             return picture.convert("RGB")
     except StimulusError:
         raise
+    except MemoryError as error:
+        raise StimulusError(
+            f"{file} says that it has so many pixels that they do not fit into memory. If it is not damaged, make it "
+            "smaller first."
+        ) from error
     except UNREADABLE as error:
         raise _unreadable(file, error) from error
 

@@ -289,7 +289,7 @@ def test_text_of_two_bytes_per_letter_is_refused(tmp_path):
 
 def test_a_key_that_stands_twice_in_json_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('{"V1": [0], "V2": [2], "V1": [5]}')
-    with pytest.raises(DatasetError, match="key 'V1' stands twice"):
+    with pytest.raises(DatasetError, match=r"a\.json: the key 'V1' stands twice"):
         read_labels(tmp_path / "a.json")
     (tmp_path / "b.json").write_text('["V1", true, null]')
     with pytest.raises(DatasetError, match="Put names in quotes"):

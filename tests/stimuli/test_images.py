@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import EpsImagePlugin, Image
+from PIL.PngImagePlugin import PngImageFile
 
 import berg
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
@@ -21,6 +22,17 @@ def saved(folder, picture, name="picture.png", **options):
     picture = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     picture.save(path, **options)
     return path
+
+
+def test_a_picture_that_says_it_is_too_large_for_the_memory_is_named(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PngImageFile, "load", full)
+    with pytest.raises(StimulusError, match=r"a\.png says that it has so many pixels"):
+        load_images([tmp_path / "a.png"])
 
 
 def test_pictures_come_as_stimuli_first_channels_second(tmp_path):
