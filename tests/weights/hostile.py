@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,8 @@ def warm_up(folder: Path) -> None:
         read(folder / name)
 
 
-def read_guarded(folder: Path, ending: str) -> dict[str, dict[str, Any]]:
-    """What came of reading the files of one kind, by name; they are written into the folder.
+def read_guarded(folder: Path, chosen: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What came of reading some of the files, by name; they are written into the folder.
 
     Raises
     ------
@@ -134,8 +134,8 @@ def read_guarded(folder: Path, ending: str) -> dict[str, dict[str, Any]]:
         When one of them ended the process.
     """
     for name, hostile in FILES.items():
-        if hostile.ending == ending:
-            (folder / f"{name}{ending}").write_bytes(hostile.build())
+        if name in chosen:
+            (folder / f"{name}{hostile.ending}").write_bytes(hostile.build())
     command = [sys.executable, "-m", __name__, str(folder)]
     folders = os.pathsep.join([str(_folder_of_imports()), *sys.path])
     environment = {**os.environ, "PYTHONPATH": folders}

@@ -93,18 +93,37 @@ def assert_same(found: object, expected: object) -> None:
         assert repr(found) == repr(expected)
 
 
+SMALL_FILES = [name for name in hostile.names(".npy") if name not in hostile.BOMBS]
+
+
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return hostile.read_guarded(tmp_path_factory.mktemp("hostile"), ".npy")
+    return hostile.read_guarded(tmp_path_factory.mktemp("hostile"), SMALL_FILES)
 
 
-@pytest.mark.parametrize("name", hostile.names(".npy"))
+@pytest.fixture(scope="module")
+def outcomes_of_bombs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return hostile.read_guarded(tmp_path_factory.mktemp("bombs"), hostile.BOMBS)
+
+
+@pytest.mark.parametrize("name", SMALL_FILES)
 def test_hostile_file_is_refused_and_does_nothing(name: str, outcomes: dict[str, dict[str, Any]]) -> None:
     hostile.check_refused(name, outcomes[name])
 
 
 def test_hostile_files_take_little_memory(outcomes: dict[str, dict[str, Any]]) -> None:
     hostile.check_memory(outcomes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", hostile.BOMBS)
+def test_what_unpacks_to_more_than_it_is_refused(name: str, outcomes_of_bombs: dict[str, dict[str, Any]]) -> None:
+    hostile.check_refused(name, outcomes_of_bombs[name])
+
+
+@pytest.mark.slow
+def test_what_unpacks_to_more_takes_little_memory(outcomes_of_bombs: dict[str, dict[str, Any]]) -> None:
+    hostile.check_memory(outcomes_of_bombs)
 
 
 @pytest.mark.parametrize("core", ["core", "_core"])

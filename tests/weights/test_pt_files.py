@@ -57,7 +57,7 @@ def assert_same(found: object, expected: object) -> None:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return hostile.read_guarded(tmp_path_factory.mktemp("hostile"), ".pt")
+    return hostile.read_guarded(tmp_path_factory.mktemp("hostile"), hostile.names(".pt"))
 
 
 @pytest.mark.parametrize("name", hostile.names(".pt"))

@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return hostile.read_guarded(tmp_path_factory.mktemp("hostile"), ".safetensors")
+    return hostile.read_guarded(tmp_path_factory.mktemp("hostile"), hostile.names(".safetensors"))
 
 
 @pytest.mark.parametrize("name", hostile.names(".safetensors"))
