@@ -10,7 +10,7 @@ from berg.responses.save import save_responses
 
 # What MNE itself does when it reads the table of epochs, with pandas 3.1.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:The inplace keyword in DataFrame.set_index is deprecated:pandas.errors.Pandas4Warning"
+    "ignore:The inplace keyword in DataFrame.set_index is deprecated:DeprecationWarning"
 )
 EEG = layouts.EEG
 NAMES = ["a.png", "b.png", "c.png"]

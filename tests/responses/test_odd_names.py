@@ -19,7 +19,7 @@ from berg.responses.tables import FormulaWarning, for_spreadsheet, to_dataframe
 
 # What MNE itself does when it reads the table of epochs, with pandas 3.1.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:The inplace keyword in DataFrame.set_index is deprecated:pandas.errors.Pandas4Warning"
+    "ignore:The inplace keyword in DataFrame.set_index is deprecated:DeprecationWarning"
 )
 RESPONSES = np.random.default_rng(0).normal(size=(2, 2, 5)).astype(np.float32)
 
