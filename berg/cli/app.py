@@ -23,6 +23,7 @@ for verb, function, summary in (
     ("list", "list:list_models", "List the models."),
     ("find", "find:find", "Find models by region, species, subject and accuracy."),
     ("describe", "describe:describe", "Print the card of a model."),
+    ("nodes", "nodes:nodes", "Print the layers of a network, with their shapes: what a card can name."),
     ("encode", "encode:encode", "Encode pictures or sounds with a model and save the responses."),
     ("plot", "plot:plot", "Draw responses: on the cortex, on the head, in the visual field, in time, by region."),
     ("estimate", "estimate:estimate", "Measure what encoding would take: time, disk, memory."),
