@@ -40,6 +40,11 @@ for verb, function, summary in (
     ("verify", "verify:verify", "Hash the files of the models, or read a .zarr store, and compare."),
     ("status", "status:status", "Print which models have files here, and whether they are whole."),
     ("where", "where:where", "Print where files lie and where they come from."),
+    (
+        "inspect",
+        "inspect:inspect",
+        "Print what files hold by their headers alone, to look at or to paste into an issue.",
+    ),
     ("remove", "remove:remove", "Delete files of a model."),
     ("card-schema", "card_schema:card_schema", "Print the JSON schema of a model card, for editors."),
 ):
