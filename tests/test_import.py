@@ -6,7 +6,7 @@ import pytest
 
 HEAVY = (
     "torch", "torchvision", "matplotlib", "xarray", "skimage", "scipy", "sklearn", "pandas", "h5netcdf", "h5py", "zarr",
-    "nibabel", "mne", "dask", "PIL", "safetensors", "urllib3",
+    "nibabel", "mne", "dask", "PIL", "safetensors", "urllib3", "timm", "transformers", "open_clip", "huggingface_hub",
 )  # fmt: skip
 
 # Sockets and opened files are reported by the interpreter itself.

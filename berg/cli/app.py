@@ -23,6 +23,7 @@ for verb, function, summary in (
     ("list", "list:list_models", "List the models."),
     ("find", "find:find", "Find models by region, species, subject and accuracy."),
     ("describe", "describe:describe", "Print the card of a model."),
+    ("nodes", "nodes:nodes", "Print the layers of a network, with their shapes: what a card can name."),
     ("encode", "encode:encode", "Encode pictures or sounds with a model and save the responses."),
     ("plot", "plot:plot", "Draw responses: on the cortex, on the head, in the visual field, in time, by region."),
     ("estimate", "estimate:estimate", "Measure what encoding would take: time, disk, memory."),
@@ -39,6 +40,11 @@ for verb, function, summary in (
     ("verify", "verify:verify", "Hash the files of the models, or read a .zarr store, and compare."),
     ("status", "status:status", "Print which models have files here, and whether they are whole."),
     ("where", "where:where", "Print where files lie and where they come from."),
+    (
+        "inspect",
+        "inspect:inspect",
+        "Print what files hold by their headers alone, to look at or to paste into an issue.",
+    ),
     ("remove", "remove:remove", "Delete files of a model."),
     ("card-schema", "card_schema:card_schema", "Print the JSON schema of a model card, for editors."),
 ):

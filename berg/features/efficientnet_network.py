@@ -65,6 +65,11 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Preset]:
     return with_weights(network, path, NAME, fix), Preset()
 
 
+def make_network(name: str, weights: str = "") -> tuple[nn.Module, Preset]:
+    """The network, to look at its layers; its weights come with its package."""
+    return read_network(name, weights or WEIGHTS)
+
+
 def network_file(name: str, weights: str) -> None:
     """Nothing to download: the weights come with a package."""
     _check_names(name, weights)

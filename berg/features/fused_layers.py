@@ -11,6 +11,7 @@ from typing import TypeGuard
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.vision_transformer import EncoderBlock
 
 from berg.features.linear import linear
 
@@ -93,7 +94,11 @@ def _exchange(parent: nn.Module, place: str, nodes: Collection[str]) -> None:
             setattr(parent, name, FusedLinear(child.weight, child.bias, gelu))
             if gelu:
                 setattr(parent, next_name, nn.Identity())
-        elif _is_plain_self_attention(child) and not any(node.startswith(f"{inner}.") for node in nodes):
+        elif (
+            isinstance(parent, EncoderBlock)  # others call their attention with masks, or with other keys
+            and _is_plain_self_attention(child)
+            and not any(node.startswith(f"{inner}.") for node in nodes)
+        ):
             setattr(parent, name, SelfAttention(child))
         elif _is_patch_embedding(child):
             setattr(parent, name, PatchEmbedding(child))

@@ -1,7 +1,8 @@
 """Layers of a pretrained network as features.
 
 The card names a network as ``PROVIDER/NETWORK``: ``torchvision/vit_b_32``,
-``efficientnet_lite_pytorch/efficientnet-lite0``.
+``efficientnet_lite_pytorch/efficientnet-lite0``, ``timm/convnext_tiny``, ``transformers/facebook/dinov2-base``,
+``open_clip/ViT-B-32``.
 Models that ask for the same network, nodes, transform, precision and device share one in memory.
 """
 
@@ -22,6 +23,7 @@ from torchvision.transforms import functional
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.features.fused_layers import with_fused_layers
 from berg.features.precision import dtype_of
+from berg.features.tokens import pooled, split_node
 
 
 def _torchvision() -> ModuleType:
@@ -36,11 +38,33 @@ def _efficientnet_lite() -> ModuleType:
     return efficientnet_network
 
 
+def _timm() -> ModuleType:
+    from berg.features import timm_network
+
+    return timm_network
+
+
+def _transformers() -> ModuleType:
+    from berg.features import transformers_network
+
+    return transformers_network
+
+
+def _open_clip() -> ModuleType:
+    from berg.features import open_clip_network
+
+    return open_clip_network
+
+
 PROVIDERS: dict[str, Callable[[], ModuleType]] = {
     "torchvision": _torchvision,
     "efficientnet_lite_pytorch": _efficientnet_lite,
+    "timm": _timm,
+    "transformers": _transformers,
+    "open_clip": _open_clip,
 }
-"""Functions that import a module with `read_network` and `network_file`, by the first half of an extractor's name."""
+"""Functions that import a module with `read_network`, `make_network` and `network_file`, by the first half of an
+extractor's name."""
 
 
 class Preset(Protocol):
@@ -67,26 +91,27 @@ class NetworkFeatures(nn.Module):
         self, network: nn.Module, nodes: Sequence[str], transform: nn.Module, dtype: torch.dtype, compiled: bool = False
     ) -> None:
         super().__init__()
-        self.network = with_fused_layers(network.to(dtype), nodes)
+        self.network = with_fused_layers(network.to(dtype), [split_node(node)[0] for node in nodes])
         self.transform = transform
         self.dtype = dtype
         self._layers: dict[str, Tensor] = {}
         self.nodes = list(nodes)
         modules = dict(self.network.named_modules())
         for node in self.nodes:
-            if node not in modules:
-                raise InvalidParameterError(f"The network has no module '{node}'.{did_you_mean(node, modules)}")
-            modules[node].register_forward_hook(self._keep(node))
+            name, pooling = split_node(node)
+            if name not in modules:
+                raise InvalidParameterError(f"The network has no module '{name}'.{did_you_mean(name, modules)}")
+            modules[name].register_forward_hook(self._keep(node, name, pooling))
         self._layers_of: Callable[[Tensor], list[Tensor]] = torch.compile(self._compute) if compiled else self._compute
 
-    def _keep(self, node: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def _keep(self, node: str, name: str, pooling: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if not isinstance(output, Tensor):
                 raise InvalidParameterError(
-                    f"The module '{node}' puts out {type(output).__name__}, not one tensor. Name another node, such as "
+                    f"The module '{name}' puts out {type(output).__name__}, not one tensor. Name another node, such as "
                     "the one that it is part of."
                 )
-            self._layers[node] = output.flatten(1)
+            self._layers[node] = pooled(output, pooling, self.network, name)
 
         return hook
 
@@ -119,10 +144,10 @@ def network_features(
     ----------
     extractor, weights
         A network and its weights: ``torchvision/NAME`` as torchvision calls them, such as ``torchvision/vit_b_32``
-        and ``IMAGENET1K_V1``; or ``efficientnet_lite_pytorch/efficientnet-lite0``, see
-        `berg.features.efficientnet_network`.
+        and ``IMAGENET1K_V1``; or one of another provider, see `PROVIDERS` and `berg.features.stated_weights`.
     nodes
-        Names of modules whose outputs are the features; ``layer_{0..11}`` stands for twelve names.
+        Names of modules whose outputs are the features; ``layer_{0..11}`` stands for twelve names, and ``:cls`` and
+        ``:mean`` behind a name for a part of its tokens, see `berg.features.tokens`.
     transform
         ``preset`` or ``as_trained``; see `PresetTransform` and `AsTrainedTransform`.
     precision
@@ -168,6 +193,19 @@ def read_pretrained(extractor: str, weights: str) -> tuple[nn.Module, Preset]:
     """
     provider, name = _provider(extractor)
     network: tuple[nn.Module, Preset] = provider.read_network(name, weights)
+    return network
+
+
+def make_network(extractor: str, weights: str = "") -> tuple[nn.Module, Preset]:
+    """A network whose weights are random or none, and how pictures are brought to its input: to look at its layers.
+
+    Raises
+    ------
+    InvalidParameterError, MissingFileError, MissingExtraError
+        As `read_pretrained`; of transformers, if its configuration is not on this machine.
+    """
+    provider, name = _provider(extractor)
+    network: tuple[nn.Module, Preset] = provider.make_network(name, weights)
     return network
 
 

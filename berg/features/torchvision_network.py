@@ -37,6 +37,14 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
     return with_weights(network, path, f"the weights of {name}", "Delete it and get it again."), entry.transforms()
 
 
+def make_network(name: str, weights: str = "") -> tuple[nn.Module, Any]:
+    """The network without weights, to look at its layers, and the preset transform of its weights."""
+    entry = _weights_entry(name, weights or _first_weights(name))
+    with torch.device("meta"), NoFirstWeights():
+        network = torchvision.models.get_model(name, **_OPTIONS.get(name, {}))
+    return network, entry.transforms()
+
+
 def with_weights(network: nn.Module, path: Path, content: str, fix: str) -> nn.Module:
     """A network without weights, given those of a file; mapped into memory if the format allows it.
 
@@ -84,10 +92,19 @@ def published_hash(url: str) -> str:
     return url.rpartition("-")[2].partition(".")[0]
 
 
-def _weights_entry(name: str, weights: str) -> Any:
+def _first_weights(name: str) -> str:
+    _check_name(name)
+    return str(next(iter(torchvision.models.get_model_weights(name).__members__)))
+
+
+def _check_name(name: str) -> None:
     names = torchvision.models.list_models(module=torchvision.models)  # those that classify pictures
     if name not in names:
         raise InvalidParameterError(f"torchvision has no network '{name}'.{did_you_mean(name, names)}")
+
+
+def _weights_entry(name: str, weights: str) -> Any:
+    _check_name(name)
     entries = torchvision.models.get_model_weights(name)
     if weights not in entries.__members__:
         allowed = ", ".join(entries.__members__)

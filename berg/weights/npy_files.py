@@ -111,6 +111,21 @@ def read_npy(path: str | os.PathLike[str]) -> object:
     return array if array.nbytes >= MAPPED_FROM_BYTES else array.copy(order)
 
 
+def npy_header(path: Path, data: memoryview) -> tuple[str, tuple[int, ...], int]:
+    """Return the dtype (O for a pickle), the shape, and where the data of a .npy file begin.
+
+    Parameters
+    ----------
+    data
+        The file, or its beginning with the whole header.
+    """
+    header, start = _read_header(path, data)
+    shape = tuple(int(length) for length in header["shape"].split(",") if length)
+    if header["dtype"].startswith("O"):
+        return "O", shape, start
+    return header["byteorder"].strip("|") + header["dtype"], shape, start
+
+
 def _read_header(path: Path, data: memoryview) -> tuple[re.Match[str], int]:
     """Return the matched header of a .npy file, and where its data begin."""
     if bytes(data[:6]) != b"\x93NUMPY":
