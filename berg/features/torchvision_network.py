@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, did_you_mean
 from berg.features.checkpoints import checkpoints_folder
+from berg.features.drawn_network import drawn_network, seed_of
 
 _OPTIONS: dict[str, dict[str, Any]] = {  # what torchvision sets itself when it makes them with these weights
     "googlenet": {"transform_input": True, "init_weights": False},
@@ -24,7 +25,14 @@ _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # norm.1 is
 
 
 def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
-    """A torchvision network with its pretrained weights, and the preset transform of those weights."""
+    """A torchvision network with its pretrained weights, and the preset transform of those weights.
+
+    The weights ``seed-NUMBER`` are drawn (`berg.features.drawn_network`); their transform is that of the first
+    weights that torchvision published for the network.
+    """
+    if (seed := seed_of(weights)) is not None:
+        first = next(iter(torchvision.models.get_model_weights(_checked_name(name))))
+        return drawn_network(name, seed), first.transforms()
     entry = _weights_entry(name, weights)
     path = weights_file(entry.url)
     if not path.is_file():
@@ -69,8 +77,10 @@ def weights_file(url: str) -> Path:
     return checkpoints_folder() / url.rsplit("/", 1)[-1]
 
 
-def network_file(name: str, weights: str) -> tuple[str, str, str]:
-    """Url, path on this machine and first digits of the sha256 of a network's weights."""
+def network_file(name: str, weights: str) -> tuple[str, str, str] | None:
+    """Url, path on this machine and first digits of the sha256 of a network's weights; None if they are drawn."""
+    if seed_of(weights) is not None:
+        return None
     url = _weights_entry(name, weights).url
     return url, str(weights_file(url)), published_hash(url)
 
@@ -84,11 +94,15 @@ def published_hash(url: str) -> str:
     return url.rpartition("-")[2].partition(".")[0]
 
 
-def _weights_entry(name: str, weights: str) -> Any:
+def _checked_name(name: str) -> str:
     names = torchvision.models.list_models(module=torchvision.models)  # those that classify pictures
     if name not in names:
         raise InvalidParameterError(f"torchvision has no network '{name}'.{did_you_mean(name, names)}")
-    entries = torchvision.models.get_model_weights(name)
+    return name
+
+
+def _weights_entry(name: str, weights: str) -> Any:
+    entries = torchvision.models.get_model_weights(_checked_name(name))
     if weights not in entries.__members__:
         allowed = ", ".join(entries.__members__)
         raise InvalidParameterError(f"{name} has no weights '{weights}'. Weights: {allowed}")
