@@ -92,7 +92,7 @@ def zoo_dir(statistics: layouts.FeatureStatistics, alexnet_features: AlexNetFeat
     with tempfile.TemporaryDirectory() as folder:
         berg_dir = Path(folder)
         for untrained, suffix in ((False, ""), (True, "_untrained")):
-            own = layouts.random_statistics(rng, 2, alexnet_features(untrained)[1].astype(np.float32))
+            own = layouts.alexnet_statistics(rng, alexnet_features(untrained)[1])
             layouts.write_fsaverage(berg_dir, 1, rng, statistics=own, model_id=f"fmri-nsd_fsaverage-alexnet{suffix}")
             layouts.write_eeg(
                 berg_dir, 1, rng, statistics=own, model_id=f"eeg-things_eeg_2-alexnet{suffix}",

@@ -356,6 +356,9 @@ def write_fsaverage(
         regression = _regression(rng, n_vertices, statistics.pca, regression_dtype, order)
         weights[f"{hemisphere}_reg_param"] = regression
     metadata = fsaverage_metadata(rng, n_vertices, empty_rois, accuracy_suffix)
+    if model_id in ALEXNET:
+        for hemisphere in ("lh", "rh"):
+            metadata["fmri"][f"{hemisphere}_fsaverage_rois"]["nsdgeneral"] = np.arange(7, n_vertices, 9)
     return _write_subject(folder, subject, weights, metadata, numpy_1)
 
 
@@ -623,6 +626,18 @@ def _alexnet_tensor(rng: np.random.Generator, shape: tuple[int, ...]) -> torch.T
     return torch.from_numpy(np.float32(scale) * x)
 
 
+def alexnet_statistics(
+    rng: np.random.Generator, features: NDArray[np.floating[Any]], n_components: int = 2
+) -> FeatureStatistics:
+    """Draw components for features of AlexNet, with scales as thousands of pictures would give.
+
+    Behind a ReLU some features differ by 1e-6 between three pictures; divided by so little, the rounding of float32
+    would be all that is left of them. Noise keeps every scale well above it.
+    """
+    noise = 0.1 * rng.standard_normal(features.shape, dtype=np.float32)
+    return random_statistics(rng, n_components, features.astype(np.float32) + noise)
+
+
 def of_another_split(rng: np.random.Generator, statistics: FeatureStatistics) -> FeatureStatistics:
     """Return a scaler and a PCA of two components as other pictures would give: other means, scales, components."""
     scaler = dict(statistics.scaler)
@@ -666,7 +681,7 @@ def write_meg(
     statistics: FeatureStatistics,
     *,
     names: Collection[str] = ("all_training_splits",),
-    n_times: int = 9,
+    n_times: int = 61,
     older_metadata: bool = False,
 ) -> list[Path]:
     """Write weights and metadata of ``meg-things_meg_1-vit_b_32``, 16 of the 271 sensors.

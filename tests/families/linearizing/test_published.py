@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("published")
 
 MEG, TVSD, THINGS = layouts.MEG, layouts.TVSD, layouts.THINGS_FMRI
 SOME = (300, 400)
-N_SENSORS, N_TIMES = len(layouts.MEG_SENSORS), 9
+N_SENSORS, N_TIMES = len(layouts.MEG_SENSORS), 61
 SPLITS = [f"single_training_split_{split}" for split in (1, 2, 3, 4)]
 SUBJECTS: dict[str, Any] = {TVSD: "N"}
 
@@ -88,7 +88,7 @@ def test_every_layout_of_the_pca_gives_the_truth_with_alexnet(
 ) -> None:
     images, features = alexnet_features(False)
     rng, model_id = np.random.default_rng(5), "eeg-things_eeg_2-alexnet"
-    statistics = layouts.random_statistics(rng, 3, features.astype(np.float32))
+    statistics = layouts.alexnet_statistics(rng, features, 3)
     options = {"numpy_1": True, "newer_metadata": False, "order": "F"}
     layouts.write_eeg(own_zoo_dir, 2, rng, statistics=statistics, pca_layout=layout, model_id=model_id, **options)
     truth = reference.eeg_responses(reference.read_weights(own_zoo_dir, model_id, 2), features)
