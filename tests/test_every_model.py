@@ -140,9 +140,10 @@ def test_an_unknown_parameter_is_refused_with_the_nearest_name(model_id: str) ->
 
 @on_every_model
 def test_an_unknown_selection_key_is_refused_with_the_keys(model_id: str) -> None:
-    keys = model_registry.get_card(model_id).selection_keys
-    with pytest.raises(InvalidParameterError, match=re.escape(keys[0])):
-        load(model_id, selection={"no_such_key": 1}, subject=1)
+    card = model_registry.get_card(model_id)
+    subject = (card.parameters["subject"].allowed or [1])[0]
+    with pytest.raises(InvalidParameterError, match=re.escape(card.selection_keys[0])):
+        load(model_id, selection={"no_such_key": 1}, subject=subject)
 
 
 @on_every_model

@@ -29,9 +29,9 @@ def to_mne_epochs(
     """Responses of channels as epochs, one per stimulus and repetition.
 
     Values in volts (EEG), tesla (MEG) or tesla per metre (gradiometers) if the card states a physical unit, in any
-    of its usual spellings. A model without one, such as the
-    published EEG models, keeps its numbers: nothing is scaled, the channels have no unit (``FIFF_UNIT_NONE``; of MEG,
-    where MNE cannot do without, tesla), and ``info["description"]`` says what the numbers are. MNE's plots take EEG for volts all the same; give them
+    of its usual spellings. A model without one, such as the published EEG and MEG models, keeps its numbers: nothing
+    is scaled, the channels have no unit (``FIFF_UNIT_NONE``; those of MEG, where MNE cannot do without, tesla), and
+    ``info["description"]`` says what the numbers are. MNE's plots take EEG for volts all the same; give them
     ``scalings={"eeg": 1}, units={"eeg": "z"}``.
 
     Parameters
