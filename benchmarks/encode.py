@@ -25,10 +25,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 FSAVERAGE, EEG, FWRF = "fmri-nsd_fsaverage-vit_b_32", "eeg-things_eeg_2-vit_b_32", "fmri-nsd-fwrf"
+ALEXNET = "eeg-things_eeg_2-alexnet"
 CASES: dict[str, tuple[str, str | None]] = {
     "eeg": (EEG, None),
     "fsaverage-V1v": (FSAVERAGE, "V1v"),
     "fsaverage-whole": (FSAVERAGE, None),
+    "alexnet-eeg": (ALEXNET, None),
     "fwrf-V1": (FWRF, "V1"),
     "fwrf-lateral": (FWRF, "lateral"),
 }
@@ -39,17 +41,23 @@ OURS: dict[str, dict[str, Any]] = {
 COMPILED = {f"{name} compiled": {**options, "compile": True} for name, options in OURS.items()}
 
 
-def write_files(folder: Path) -> None:
-    """All models at their published size; 4 GB."""
+def write_files(folder: Path, model_ids: set[str]) -> None:
+    """These models at their published size; all of them take 4 GB."""
     from tests.published import layouts
 
     rng = np.random.default_rng(0)
-    layouts.write_backbone(folder / "torch", rng)
-    statistics = layouts.random_statistics(rng, n_components=250)
-    layouts.write_fsaverage(folder / "berg", 1, rng, statistics=statistics, n_components=250)
-    layouts.write_eeg(folder / "berg", 1, rng, statistics=statistics, n_components=250)
-    layouts.write_fwrf(folder / "berg", 1, "V1", rng, n_voxels=1350)
-    layouts.write_fwrf(folder / "berg", 1, "lateral", rng, n_voxels=7799)
+    if model_ids & {FSAVERAGE, EEG}:
+        layouts.write_backbone(folder / "torch", rng)
+        statistics = layouts.random_statistics(rng, n_components=250)
+        layouts.write_fsaverage(folder / "berg", 1, rng, statistics=statistics, n_components=250)
+        layouts.write_eeg(folder / "berg", 1, rng, statistics=statistics, n_components=250)
+    if ALEXNET in model_ids:
+        layouts.write_alexnet(folder / "torch", rng)
+        own = layouts.random_statistics(rng, n_components=250, n_features=205_672)
+        layouts.write_eeg(folder / "berg", 1, rng, statistics=own, n_components=250, model_id=ALEXNET)
+    if FWRF in model_ids:
+        layouts.write_fwrf(folder / "berg", 1, "V1", rng, n_voxels=1350)
+        layouts.write_fwrf(folder / "berg", 1, "lateral", rng, n_voxels=7799)
 
 
 def measure(folder: Path, case: str, side: str, n_pictures: int, device: str) -> dict[str, float]:
@@ -141,8 +149,9 @@ def run(folder: Path, case: str, side: str, arguments: argparse.Namespace) -> di
 
 def compare(folder: Path, case: str, arguments: argparse.Namespace) -> None:
     """Print one case: both sides, and their ratio."""
-    is_fwrf = CASES[case][0] == FWRF
-    sides = ["published", *OURS, *(COMPILED if is_fwrf else [f"bare {name}" for name in OURS])]
+    bare = [f"bare {name}" for name in OURS]
+    others = {FWRF: [*COMPILED], ALEXNET: []}.get(CASES[case][0], bare)
+    sides = ["published", *OURS, *others]
     sides = [side for side in sides if arguments.sides is None or side in arguments.sides]
     found: dict[str, dict[str, float]] = {}
     for _ in range(arguments.repeats):
@@ -185,19 +194,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.files or Path(temporary)
         if not (folder / "berg").exists():
-            write_files(folder)
+            write_files(folder, {CASES[case][0] for case in arguments.case or CASES})
         if arguments.convert:
-            convert(folder)
+            convert(folder, arguments.case or list(CASES))
         for case in arguments.case or CASES:
             compare(folder, case, arguments)
 
 
-def convert(folder: Path) -> None:
+def convert(folder: Path, cases: list[str]) -> None:
     """Make the converted files, as users do once."""
     from berg import BERG
 
     berg = BERG(folder / "berg")
-    for model_id, roi in CASES.values():
+    for model_id, roi in (CASES[case] for case in cases):
         selection = {"roi": roi} if model_id == FWRF else None
         berg.convert(model_id, subject=1, selection=selection)
 

@@ -37,6 +37,10 @@ FWRF_ID = "fmri-nsd-fwrf"
 
 BATCH_SIZE = 100
 NODES = [f"encoder.layers.encoder_layer_{layer}.add_1" for layer in range(12)]
+ALEXNET_NODES = [
+    *("features.2", "features.5", "features.7", "features.9", "features.12"),
+    *("classifier.2", "classifier.5", "classifier.6"),
+]
 REPEATS = ("rep-1", "rep-2", "rep-3", "rep-4")
 
 Images = NDArray[np.uint8]
@@ -53,7 +57,7 @@ def load(
     channels: Sequence[str] | None = None,
     device: str = "cpu",
 ) -> LinearizingModel | FWRFModel:
-    """Load one subject of one of the three published models.
+    """Load one subject of a published model on NSD or THINGS EEG2.
 
     Parameters
     ----------
@@ -67,9 +71,10 @@ def load(
     folder = _model_folder(berg_dir, model_id)
     weights = _unpickle(folder / f"encoding_models_weights/weights_subject-{subject:02d}.npy")
     metadata = _unpickle(folder / f"metadata/metadata_subject-{subject:02d}.npy")
-    if model_id == FSAVERAGE:
-        return _load_fsaverage(weights, metadata, roi, device)
-    return _load_eeg(weights, metadata, channels, device)
+    network = model_id.split("-")[2]
+    if model_id.startswith("fmri-nsd_fsaverage"):
+        return _load_fsaverage(weights, metadata, roi, device, network)
+    return _load_eeg(weights, metadata, channels, device, network)
 
 
 def encode(model: LinearizingModel | FWRFModel, images: Images) -> Responses:
@@ -110,6 +115,7 @@ class LinearizingModel:
 
     extractor: nn.Module
     transform: Callable[[Tensor], Tensor]
+    nodes: list[str]
     scaler: StandardScaler
     pcas: list[PCA]
     readouts: list[tuple[int, LinearRegression]]
@@ -119,7 +125,7 @@ class LinearizingModel:
 
 
 def _load_fsaverage(
-    weights: dict[str, Any], metadata: dict[str, Any], roi: str | None, device: str
+    weights: dict[str, Any], metadata: dict[str, Any], roi: str | None, device: str, network: str
 ) -> LinearizingModel:
     readouts = []
     for hemisphere in ("lh", "rh"):
@@ -128,7 +134,7 @@ def _load_fsaverage(
             selected = metadata["fmri"][f"{hemisphere}_fsaverage_rois"][roi]
         readouts.append((0, _regression(weights[f"{hemisphere}_reg_param"], selected)))
     pcas = [_filled(PCA(), weights["pca_param"])]
-    return _linearizing(weights, pcas, readouts, (-1,), False, device)
+    return _linearizing(weights, pcas, readouts, (-1,), False, device, network)
 
 
 def _load_eeg(
@@ -136,6 +142,7 @@ def _load_eeg(
     metadata: dict[str, Any],
     channels: Sequence[str] | None,
     device: str,
+    network: str,
 ) -> LinearizingModel:
     names = list(metadata["eeg"]["ch_names"])
     n_times = len(metadata["eeg"]["times"])
@@ -145,7 +152,7 @@ def _load_eeg(
     readouts = [
         (i % len(pcas), _regression(weights["reg_param"][repeat], selected)) for i, repeat in enumerate(REPEATS)
     ]
-    return _linearizing(weights, pcas, readouts, (len(rows), n_times), True, device)
+    return _linearizing(weights, pcas, readouts, (len(rows), n_times), True, device, network)
 
 
 def _eeg_pcas(param: dict[str, Any]) -> list[PCA]:
@@ -163,13 +170,15 @@ def _linearizing(
     shape: tuple[int, ...],
     stacked: bool,
     device: str,
+    network: str,
 ) -> LinearizingModel:
-    backbone = torchvision.models.ViT_B_32_Weights.IMAGENET1K_V1
-    network = torchvision.models.vit_b_32(weights=backbone).eval()
-    extractor = create_feature_extractor(network, return_nodes=NODES).to(device)
+    backbone = torchvision.models.get_model_weights(network)["IMAGENET1K_V1"]
+    nodes = NODES if network == "vit_b_32" else ALEXNET_NODES
+    loaded = torchvision.models.get_model(network, weights=backbone).eval()
+    extractor = create_feature_extractor(loaded, return_nodes=nodes).to(device)
     scaler = _filled(StandardScaler(), weights["scaler_param"])
     transform = backbone.transforms()
-    return LinearizingModel(extractor, transform, scaler, pcas, readouts, shape, stacked, device)
+    return LinearizingModel(extractor, transform, nodes, scaler, pcas, readouts, shape, stacked, device)
 
 
 def _regression(param: dict[str, Any], selected: Any) -> LinearRegression:
@@ -197,8 +206,8 @@ def encode_linearizing(model: LinearizingModel, images: Images) -> Responses:
 
 def _features(model: LinearizingModel, batch: Tensor) -> Floats:
     outputs = model.extractor(batch.to(model.device))
-    flat = [torch.flatten(outputs[node], start_dim=1).cpu().numpy() for node in NODES]
-    return np.concatenate(flat, axis=1)  # (n_images, 460800)
+    flat = [torch.flatten(outputs[node], start_dim=1).cpu().numpy() for node in model.nodes]
+    return np.concatenate(flat, axis=1)  # (n_images, 460800) of ViT-B/32
 
 
 def _respond(model: LinearizingModel, features: Floats) -> list[Floats]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from published import layouts, reference
 
+AlexNetFeatures = Callable[[bool], tuple[reference.Images, reference.Floats]]
 FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.Floats]]
 
 
@@ -68,9 +70,56 @@ def berg_dir(statistics: layouts.FeatureStatistics) -> Iterator[Path]:
         yield berg_dir
 
 
+@pytest.fixture(scope="session")
+def alexnet_features(torch_home: Path) -> AlexNetFeatures:
+    """Three images, and their features by a random AlexNet or by the untrained one; each computed once."""
+    layouts.write_alexnet(torch_home, np.random.default_rng(3))
+
+    @cache
+    def alexnet_features(untrained: bool) -> tuple[reference.Images, reference.Floats]:
+        images = layouts.random_images(np.random.default_rng(11), 3, 100, 140)
+        return images, reference.alexnet_features(images, None if untrained else torch_home)
+
+    return alexnet_features
+
+
+@pytest.fixture(scope="session")
+def zoo_dir(statistics: layouts.FeatureStatistics, alexnet_features: AlexNetFeatures) -> Iterator[Path]:
+    """The models on AlexNet (EEG with a PCA layout each), MEG, THINGS fMRI and TVSD."""
+    rng = np.random.default_rng(4)
+    with tempfile.TemporaryDirectory() as folder:
+        berg_dir = Path(folder)
+        for untrained, suffix in ((False, ""), (True, "_untrained")):
+            own = layouts.alexnet_statistics(rng, alexnet_features(untrained)[1])
+            layouts.write_fsaverage(berg_dir, 1, rng, statistics=own, model_id=f"fmri-nsd_fsaverage-alexnet{suffix}")
+            layouts.write_eeg(
+                berg_dir, 1, rng, statistics=own, model_id=f"eeg-things_eeg_2-alexnet{suffix}",
+                pca_layout="sklearn" if untrained else "single",
+            )  # fmt: skip
+        splits = [f"single_training_split_{split}" for split in (1, 2, 3, 4)]
+        layouts.write_meg(berg_dir, 1, rng, statistics, names=["all_training_splits", *splits])
+        layouts.write_things_fmri(berg_dir, 1, rng, statistics)
+        layouts.write_tvsd(berg_dir, "N", rng, statistics, names=["all_training_splits", *splits])
+        yield berg_dir
+
+
 @pytest.fixture
 def own_berg_dir(berg_dir: Path) -> Iterator[Path]:
     """The same files for a test that adds some or replaces some; links, which cost nothing."""
+    with linked(berg_dir) as folder:
+        yield folder
+
+
+@pytest.fixture
+def own_zoo_dir(zoo_dir: Path) -> Iterator[Path]:
+    """As `own_berg_dir`, of the further models."""
+    with linked(zoo_dir) as folder:
+        yield folder
+
+
+@contextmanager
+def linked(berg_dir: Path) -> Iterator[Path]:
+    """A folder with links to the files of another."""
     with tempfile.TemporaryDirectory() as folder:
         for path in berg_dir.rglob("*.*"):
             link = Path(folder, path.relative_to(berg_dir))

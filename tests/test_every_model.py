@@ -5,19 +5,23 @@ from __future__ import annotations
 import gc
 import re
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from published import layouts
 
 from berg import BERG
 from berg.core import model_registry
 from berg.core.exceptions import BERGError, InvalidParameterError, ModelNotLoadedError, StimulusError
+from berg.core.unit_labels import axis_length
 from berg.models.encoding_model import EncodingModel
 from berg.responses.labelled import label_responses
 
+DirOf = Callable[[str], Path]
 MODEL_IDS = BERG().list_models()
 BUILT_IN = [
     model_id
@@ -37,9 +41,16 @@ SELECTABLE = [
     for model_id in PUBLISHED
     if any(selector.kind != "file" for selector in model_registry.get_card(model_id).select.values())
 ]
-on_every_published_model = pytest.mark.parametrize(
-    "model_id", [pytest.param(model_id, marks=pytest.mark.xdist_group("published")) for model_id in PUBLISHED]
-)
+FURTHER = [pytest.mark.slow]  # on the networks and the family of others, which run each line that they do
+
+
+def marked(model_ids: list[str]) -> list[Any]:
+    """The published models as parameters; those whose sisters are tried anyway in the slow set."""
+    group = pytest.mark.xdist_group("published")
+    return [pytest.param(each, marks=[group, *(FURTHER if each in layouts.ZOO else [])]) for each in model_ids]
+
+
+on_every_published_model = pytest.mark.parametrize("model_id", marked(PUBLISHED))
 on_every_built_in_model = pytest.mark.parametrize("model_id", BUILT_IN)
 
 
@@ -65,6 +76,17 @@ def options(model_id: str) -> dict[str, Any]:
 
 def load(model_id: str, **parameters: Any) -> Any:
     return BERG().get_encoding_model(model_id, device="cpu", **parameters)
+
+
+@pytest.fixture
+def dir_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Where the random files of a published model are."""
+
+    def dir_of(model_id: str) -> Path:
+        berg_dir: Path = request.getfixturevalue("zoo_dir" if model_id in layouts.ZOO else "berg_dir")
+        return berg_dir
+
+    return dir_of
 
 
 def load_published(berg_dir: Path, model_id: str, selection: dict[str, Any] | None = None, **changed: Any) -> Any:
@@ -118,9 +140,10 @@ def test_an_unknown_parameter_is_refused_with_the_nearest_name(model_id: str) ->
 
 @on_every_model
 def test_an_unknown_selection_key_is_refused_with_the_keys(model_id: str) -> None:
-    keys = model_registry.get_card(model_id).selection_keys
-    with pytest.raises(InvalidParameterError, match=re.escape(keys[0])):
-        load(model_id, selection={"no_such_key": 1}, subject=1)
+    card = model_registry.get_card(model_id)
+    subject = (card.parameters["subject"].allowed or [1])[0]
+    with pytest.raises(InvalidParameterError, match=re.escape(card.selection_keys[0])):
+        load(model_id, selection={"no_such_key": 1}, subject=subject)
 
 
 @on_every_model
@@ -164,8 +187,8 @@ def test_one_stimulus_and_one_unit_keep_their_axes(model_id: str) -> None:
 
 
 @on_every_published_model
-def test_published_models_return_float32_with_the_axes_of_the_card(model_id: str, berg_dir: Path) -> None:
-    model, images = load_published(berg_dir, model_id), stimuli(model_id)
+def test_published_models_return_float32_with_the_axes_of_the_card(model_id: str, dir_of: DirOf) -> None:
+    model, images = load_published(dir_of(model_id), model_id), stimuli(model_id)
     before, state = images.copy(), global_state()
     responses, metadata = BERG().encode(model, images, return_metadata=True)
     assert global_state() == state
@@ -187,28 +210,28 @@ def global_state() -> Any:
     return torch.get_rng_state().tolist(), torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
 
 
-def example_selections(model_id: str) -> dict[str, Any]:
+def example_selections(model: Any) -> dict[str, Any]:
     """For each key of a selection one value, made of what the card says of it."""
-    card = model_registry.get_card(model_id)
+    card = model.card
     described = card.selection_parameters
     found = {}
     for key, selector in card.select.items():
         if selector.kind == "mask":
-            length = card.axes[str(selector.axis)].length
+            output = selector.output or card.outputs[0].name
+            length = axis_length(card, output, str(selector.axis), model.metadata)
             found[key] = (np.arange(length) % 50 == 3).astype(int)
         elif selector.kind != "file":
             found[key] = described[key].example
     return found
 
 
-@pytest.mark.xdist_group("published")
-@pytest.mark.parametrize("model_id", SELECTABLE)
-def test_selected_responses_are_columns_of_all_responses(model_id: str, berg_dir: Path) -> None:
+@pytest.mark.parametrize("model_id", marked(SELECTABLE))
+def test_selected_responses_are_columns_of_all_responses(model_id: str, dir_of: DirOf) -> None:
     images = stimuli(model_id, 2)
     card = model_registry.get_card(model_id)
-    whole = as_tuple(BERG().encode(load_published(berg_dir, model_id), images))
-    for key, value in example_selections(model_id).items():
-        model = load_published(berg_dir, model_id, {key: value})
+    whole = as_tuple(BERG().encode(load_published(dir_of(model_id), model_id), images))
+    for key, value in example_selections(load_published(dir_of(model_id), model_id)).items():
+        model = load_published(dir_of(model_id), model_id, {key: value})
         for array, all_of_it, output in zip(as_tuple(BERG().encode(model, images)), whole, card.outputs, strict=True):
             columns = all_of_it
             for axis, name in enumerate(output.axes[1:], start=1):
@@ -222,20 +245,21 @@ def sizes(responses: tuple[np.ndarray, ...]) -> list[int]:
     return [size for array in responses for size in array.shape[1:]]
 
 
-@pytest.mark.xdist_group("published")
-@pytest.mark.parametrize("model_id", SELECTABLE)
-def test_one_stimulus_and_one_unit_of_a_published_model_keep_their_axes(model_id: str, berg_dir: Path) -> None:
+@pytest.mark.parametrize("model_id", marked(SELECTABLE))
+def test_one_stimulus_and_one_unit_of_a_published_model_keep_their_axes(model_id: str, dir_of: DirOf) -> None:
     images = stimuli(model_id, 1)
     card = model_registry.get_card(model_id)
-    whole = as_tuple(BERG().encode(load_published(berg_dir, model_id), images))
+    whole = as_tuple(BERG().encode(load_published(dir_of(model_id), model_id), images))
     assert all(len(array) == 1 for array in whole)
-    for key, value in example_selections(model_id).items():
+    for key, value in example_selections(load_published(dir_of(model_id), model_id)).items():
         selector = card.select[key]
         if selector.kind == "roi":
             continue
         one = value[:1] if selector.kind == "name" else (np.cumsum(value) * value == 1).astype(int)
         for array, output in zip(
-            as_tuple(BERG().encode(load_published(berg_dir, model_id, {key: one}), images)), card.outputs, strict=True
+            as_tuple(BERG().encode(load_published(dir_of(model_id), model_id, {key: one}), images)),
+            card.outputs,
+            strict=True,
         ):
             assert array.ndim == len(output.axes)
             assert len(array) == 1
@@ -244,8 +268,8 @@ def test_one_stimulus_and_one_unit_of_a_published_model_keep_their_axes(model_id
 
 
 @on_every_published_model
-def test_the_batch_size_of_a_published_model_does_not_matter(model_id: str, berg_dir: Path) -> None:
-    model, images = load_published(berg_dir, model_id), stimuli(model_id, 5)
+def test_the_batch_size_of_a_published_model_does_not_matter(model_id: str, dir_of: DirOf) -> None:
+    model, images = load_published(dir_of(model_id), model_id), stimuli(model_id, 5)
     together = as_tuple(BERG().encode(model, images, batch_size=5))
     for size in (1, 2):
         for ours, theirs in zip(as_tuple(BERG().encode(model, images, batch_size=size)), together, strict=True):
@@ -254,8 +278,8 @@ def test_the_batch_size_of_a_published_model_does_not_matter(model_id: str, berg
 
 @on_every_published_model
 @pytest.mark.parametrize("dtype", [np.int64, ">i4"])
-def test_any_integer_dtype_gives_a_published_model_the_same_numbers(model_id: str, dtype: Any, berg_dir: Path) -> None:
-    model, images = load_published(berg_dir, model_id), stimuli(model_id, 2)
+def test_any_integer_dtype_gives_a_published_model_the_same_numbers(model_id: str, dtype: Any, dir_of: DirOf) -> None:
+    model, images = load_published(dir_of(model_id), model_id), stimuli(model_id, 2)
     for ours, theirs in zip(
         as_tuple(BERG().encode(model, images.astype(dtype))), as_tuple(BERG().encode(model, images)), strict=True
     ):
@@ -263,9 +287,9 @@ def test_any_integer_dtype_gives_a_published_model_the_same_numbers(model_id: st
 
 
 @on_every_published_model
-def test_a_published_model_can_be_cleaned_up_and_loaded_again(model_id: str, berg_dir: Path) -> None:
+def test_a_published_model_can_be_cleaned_up_and_loaded_again(model_id: str, dir_of: DirOf) -> None:
     images = stimuli(model_id, 1)
-    with load_published(berg_dir, model_id) as model:
+    with load_published(dir_of(model_id), model_id) as model:
         before = as_tuple(BERG().encode(model, images))
         readout = [weakref.ref(tensor) for tensor in model.readout.buffers()]
     gc.collect()

@@ -78,7 +78,7 @@ def _fit_into(dtype: str, limits: tuple[float, float]) -> bool:
 
 
 def _wrong_axes(card: CardKeys) -> Iterator[Fault]:
-    names = {axis for output in card.outputs for axis in output.axes}
+    names = {axis for output in card.outputs for axis in output.possible_axes}
     for index, output in enumerate(card.outputs):
         if output.name in [other.name for other in card.outputs[:index]]:
             yield ("outputs", index), f"two outputs have the name '{output.name}'"
@@ -86,9 +86,10 @@ def _wrong_axes(card: CardKeys) -> Iterator[Fault]:
             yield ("outputs", index), f"an axis stands twice in output '{output.name}': {listing(output.axes)}"
         if output.axes[0] != "stimulus":
             yield ("outputs", index), f"the first axis of output '{output.name}' must be 'stimulus'"
-        for axis in output.axes[1:]:
+        for axis in output.possible_axes[1:]:
             if axis not in card.axes:
                 yield ("outputs", index), f"axis '{axis}' is not described under 'axes'"
+        yield from _wrong_variants(card, index)
     for axis, described in card.axes.items():
         if described.length is None and not described.coordinates:
             yield ("axes", axis), f"axis '{axis}' needs a 'length' or 'coordinates'"
@@ -97,6 +98,20 @@ def _wrong_axes(card: CardKeys) -> Iterator[Fault]:
         yield from _wrong_time_axis(card, axis)
         if axis not in names:
             yield ("axes", axis), f"no output has an axis '{axis}'.{did_you_mean(axis, names)}"
+
+
+def _wrong_variants(card: CardKeys, index: int) -> Iterator[Fault]:
+    """Variants of an output for parameters that the model does not have, or values that it does not take."""
+    for name, variants in card.outputs[index].variants.items():
+        if name not in card.own_parameters:
+            yield ("outputs", index), f"variants of no parameter '{name}'.{did_you_mean(name, card.own_parameters)}"
+            continue
+        allowed = [str(value) for value in card.own_parameters[name].allowed or ()]
+        for value, variant in variants.items():
+            if value not in allowed:
+                yield ("outputs", index), f"'{name}' is never '{value}'. Allowed: {listing(allowed)}"
+            if variant.axes and variant.axes[0] != "stimulus":
+                yield ("outputs", index), f"the first axis with {name}: {value} must be 'stimulus'"
 
 
 def _wrong_time_axis(card: CardKeys, axis: str) -> Iterator[Fault]:
@@ -149,6 +164,10 @@ def _wrong_places(card: CardKeys) -> Iterator[Fault]:
     fillers += [key for key, selector in card.select.items() if selector.kind == "file"]
     for name in ("weights", "metadata"):
         yield from _wrong_placeholders(("files", name), getattr(card.files, name, ""), fillers)
+    for name, spellings in (card.files.spellings if card.files else {}).items():
+        values = [str(value) for value in card.own_parameters[name].allowed or ()] if name in fillers else []
+        if missing := [value for value in values if not spellings.get(value)] or set(spellings).difference(values):
+            yield ("files", "spellings", name), f"spellings of '{name}' are not those of its values: {listing(missing)}"
 
 
 def _wrong_placeholders(path: tuple[str | int, ...], text: str, allowed: Collection[str]) -> Iterator[Fault]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -60,6 +61,8 @@ class Parameter(CardPart):
     unit: str | None = None
     example: Any = None
     description: str = ""
+    earlier_name: str | None = Field(None, description="its name in earlier versions, which is taken too")
+    earlier_values: dict[Any, Any] = Field(default_factory=dict, description="earlier spelling -> today's value")
     function: Texts = Field(default_factory=list, description="which function takes it")
     properties: dict[str, Parameter] | None = Field(None, description="the keys of a selection")
 
@@ -135,17 +138,38 @@ class Performance(CardPart):
     plots: Any = None
 
 
+class OutputVariant(CardPart):
+    """What is different of an output with one value of a parameter."""
+
+    axes: list[str] | None = Field(None, min_length=2)
+    coordinates: dict[str, str] | None = None
+
+
 class OutputArray(CardPart):
     """One array that `encode` returns; the axes in their order, with the unit of its values.
 
     Coordinates are places in the metadata, as those of an axis, of values that have several axes: the last of the
-    output, such as one value per channel and time.
+    output, such as one value per channel and time (in the metadata also in the opposite order, if the lengths tell).
+    ``variants``: for a parameter and its values other than the default, the axes and coordinates that differ.
     """
 
     name: str
     axes: list[str] = Field(min_length=2)
     unit: str
     coordinates: dict[str, str] = Field(default_factory=dict)
+    variants: dict[str, dict[str, OutputVariant]] = Field(default_factory=dict)
+
+    def for_parameters(self, values: Mapping[str, Any]) -> Self:
+        """The output as it is with these values of the parameters."""
+        chosen = [variants.get(str(values.get(name))) for name, variants in self.variants.items()]
+        changes = [variant.model_dump(exclude_none=True) for variant in chosen if variant is not None]
+        return self.model_copy(update={key: value for change in changes for key, value in change.items()})
+
+    @property
+    def possible_axes(self) -> list[str]:
+        """The axes of the output and of its variants, each once."""
+        variants = [variant for values in self.variants.values() for variant in values.values()]
+        return list(dict.fromkeys([*self.axes, *(axis for variant in variants for axis in variant.axes or [])]))
 
     @property
     def unit_axes(self) -> tuple[str, ...]:
@@ -161,11 +185,22 @@ class Axis(CardPart):
     do not fit, there is no such coordinate. Regions (names with their indices) make a text for each unit, the names
     of its regions with semicolons between. An axis of time that is as long as the stimulus has the length
     ``from_stimulus`` and a sampling rate; its coordinate is the time in seconds from the beginning of the stimulus.
+    A place may name several, newest first, with ``|`` between: the first that is there counts. A number as a step is
+    a column (``fmri.voxel_coords.0``), and ``names[numbers]`` are the names with these numbers, from 0.
+
+    If several selection keys pick units of the axis, ``combine`` says what is returned: the units that all of them
+    pick (``intersection``); those that any of them picks, each once, in ascending order (``sorted_union``); or those
+    of each key one after another, in the order of the keys in the card and of the names given, a unit as often as
+    it was picked (``concatenation``).
     """
 
     length: Annotated[int, Field(ge=1)] | Literal["from_stimulus"] | None = None
     sampling_rate: int | None = Field(None, ge=1, description="places per second; with length: from_stimulus")
     coordinates: dict[str, str] = Field(default_factory=dict)
+    time_step: float | None = Field(
+        None, gt=0, description="seconds between two times; tells whether a file has seconds or milliseconds"
+    )
+    combine: Literal["intersection", "sorted_union", "concatenation"] = "intersection"
 
 
 class Selector(CardPart):
@@ -192,6 +227,9 @@ class Files(CardPart):
 
     The model's folder lies in a BERG directory. Which one: ``berg_dir``, that of the user; ``package``, the
     folder of the card (for plug-ins that bring their weights); ``built_in``, that of this package.
+
+    ``spellings``: how the values of a parameter are spelt in file names that have it, newest publication first;
+    ``{1..4}`` stands for four files, which belong together. Of publications that lie side by side, the newest is read.
     """
 
     store: Literal["berg_dir", "package", "built_in"] = "berg_dir"
@@ -199,6 +237,7 @@ class Files(CardPart):
     metadata: str
     weights_ending: Literal[".npy", ".pt", ".safetensors"] = Field(".safetensors", description="as published")
     metadata_ending: Literal[".npy", ".json"] = Field(".json", description="as published")
+    spellings: dict[str, dict[str, Texts]] = Field(default_factory=dict)
 
 
 class CardKeys(CardPart):
@@ -255,6 +294,12 @@ class CardKeys(CardPart):
     def architecture(self) -> str:
         """The model's architecture; older cards call it ``model_type``."""
         return self.model_architecture or self.model_type or ""
+
+    def for_parameters(self, values: Mapping[str, Any]) -> Self:
+        """The card with its outputs as they are with these values of the parameters."""
+        if not any(output.variants for output in self.outputs):
+            return self
+        return self.model_copy(update={"outputs": [output.for_parameters(values) for output in self.outputs]})
 
     @property
     def own_parameters(self) -> dict[str, Parameter]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Any
 
-from berg.core.card_schema import Parameter, ResponseOutput
+from berg.core.card_schema import OutputArray, Parameter, ResponseOutput
 from berg.core.model_card import ModelCard
 
 
@@ -27,7 +28,7 @@ def sections(card: ModelCard) -> list[Section]:
         _input(card),
         _output(card),
         Section("Parameters", rows=[_parameter(*item) for item in card.parameters.items()]),
-        Section("Selection", rows=[_parameter(*item) for item in card.selection_parameters.items()]),
+        _selection(card),
         _performance(card),
         Section("References", "\n".join(_reference(item) for item in card.references)),
         Section("Licence and citation", "\n".join(filter(None, (card.licence, card.citation)))),
@@ -82,11 +83,50 @@ def _shape(shape: list[Any] | str) -> str:
 
 def _output(card: ModelCard) -> Section:
     given = card.output or ResponseOutput()
-    rows = [(f"{output.name} ({', '.join(output.axes)})", output.unit, "") for output in card.outputs]
+    rows = [row for output in card.outputs for row in _output_rows(output)]
     if not rows and given.shape:
         rows = [("shape", _shape(given.shape), "")]
     rows += [(dimension.name, "", dimension.description.strip()) for dimension in given.dimensions]
     return Section("Output", given.description.strip(), rows)
+
+
+def _output_rows(output: OutputArray) -> list[tuple[str, str, str]]:
+    """An output, and those of its variants that have other axes."""
+    variants = [
+        (f"{output.name} ({', '.join(variant.axes)})", output.unit, f"With {name}={value!r}.")
+        for name, values in output.variants.items()
+        for value, variant in values.items()
+        if variant.axes
+    ]
+    return [(f"{output.name} ({', '.join(output.axes)})", output.unit, ""), *variants]
+
+
+_RULES = {
+    "intersection": "the units that all of them pick",
+    "sorted_union": "the units that any of them picks, each once, in ascending order whatever the order given",
+    "concatenation": "the units of each, in this order of the keys and in the order of the names given; a unit that "
+    "is picked twice comes twice",
+}
+
+
+def _selection(card: ModelCard) -> Section:
+    """The keys, and what several of them on one axis return."""
+    return Section("Selection", "\n".join(_selection_rules(card)), [_parameter(*item) for item in _keys(card)])
+
+
+def _keys(card: ModelCard) -> list[tuple[str, Parameter]]:
+    return list(card.selection_parameters.items())
+
+
+def _selection_rules(card: ModelCard) -> Iterator[str]:
+    for key, selector in card.select.items():
+        if selector.overrides:
+            yield f"- {key} wins over {', '.join(selector.overrides)}."
+    for axis, described in card.axes.items():
+        losers = {loser for selector in card.select.values() for loser in selector.overrides}
+        keys = [key for key, selector in card.select.items() if selector.axis == axis and key not in losers]
+        if len(keys) > 1 or (keys and described.combine != "intersection"):
+            yield f"- {', '.join(keys)} ({axis}): {_RULES[described.combine]}."
 
 
 def _parameter(name: str, parameter: Parameter) -> tuple[str, str, str]:

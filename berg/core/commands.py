@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import string
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from berg.core import settings
 from berg.core.exceptions import ModelNotFoundError
+from berg.core.file_names import generations, name_fields
 from berg.core.layout import split_model_path
 from berg.core.model_card import ModelCard
 from berg.core.model_registry import get_card
@@ -27,9 +27,15 @@ def _command(verb: str, card: ModelCard, berg_dir: str | Path | None, values: Ma
     words = ["berg", verb, card.model_id]
     for field in name_fields(card):
         value = values.get(field)
+        if field in card.parameters and value in (None, card.parameters[field].default) and not _is_needed(card, field):
+            continue
         value = next(iter(listed_values(card, field)), None) if value is None else value
         words += [] if value is None else _option(card, field, value)
     return shlex.join([*words, *given_berg_dir(berg_dir)])
+
+
+def _is_needed(card: ModelCard, field: str) -> bool:
+    return card.parameters[field].default is None
 
 
 def _option(card: ModelCard, field: str, value: Any) -> list[str]:
@@ -84,18 +90,11 @@ def _values_in(card: ModelCard, path: Path) -> dict[str, Any]:
     longest = ""
     for values in product(*(listed_values(card, field) for field in fields)):
         given = dict(zip(fields, values, strict=True))
-        for name in (card.files.weights.format(**given), card.files.metadata.format(**given)):
+        spelt = [name for names in generations(card, card.files.weights, given) for name in names]
+        for name in (*spelt, card.files.metadata.format(**given)):
             if path.name.startswith(name) and len(name) > len(longest):
                 best, longest = given, name
     return best
-
-
-def name_fields(card: ModelCard) -> list[str]:
-    """What the file names of a model are filled with, such as subject and roi."""
-    if card.files is None:
-        return []
-    names = (card.files.weights, card.files.metadata)
-    return list(dict.fromkeys(field for name in names for _, field, _, _ in string.Formatter().parse(name) if field))
 
 
 def listed_values(card: ModelCard, field: str) -> list[Any]:

@@ -170,6 +170,7 @@ def validate_parameters(card: CardKeys, given: Mapping[str, Any]) -> dict[str, A
         For an unknown name, a missing one, a wrong type or a value that the card does not allow.
     """
     known = card.own_parameters
+    given = _by_todays_name(card, given)
     for name in given:
         if name not in known:
             raise InvalidParameterError(
@@ -177,6 +178,15 @@ def validate_parameters(card: CardKeys, given: Mapping[str, Any]) -> dict[str, A
                 f"Parameters: {listing([*known, 'selection', 'device'])}."
             )
     return {name: _checked(card.model_id, name, part, given) for name, part in known.items()}
+
+
+def _by_todays_name(card: CardKeys, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters, those with an earlier name under today's."""
+    todays = {part.earlier_name: name for name, part in card.own_parameters.items() if part.earlier_name}
+    for earlier, name in todays.items():
+        if earlier in given and name in given:
+            raise InvalidParameterError(f"'{earlier}' is the earlier name of '{name}'. Give one of the two.")
+    return {todays.get(name, name): value for name, value in given.items()}
 
 
 def _checked(model_id: str, name: str, parameter: Parameter, given: Mapping[str, Any]) -> Any:

@@ -29,6 +29,8 @@ _ALSO_ARRAYS = ("list", "array", "numpy.ndarray")
 def validate_value(value: Any, parameter: Parameter, name: str) -> Any:
     """One value checked against what its card says of it; `name` is what errors call it."""
     value = _as_python(value)
+    if parameter.earlier_values and isinstance(value, (str, int)):
+        value = parameter.earlier_values.get(value, value)
     allowed = parameter.allowed
     if not _has_type(value, parameter.type):
         hint = hint_of_type(value, allowed or [parameter.example])

@@ -67,7 +67,7 @@ def _without_overridden(card: ModelCard, selection: dict[str, Any]) -> dict[str,
 def resolve_selection(card: ModelCard, selection: Mapping[str, Any], metadata: Metadata) -> dict[AxisKey, Indices]:
     """Indices along every axis but the stimuli, for every output, in the order of the returned columns.
 
-    Keys on the same axis are combined by intersection; a key that is not given leaves its axis whole. An axis
+    Keys on the same axis are combined as ``combine`` of the axis says; without a key an axis is whole. An axis
     that is as long as the stimulus is left out: see `resolve_times`. What is selected there is checked.
     """
     resolve_times(card, selection, n_samples=0)
@@ -119,14 +119,12 @@ def _resolve_axis(
     card: ModelCard, output: OutputArray, axis: str, selection: Mapping[str, Any], metadata: Metadata
 ) -> Indices:
     length = axis_length(card, output.name, axis, metadata)
-    indices = np.arange(length)
+    picked: dict[str, Indices] = {}
     for key, value in selection.items():
         selector = card.select[key]
         if selector.axis == axis and selector.output in (None, output.name) and selector.kind != "file":
-            chosen = _RESOLVERS[selector.kind](key, value, selector, output.name, length, metadata)
-            # these pick in the order that the user gave
-            ordered = selector.kind in ("name", "roi") or bool((np.diff(chosen) < 0).any())
-            indices = chosen[np.isin(chosen, indices)] if ordered else indices[np.isin(indices, chosen)]
+            picked[key] = _RESOLVERS[selector.kind](key, value, selector, output.name, length, metadata)
+    indices = _combined(card, axis, picked) if picked else np.arange(length)
     if not len(indices) and selection:
         warnings.warn(
             f"The selection {dict(selection)!r:.200} holds no {axis} in output '{output.name}' of "
@@ -135,6 +133,28 @@ def _resolve_axis(
             stacklevel=users_stacklevel(),
         )
     return indices
+
+
+def _combined(card: ModelCard, axis: str, picked: Mapping[str, Indices]) -> Indices:
+    """What several keys pick on one axis, by the rule of the axis."""
+    rule = card.axes[axis].combine
+    if rule == "sorted_union":
+        return np.unique(np.concatenate([*picked.values()]))
+    if rule == "concatenation":
+        return np.concatenate([picked[key] for key in card.select if key in picked])
+    indices = _each_once(next(iter(picked.values())))
+    for key, found in picked.items():
+        chosen = _each_once(found)
+        # these pick in the order that the user gave
+        ordered = card.select[key].kind in ("name", "roi") or bool((np.diff(chosen) < 0).any())
+        indices = chosen[np.isin(chosen, indices)] if ordered else indices[np.isin(indices, chosen)]
+    return indices
+
+
+def _each_once(indices: Indices) -> Indices:
+    """Indices in their order, each where it is first."""
+    _, first = np.unique(indices, return_index=True)
+    return indices[np.sort(first)]
 
 
 def _by_name(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
@@ -150,7 +170,7 @@ def _by_mask(key: str, value: Any, selector: Selector, output: str, length: int,
 
 
 def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:
-    """The union of ROIs in the order given; a unit in two of them comes with the first."""
+    """The units of ROIs in the order given; a unit in two of them comes twice."""
     places = look_up(metadata, str(selector.metadata), output)
     if not isinstance(places, Mapping):  # one label per unit
         labels = _column(selector.metadata, output, length, metadata).astype(str)
@@ -159,8 +179,7 @@ def _by_roi(key: str, value: Any, selector: Selector, output: str, length: int, 
     indices = np.concatenate([as_indices(places[name], length, name) for name in given])
     if indices.size and not (indices.min() >= 0 and indices.max() < length):
         raise CorruptedFileError(f"The metadata place ROI {listing(given)} outside the {length:,} units.")
-    _, first = np.unique(indices, return_index=True)
-    return indices[np.sort(first)]
+    return indices
 
 
 def _by_minimum(key: str, value: Any, selector: Selector, output: str, length: int, metadata: Metadata) -> Indices:

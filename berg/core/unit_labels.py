@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,46 @@ OPTIONAL = "?"  # at the end of a place that need not be there
 
 
 def look_up(metadata: Metadata, place: str, output: str = "") -> Any:
-    """What the metadata holds at a dotted place such as ``fmri.{output}_ncsnr``."""
+    """What the metadata holds at a dotted place such as ``fmri.{output}_ncsnr``.
+
+    Of several places, with ``|`` between, the first that is there. A number as a step is a column of an array, and
+    ``names[numbers]`` are the names with these numbers; of numbers that are none of a name, empty ones.
+
+    >>> look_up({"b": {"names": ["V1", "V4"], "of": np.array([1, 0, 2])}}, "a|b.names[b.of]").tolist()
+    ['V4', 'V1', '']
+    """
+    first, *earlier = place.format(output=output).removesuffix(OPTIONAL).split("|")
+    try:
+        return _at_place(metadata, first)
+    except CorruptedFileError:
+        for other in earlier:
+            with suppress(CorruptedFileError):
+                return _at_place(metadata, other)
+        raise
+
+
+def _at_place(metadata: Metadata, place: str) -> Any:
+    if place.endswith("]"):
+        names, _, numbers = place.removesuffix("]").partition("[")
+        return _named(place, _at_place(metadata, names), _at_place(metadata, numbers))
     value: Any = metadata
-    whole = place.format(output=output).removesuffix(OPTIONAL)
-    for step in whole.split("."):
-        if not isinstance(value, Mapping) or step not in value:
-            raise CorruptedFileError(f"The metadata have no '{whole}' (missing: '{step}').")
-        value = value[step]
+    for step in place.split("."):
+        if step.isdecimal() and isinstance(value, np.ndarray) and value.ndim == 2 and int(step) < value.shape[1]:
+            value = value[:, int(step)]
+        elif isinstance(value, Mapping) and step in value:
+            value = value[step]
+        else:
+            raise CorruptedFileError(f"The metadata have no '{place}' (missing: '{step}').")
     return value
+
+
+def _named(place: str, names: Any, numbers: Any) -> NDArray[np.str_]:
+    """The names with these numbers, one for each."""
+    which = np.asarray(numbers)
+    if which.ndim != 1 or which.dtype.kind not in "iuf" or not np.array_equal(which, np.round(which)):
+        raise CorruptedFileError(f"The metadata at '{place}' do not give each unit the whole number of a name.")
+    labels = np.array([*map(str, names), ""])
+    return labels[np.where((which >= 0) & (which < len(names)), which, len(names)).astype(np.intp)]
 
 
 def axis_length(card: ModelCard, output: str, axis: str, metadata: Metadata) -> int:
@@ -81,9 +114,31 @@ def coordinates(
         for name, place in card.axes[axis].coordinates.items():
             values = _values_at(place, output.name, metadata, length)
             if values is not None:
+                values = in_seconds(card, axis, values) if name == TIME else values
                 selected = values[indices[output.name, axis]]
                 found[name] = (axis, _to_microseconds(selected) if name == TIME else selected)
     return found | _of_several_axes(card, output, indices, metadata)
+
+
+def in_seconds(card: ModelCard, axis: str, times: NDArray[Any]) -> NDArray[Any]:
+    """Times in seconds, of a file that has seconds or milliseconds; the step in the card tells which.
+
+    Raises
+    ------
+    CorruptedFileError
+        If the times have another step.
+    """
+    step = card.axes[axis].time_step
+    if step is None or len(times) < 2:
+        return times
+    found = np.diff(times.astype(np.float64))
+    for factor in (1, 1e-3):
+        if np.allclose(factor * found, step, rtol=0.01):
+            return factor * times.astype(np.float64)
+    raise CorruptedFileError(
+        f"The times in the metadata are {found.min():g} to {found.max():g} apart; those of {card.model_id} are "
+        f"{step:g} s apart, in seconds or milliseconds. Get the file again."
+    )
 
 
 def _to_microseconds(seconds: NDArray[Any]) -> NDArray[Any]:
@@ -99,6 +154,8 @@ def _of_several_axes(
         values = _values_at(place, output.name, metadata)
         axes = tuple(output.axes[len(output.axes) - (0 if values is None else values.ndim) :])
         lengths = tuple(axis_length(card, output.name, axis, metadata) for axis in axes if axis != "stimulus")
+        if values is not None and values.shape == lengths[::-1] != lengths:
+            values = values.T  # time first
         if values is not None and values.shape == lengths:
             found[name] = (axes, values[np.ix_(*(indices[output.name, axis] for axis in axes))])
         elif not place.endswith(OPTIONAL):
@@ -152,6 +209,17 @@ def region_labels(regions: Mapping[str, Any], n_units: int) -> NDArray[np.str_]:
     return labels.astype(str)
 
 
+def volume_shape(card: ModelCard, metadata: Metadata) -> dict[str, list[int]]:
+    """The smallest volume that holds all voxels, if the card says where their indices i, j, k stand; or nothing."""
+    for output in card.outputs:
+        for axis in output.axes[1:]:
+            places = [card.axes[axis].coordinates.get(index) for index in "ijk"]
+            if None not in places:
+                each = [list_at(str(place), output.name, metadata) for place in places]
+                return {"volume_shape": [int(indices.max()) + 1 for indices in each]}
+    return {}
+
+
 def axis_attributes(card: ModelCard, output: OutputArray, metadata: Metadata) -> dict[str, float]:
     """What a selection cannot tell of the whole axes: their lengths, and the step from one time to the next."""
     found: dict[str, float] = {}
@@ -162,7 +230,7 @@ def axis_attributes(card: ModelCard, output: OutputArray, metadata: Metadata) ->
             continue
         found[f"{axis}_total"] = axis_length(card, output.name, axis, metadata)
         place = card.axes[axis].coordinates.get(axis)
-        values = list_at(place, output.name, metadata) if place else np.empty(0)
+        values = in_seconds(card, axis, list_at(place, output.name, metadata)) if place else np.empty(0)
         if values.dtype.kind == "f" and len(values) > 1:
             step = float(values[-1] - values[0]) / (len(values) - 1)
             if step and np.allclose(np.diff(values), step, rtol=0.01):

@@ -8,7 +8,6 @@ Models that ask for the same network, nodes, transform, precision and device sha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Protocol
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.transforms import functional
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
+from berg.core.file_names import expand
 from berg.features.fused_layers import with_fused_layers
 from berg.features.precision import dtype_of
 from berg.features.tokens import pooled, split_node
@@ -228,19 +228,6 @@ def _provider(extractor: str) -> tuple[Any, str]:
             f"Providers: {listing(PROVIDERS)}. For example torchvision/vit_b_32"
         )
     return PROVIDERS[provider](), name
-
-
-def expand(pattern: str) -> list[str]:
-    """The names that a pattern stands for.
-
-    >>> expand("layer_{0..2}.out")
-    ['layer_0.out', 'layer_1.out', 'layer_2.out']
-    """
-    ends = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if ends is None:
-        return [pattern]
-    numbers = range(int(ends[1]), int(ends[2]) + 1)
-    return [pattern[: ends.start()] + str(number) + pattern[ends.end() :] for number in numbers]
 
 
 class PresetTransform(nn.Module):

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, did_you_mean
 from berg.features.checkpoints import checkpoints_folder
+from berg.features.drawn_network import drawn_network, seed_of
 
 _OPTIONS: dict[str, dict[str, Any]] = {  # what torchvision sets itself when it makes them with these weights
     "googlenet": {"transform_input": True, "init_weights": False},
@@ -24,7 +25,13 @@ _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # norm.1 is
 
 
 def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
-    """A torchvision network with its pretrained weights, and the preset transform of those weights."""
+    """A torchvision network with its pretrained weights, and the preset transform of those weights.
+
+    The weights ``seed-NUMBER`` are drawn (`berg.features.drawn_network`); their transform is that of the first
+    weights that torchvision published for the network.
+    """
+    if (seed := seed_of(weights)) is not None:
+        return drawn_network(name, seed), _weights_entry(name, _first_weights(name)).transforms()
     entry = _weights_entry(name, weights)
     path = weights_file(entry.url)
     if not path.is_file():
@@ -39,7 +46,8 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
 
 def make_network(name: str, weights: str = "") -> tuple[nn.Module, Any]:
     """The network without weights, to look at its layers, and the preset transform of its weights."""
-    entry = _weights_entry(name, weights or _first_weights(name))
+    drawn = seed_of(weights) is not None
+    entry = _weights_entry(name, _first_weights(name) if drawn or not weights else weights)
     with torch.device("meta"), NoFirstWeights():
         network = torchvision.models.get_model(name, **_OPTIONS.get(name, {}))
     return network, entry.transforms()
@@ -77,8 +85,10 @@ def weights_file(url: str) -> Path:
     return checkpoints_folder() / url.rsplit("/", 1)[-1]
 
 
-def network_file(name: str, weights: str) -> tuple[str, str, str]:
-    """Url, path on this machine and first digits of the sha256 of a network's weights."""
+def network_file(name: str, weights: str) -> tuple[str, str, str] | None:
+    """Url, path on this machine and first digits of the sha256 of a network's weights; None if they are drawn."""
+    if seed_of(weights) is not None:
+        return None
     url = _weights_entry(name, weights).url
     return url, str(weights_file(url)), published_hash(url)
 

@@ -77,6 +77,7 @@ class EncodingModel(BaseModelInterface):
         if self.card.input is not None:
             reader_of(self.card.input.kind)  # refuses a kind that is not read yet before anything is fetched or loaded
         given = validate_parameters(self.card, parameters)
+        self.card = self.card.for_parameters(given)  # type: ignore[misc]  # of this instance alone
         self.selection = check_selection(self.card, selection)
         self.device = resolve_device(device)
         self.parameters = with_precision(given, self.device)
@@ -118,7 +119,7 @@ class EncodingModel(BaseModelInterface):
         published
             Only files in their published form, not those that `convert` made of them.
         """
-        return [model_files.weights_path(cls.card, berg_dir, values, published=published)]
+        return model_files.weights_paths(cls.card, berg_dir, values, published)
 
     @classmethod
     def file_names(cls, values: Mapping[str, Any]) -> list[str]:

@@ -27,11 +27,7 @@ class Format:
 
 def _is_volume(labelled: Labelled) -> bool:
     arrays, volume = list(outputs_of(labelled).values()), attributes_of(labelled)
-    if (
-        len(arrays) != 1
-        or arrays[0].dims != ("stimulus", "voxel")
-        or not {"volume_shape", "fmri_affine"} <= set(volume)
-    ):
+    if len(arrays) != 1 or arrays[0].dims != ("stimulus", "voxel") or "volume_shape" not in volume:
         return False
     return all(axis in arrays[0].coords and bool((arrays[0][axis] >= 0).all()) for axis in "ijk")
 
@@ -60,7 +56,7 @@ def _is_anything(labelled: Labelled) -> bool:
 
 _NOTHING = "needs nothing"
 _VOLUME = (
-    "needs the axes (stimulus, voxel), the indices i, j, k of all voxels in one volume, and its affine",
+    "needs the axes (stimulus, voxel), and the indices i, j, k of all voxels in one volume",
     _is_volume,
     "nibabel",
 )

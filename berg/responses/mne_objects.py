@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +29,9 @@ def to_mne_epochs(
     """Responses of channels as epochs, one per stimulus and repetition.
 
     Values in volts (EEG), tesla (MEG) or tesla per metre (gradiometers) if the card states a physical unit, in any
-    of its usual spellings. A model without one, such as the
-    published EEG models, keeps its numbers: nothing is scaled, the channels have no unit (``FIFF_UNIT_NONE``),
-    and ``info["description"]`` says what the numbers are. MNE's plots take EEG for volts all the same; give them
+    of its usual spellings. A model without one, such as the published EEG and MEG models, keeps its numbers: nothing
+    is scaled, the channels have no unit (``FIFF_UNIT_NONE``; those of MEG, where MNE cannot do without, tesla), and
+    ``info["description"]`` says what the numbers are. MNE's plots take EEG for volts all the same; give them
     ``scalings={"eeg": 1}, units={"eeg": "z"}``.
 
     Parameters
@@ -46,7 +47,8 @@ def to_mne_epochs(
     epochs
         Shape (n_stimuli * n_repetitions, n_channels, n_times), the repetitions of one stimulus side by side. Event
         names are the stimuli; ``epochs.metadata`` has the columns stimulus and repetition. EEG channels that the
-        10-20 system knows have its positions. No baseline is subtracted.
+        10-20 system knows have its positions; MEG sensors of CTF's helmet with 275 have those of MNE's canonical
+        one. No baseline is subtracted.
 
     Raises
     ------
@@ -192,12 +194,32 @@ def _info_and_scale(labelled: Labelled) -> tuple[mne.Info, float]:
     info = mne.create_info(names, _sampling_rate(array), kind, verbose="warning")
     if modality == "eeg":
         info.set_montage("colin27_1020", on_missing="ignore", verbose="warning")
-    if scale is None:
+    if modality == "meg":
+        _place_ctf_sensors(info)
+    if scale is None and modality != "meg":  # MNE tells magnetometers from gradiometers by their unit
         for channel in info["chs"]:
             channel["unit"] = mne.io.constants.FIFF.FIFF_UNIT_NONE
     numbers = f"numbers are in {'SI units' if scale else f'{unit}, not in volts or tesla'}"
     info["description"] = f"{attributes['model_id']}, subject {attributes.get('subject', '')}: in silico; {numbers}."
     return info, scale or 1.0
+
+
+def _place_ctf_sensors(info: mne.Info) -> None:
+    """Place and coil of each sensor, if all of them are of CTF's helmet with 275 sensors.
+
+    They are told by their names without the number of the system: MLC11 of MLC11-1609. The places are those of MNE's
+    canonical helmet, in the frame of the device; where a head was in it, nobody can say.
+    """
+    import mne
+
+    canonical = mne.channels.read_meg_canonical_info("ctf275", verbose="warning")
+    known = {str(channel["ch_name"]).partition("-")[0]: channel for channel in canonical["chs"]}
+    names = [str(channel["ch_name"]).partition("-")[0] for channel in info["chs"]]
+    if not all(name in known for name in names):
+        return
+    for channel, name in zip(info["chs"], names, strict=True):
+        for key in ("loc", "coil_type", "coord_frame"):
+            channel[key] = deepcopy(known[name][key])
 
 
 def _type_and_scale(modality: str, unit: str) -> tuple[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,12 @@ from berg.responses.labelled import Labelled, Responses, as_labelled, attributes
 if TYPE_CHECKING:
     import nibabel as nib
 
+Reference = str | Path | Any  # a file, or an image of nibabel
 MAX_VOLUMES = 32_767  # an axis of NIfTI-1 is counted in 16 bits
+
+
+class UnknownPositionWarning(UserWarning):
+    """The model says in which voxels its responses lie, but not where these are in the head."""
 
 
 class OverlappingVoxelsWarning(UserWarning):
@@ -32,6 +38,7 @@ def to_nifti(
     stimuli: Sequence[str] | None = None,
     *,
     outside: float = np.nan,
+    reference: Reference | None = None,
 ) -> nib.Nifti1Image:
     """Responses of voxels as a 4-D image, one volume per stimulus.
 
@@ -51,6 +58,11 @@ def to_nifti(
     outside
         The value of voxels without a response. NaN by default, because 0 is a response; some programs (AFNI)
         want 0.
+    reference
+        An image of the subject in the same space (a file, or an image of nibabel), such as the brain mask of the
+        dataset: its shape and its affine are taken. For models whose metadata have no affine (THINGS fMRI); without
+        one, the image has the smallest shape that holds all voxels, says that its position is unknown (codes 0 of
+        qform and sform), and there is an UnknownPositionWarning.
 
     Returns
     -------
@@ -62,7 +74,8 @@ def to_nifti(
     Raises
     ------
     InvalidParameterError
-        If the responses are not voxels with indices in a volume; it says which formats fit.
+        If the responses are not voxels with indices in a volume (it says which formats fit), or not in that of the
+        reference.
     MissingExtraError
         Without nibabel.
 
@@ -80,13 +93,49 @@ def to_nifti(
     (array,) = outputs_of(labelled).values()
     check_number_of_volumes(labelled)
     attributes = attributes_of(labelled)
-    volume = _volume(array, tuple(int(length) for length in attributes["volume_shape"]), outside)
-    image = nib.Nifti1Image(volume, np.reshape(attributes["fmri_affine"], (4, 4)))
+    shape, affine = _space(attributes, reference)
+    volume = _volume(array, shape, outside)
+    image = nib.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
     described = {"unit": array.units, "model": attributes, "stimuli": stimulus_names(labelled)}
     comment = json.dumps(described, default=lambda value: value.tolist()).encode()
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", comment))
     return image
+
+
+def _space(attributes: Mapping[str, Any], reference: Reference | None) -> tuple[tuple[int, ...], Any]:
+    """The shape of the volume, and its affine or None."""
+    shape = tuple(int(length) for length in attributes["volume_shape"])
+    known = np.reshape(attributes["fmri_affine"], (4, 4)) if "fmri_affine" in attributes else None
+    if reference is None:
+        if known is None:
+            warnings.warn(
+                f"The metadata of {attributes.get('model_id')} say in which voxels the responses lie, but not where "
+                "these are: the image has no affine. Give an image of the same space:  "
+                "to_nifti(..., reference='brainmask.nii.gz')",
+                UnknownPositionWarning,
+                stacklevel=users_stacklevel(),
+            )
+        return shape, known
+    return _space_of(reference, shape, known)
+
+
+def _space_of(reference: Reference, shape: tuple[int, ...], known: Any) -> tuple[tuple[int, ...], Any]:
+    """The shape and affine of a reference, which must hold the voxels."""
+    import nibabel as nib
+
+    image = nib.load(reference) if isinstance(reference, (str, Path)) else reference
+    found = tuple(int(length) for length in image.shape[:3])
+    if len(found) < 3 or any(length < least for length, least in zip(found, shape, strict=True)):
+        raise InvalidParameterError(
+            f"The reference has the shape {found}; the voxels need at least {shape}. Give an image of this subject, in "
+            "the space of the model."
+        )
+    if known is not None and (found != shape or not np.allclose(known, image.affine, atol=1e-3)):
+        raise InvalidParameterError(
+            f"The reference has another shape or affine than the model's own volume {shape}. Leave reference out."
+        )
+    return found, image.affine
 
 
 def check_number_of_volumes(labelled: Labelled) -> None:

@@ -69,7 +69,7 @@ class ModelUnderTest:
     def card(self) -> ModelCard:
         """The card; checks are skipped if it cannot be read."""
         try:
-            return model_registry.get_card(self.model_id)
+            return model_registry.get_card(self.model_id).for_parameters(self._given)
         except ModelCardError as error:
             raise NotApplicable("the card cannot be read") from error
 

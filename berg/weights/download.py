@@ -108,7 +108,8 @@ def _metadata_keys(card: ModelCard) -> frozenset[str]:
     """What the card looks up in the metadata of a model, as far as the first dot."""
     coordinates = (place for axis in card.axes.values() for place in axis.coordinates.values())
     selected = (selector.metadata for selector in card.select.values() if selector.metadata)
-    firsts = (place.rstrip("?").partition(".")[0] for place in (*coordinates, *selected))
+    places = (place for several in (*coordinates, *selected) for place in several.rstrip("?").split("|"))
+    firsts = (place.partition(".")[0] for place in places)
     return frozenset(first for first in firsts if "{" not in first)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import string
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from berg.core.commands import download_command, name_fields
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
+from berg.core.commands import download_command
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, listing
+from berg.core.file_names import fields_of, file_name, generations, name_fields
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.core.stacklevel import users_stacklevel
@@ -36,6 +36,10 @@ class StaleConversionWarning(UserWarning):
     """A converted weights file does not belong to the published one beside it."""
 
 
+class EarlierWeightsWarning(UserWarning):
+    """Weights of an earlier publication lie beside those that are read."""
+
+
 def weights_path(
     card: ModelCard, berg_dir: str | None, values: Mapping[str, Any], part: str = "", published: bool = False
 ) -> Path:
@@ -55,9 +59,43 @@ def weights_path(
     MissingFileError
         It names the file that is missing.
     """
-    name = _files(card).weights + part
-    endings = _PUBLISHED_ENDINGS if published else (CONVERTED, *_PUBLISHED_ENDINGS)
-    path = _find(card, berg_dir, WEIGHTS, name, endings, values)
+    stem = file_name(card, _files(card).weights + part, values)
+    return _weights_path(card, berg_dir, values, stem, published)
+
+
+def weights_paths(
+    card: ModelCard, berg_dir: str | None, values: Mapping[str, Any], published: bool = False
+) -> list[Path]:
+    """The weights files for these parameter values, one or several that belong together.
+
+    Publications have spelt their names differently; the newest that is here is read, with an EarlierWeightsWarning
+    if others lie beside it. Parameters and errors as of `weights_path`.
+    """
+    publications = generations(card, _files(card).weights, values)
+    folder = model_folder(card, berg_dir, values) / WEIGHTS
+    here = [names for names in publications if all(_is_there(folder, name, published) for name in names)]
+    paths = [_weights_path(card, berg_dir, values, name, published) for name in (here or publications)[0]]
+    if len(here) > 1:
+        earlier = listing(name for names in here[1:] for name in names)
+        warnings.warn(
+            f"{listing(path.name for path in paths)} is read, the newest publication in {folder}; {earlier} beside it "
+            "is not. Take the others away, or keep them in another BERG directory.",
+            EarlierWeightsWarning,
+            stacklevel=users_stacklevel(),
+        )
+    return paths
+
+
+def _is_there(folder: Path, stem: str, published: bool) -> bool:
+    return any((folder / (stem + ending)).is_file() for ending in _weights_endings(published))
+
+
+def _weights_endings(published: bool) -> tuple[str, ...]:
+    return _PUBLISHED_ENDINGS if published else (CONVERTED, *_PUBLISHED_ENDINGS)
+
+
+def _weights_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any], stem: str, published: bool) -> Path:
+    path = _find(card, berg_dir, WEIGHTS, stem, _weights_endings(published), values)
     if path.suffix != CONVERTED or (published_path := _newer_source(path)) is None:
         return path
     subject = f" --subject {values['subject']}" if "subject" in values else ""
@@ -95,7 +133,8 @@ def fingerprint(path: Path) -> str:
 
 def metadata_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path:
     """The metadata file for these parameter values; see `weights_path`."""
-    return _find(card, berg_dir, METADATA, _files(card).metadata, _METADATA_ENDINGS, values)
+    stem = file_name(card, _files(card).metadata, values)
+    return _find(card, berg_dir, METADATA, stem, _METADATA_ENDINGS, values)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -123,19 +162,20 @@ def _find(
     card: ModelCard,
     berg_dir: str | None,
     folder: str,
-    name: str,
+    stem: str,
     endings: tuple[str, ...],
     values: Mapping[str, Any],
 ) -> Path:
     base = model_folder(card, berg_dir, values) / folder
-    stem = _file_name(card, name, values)
     for ending in endings:
         if (path := base / (stem + ending)).is_file():
             _check_recorded(path, base.parent, _how_to_get(card, berg_dir, values))
             return path
+    pattern = _files(card).weights if folder == WEIGHTS else _files(card).metadata
     raise MissingFileError(
-        f"{folder} of {card.model_id} for {_words(name, values)} are not there: {base / stem} ({' or '.join(endings)})."
-        f" Is '{_root(card, berg_dir, values)}' the BERG directory?{_how_to_get(card, berg_dir, values)}"
+        f"{folder} of {card.model_id} for {_words(pattern, values)} are not there: {base / stem} "
+        f"({' or '.join(endings)}). Is '{_root(card, berg_dir, values)}' the BERG directory?"
+        f"{_how_to_get(card, berg_dir, values)}"
     )
 
 
@@ -169,19 +209,8 @@ def _how_to_get(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]
     return f" Get them with:  {download_command(card, berg_dir, values)}"
 
 
-def _file_name(card: ModelCard, name: str, values: Mapping[str, Any]) -> str:
-    try:
-        return name.format(**values)
-    except (KeyError, TypeError, ValueError) as error:
-        needed = _fields(name)
-        missing = [field for field in needed if values.get(field) is None] or needed
-        raise InvalidParameterError(
-            f"{card.model_id} has a file for each {' and '.join(needed)}; say which {' and '.join(missing)}."
-        ) from error
-
-
 def file_names(card: ModelCard, values: Mapping[str, Any], parts: Sequence[str] = ("",)) -> list[str]:
-    """The published files for these parameter values: paths in the model's folder, with slashes.
+    """The files for these parameter values, as last published: paths in the model's folder, with slashes.
 
     Parameters
     ----------
@@ -189,8 +218,9 @@ def file_names(card: ModelCard, values: Mapping[str, Any], parts: Sequence[str] 
         Added to the name of the weights, for weights that lie in several files.
     """
     files = _files(card)
-    weights = [f"{WEIGHTS}/{_file_name(card, files.weights + part, values)}{files.weights_ending}" for part in parts]
-    return [*weights, f"{METADATA}/{_file_name(card, files.metadata, values)}{files.metadata_ending}"]
+    stems = [name for part in parts for name in generations(card, files.weights + part, values)[0]]
+    weights = [f"{WEIGHTS}/{stem}{files.weights_ending}" for stem in stems]
+    return [*weights, f"{METADATA}/{file_name(card, files.metadata, values)}{files.metadata_ending}"]
 
 
 def file_fields(card: ModelCard) -> list[str]:
@@ -220,12 +250,8 @@ def _root(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> P
     return Path(berg_dir)
 
 
-def _fields(name: str) -> list[str]:
-    return [field for _, field, _, _ in string.Formatter().parse(name) if field]
-
-
 def _words(name: str, values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{field} {values[field]}" for field in _fields(name))
+    return ", ".join(f"{field} {values[field]}" for field in fields_of(name))
 
 
 def _with_arrays(value: Any) -> Any:

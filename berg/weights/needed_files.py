@@ -50,6 +50,8 @@ def _choices(card: ModelCard, field: str, given: Mapping[str, Any], everything: 
     allowed = listed_values(card, field)
     if everything and allowed:
         return allowed
+    if field in card.parameters and card.parameters[field].default is not None:
+        return [card.parameters[field].default]
     raise InvalidParameterError(
         f"{card.model_id} has files for each {field}; say which ({field}="
         f"{allowed[0]!r} for example), or ask for all of them (--all, everything=True)."

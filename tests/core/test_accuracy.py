@@ -62,7 +62,7 @@ def test_names_say_which_part_of_the_data_was_held_out(tmp_path, suffix):
     layouts.write_pickled_npy(folder / "metadata_subject-01.npy", metadata)
     accuracy = BERG(tmp_path).accuracy("fmri-nsd_fsaverage-vit_b_32", subject=1)
     assert f"correlation{suffix}" in outputs_of(accuracy)["lh"]
-    (row,) = [row for row in BERG(tmp_path).find_models(dataset="nsd_fsaverage", subject=1)]
+    (row,) = (row for row in BERG(tmp_path).find_models(dataset="nsd_fsaverage", subject=1) if row.measure)
     assert row.measure == f"correlation{suffix}"
 
 
@@ -160,3 +160,46 @@ def test_units_over_a_threshold_are_counted():
     assert row.n_over == (r >= 0.5).sum()
     assert row.median_r == pytest.approx(float(np.median(r)))
     assert row.n_units == 2308
+
+
+def test_accuracies_of_training_splits_are_those_of_the_readouts_that_are_asked_for(tmp_path):
+    metadata = layouts.meg_metadata(np.random.default_rng(0), 1, 9)
+    path = layouts.model_folder(tmp_path, layouts.MEG) / "metadata" / "metadata_P1.npy"
+    layouts.write_pickled_npy(path, metadata)
+    held, berg = metadata["encoding_model"], BERG(tmp_path)
+    whole = berg.accuracy(layouts.MEG, subject=1)
+    assert whole["correlation"].dims == ("channel", "time")
+    np.testing.assert_allclose(whole["correlation"], held["all_training_splits"]["correlation_results"], rtol=1e-6)
+    np.testing.assert_allclose(whole["noise_ceiling"], held["noise_ceiling"].T, rtol=1e-6)  # time first in the file
+    assert whole["region"].values[0] == "Central"
+    third = berg.accuracy(layouts.MEG, {"region": "Occipital"}, subject=1, train_splits="split3")
+    rows = np.flatnonzero(metadata["sensors"]["sensor_regions"] == "Occipital")
+    np.testing.assert_allclose(
+        third["correlation"], held["single_training_split_3"]["correlation_results"][rows], rtol=1e-6
+    )
+    each = berg.accuracy(layouts.MEG, subject=1, train_splits="single")
+    assert "correlation" not in each
+    for split, key in (("3", "single_training_split_3"), ("4", "single_training split_4")):
+        found = each[f"correlation_single_training_split_{split}"]
+        np.testing.assert_allclose(found, held[key]["correlation_results"], rtol=1e-6)
+
+
+def test_accuracies_of_things_fmri_and_tvsd_come_with_their_labels(tmp_path):
+    rng = np.random.default_rng(1)
+    voxels = layouts.things_fmri_metadata(rng, 1, 120)
+    electrodes = layouts.tvsd_metadata(rng, "N", 40, 11, "utah_array", in_milliseconds=True)
+    for model_id, name, metadata in ((layouts.THINGS_FMRI, "sub-01", voxels), (layouts.TVSD, "monkeyN", electrodes)):
+        path = layouts.model_folder(tmp_path, model_id) / "metadata" / f"metadata_{name}.npy"
+        layouts.write_pickled_npy(path, metadata)
+    table = BERG(tmp_path).accuracy(layouts.THINGS_FMRI, subject=1)
+    for name in ("noise_ceiling_singletrial", "splithalf_corrected", "splithalf_uncorrected"):
+        np.testing.assert_allclose(table[name], voxels["encoding_model"][name], rtol=1e-6)
+    np.testing.assert_allclose(table["correlation"], voxels["encoding_model"]["correlation_results"], rtol=1e-6)
+    np.testing.assert_allclose(table["prf_eccentricity"], voxels["prf"]["prf_eccentricity"])
+    (row,) = (row for row in BERG(tmp_path).find_models(dataset="things_fmri_1", roi="V1") if row.measure)
+    assert row.n_units == len(voxels["roi"]["V1"])
+    table = BERG(tmp_path).accuracy(layouts.TVSD, {"roi": "IT"}, subject="N")
+    assert set(table["roi"].values) == {"IT"}
+    rows = electrodes["roi"]["roi_assignments"] == 2
+    expected = electrodes["encoding_model"]["all_training_splits"]["correlation_results"][rows]
+    np.testing.assert_allclose(table["correlation"], expected, rtol=1e-6)

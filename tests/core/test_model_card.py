@@ -204,7 +204,7 @@ FAULTS = {
     "unknown key in input": ("  dtype: uint8", "  dtpye: uint8", "dtpye:", "'dtpye'. Did you mean 'dtype'?"),
     "unknown key in a parameter": (
         "    minimum: 0.5", "    minimun: 0.5", "minimun:",
-        "unknown key 'minimun'. Did you mean 'minimum'? Allowed: default, description, example, function, maximum",
+        "unknown key 'minimun'. Did you mean 'minimum'? Allowed: default, description, earlier_name, earlier_values",
     ),
     "unknown key in a parameter called like a key": (
         "  device:\n    type: str", "  description:\n    tipe: str", "tipe:", "Did you mean 'type'? Allowed: default",

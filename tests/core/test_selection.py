@@ -353,8 +353,10 @@ def test_a_coordinate_of_two_axes_is_cut_out_along_both():
     axes, values = coordinates(card, card.outputs[0], indices, metadata)["snr"]
     assert axes == ("channel", "time")
     np.testing.assert_array_equal(values, [[19, 16], [4, 1]])
-    transposed = with_metadata("eeg.snr", snr.T)
-    assert "snr" not in coordinates(card, card.outputs[0], indices, transposed)
+    time_first = with_metadata("eeg.snr", snr.T)
+    np.testing.assert_array_equal(coordinates(card, card.outputs[0], indices, time_first)["snr"][1], values)
+    of_others = with_metadata("eeg.snr", snr.reshape(2, 10))
+    assert "snr" not in coordinates(card, card.outputs[0], indices, of_others)
     assert "snr" not in coordinates(card, card.outputs[0], indices, METADATA)
 
 

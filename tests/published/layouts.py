@@ -33,10 +33,20 @@ from sklearn.preprocessing import StandardScaler
 FSAVERAGE = "fmri-nsd_fsaverage-vit_b_32"
 EEG = "eeg-things_eeg_2-vit_b_32"
 FWRF = "fmri-nsd-fwrf"
+MEG = "meg-things_meg_1-vit_b_32"
+THINGS_FMRI = "fmri-things_fmri_1-vit_b_32"
+TVSD = "utah_array-tvsd-vit_b_32"
+ALEXNET = {
+    f"{data}-{network}"
+    for data in ("fmri-nsd_fsaverage", "eeg-things_eeg_2")
+    for network in ("alexnet", "alexnet_untrained")
+}
+ZOO = {*ALEXNET, MEG, THINGS_FMRI, TVSD}
 
 N_FEATURES = 12 * 50 * 768  # blocks x tokens x width of ViT-B/32
 N_VERTICES = 163842
 BACKBONE_FILE = "hub/checkpoints/vit_b_32-d86f8d99.pth"
+ALEXNET_FILE = "hub/checkpoints/alexnet-owt-7be5be79.pth"
 
 FSAVERAGE_ROIS = (
     *("V1d", "V1v", "V2d", "V2v", "V3d", "V3v", "hV4"),
@@ -346,6 +356,9 @@ def write_fsaverage(
         regression = _regression(rng, n_vertices, statistics.pca, regression_dtype, order)
         weights[f"{hemisphere}_reg_param"] = regression
     metadata = fsaverage_metadata(rng, n_vertices, empty_rois, accuracy_suffix)
+    if model_id in ALEXNET:
+        for hemisphere in ("lh", "rh"):
+            metadata["fmri"][f"{hemisphere}_fsaverage_rois"]["nsdgeneral"] = np.arange(7, n_vertices, 9)
     return _write_subject(folder, subject, weights, metadata, numpy_1)
 
 
@@ -584,3 +597,229 @@ def fwrf_metadata(rng: np.random.Generator, n_voxels: int) -> dict[str, Any]:
     for score in ("r2", "noise_ceiling", "explained_variance"):
         accuracy[score] = rng.uniform(0, 1, n_voxels).astype(np.float32)
     return {"fmri": fmri, "encoding_models": accuracy}
+
+
+# Further models on AlexNet and ViT-B/32
+
+
+def write_alexnet(torch_home: Path, rng: np.random.Generator) -> Path:
+    """Write random weights of AlexNet where torchvision looks for IMAGENET1K_V1.
+
+    Returns
+    -------
+    path
+        ``torch_home/hub/checkpoints/alexnet-owt-7be5be79.pth``, 244 MB.
+    """
+    from torchvision.models import alexnet
+
+    with torch.device("meta"):
+        shapes = {name: tuple(x.shape) for name, x in alexnet().state_dict().items()}
+    path = Path(torch_home, ALEXNET_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({name: _alexnet_tensor(rng, shape) for name, shape in shapes.items()}, path)
+    return path
+
+
+def _alexnet_tensor(rng: np.random.Generator, shape: tuple[int, ...]) -> torch.Tensor:
+    x = rng.standard_normal(shape, dtype=np.float32)
+    scale = 0.1 if len(shape) == 1 else np.sqrt(2 / np.prod(shape[1:]))
+    return torch.from_numpy(np.float32(scale) * x)
+
+
+def alexnet_statistics(
+    rng: np.random.Generator, features: NDArray[np.floating[Any]], n_components: int = 2
+) -> FeatureStatistics:
+    """Draw components for features of AlexNet, with scales as thousands of pictures would give.
+
+    Behind a ReLU some features differ by 1e-6 between three pictures; divided by so little, the rounding of float32
+    would be all that is left of them. Noise keeps every scale well above it.
+    """
+    noise = 0.1 * rng.standard_normal(features.shape, dtype=np.float32)
+    return random_statistics(rng, n_components, features.astype(np.float32) + noise)
+
+
+def of_another_split(rng: np.random.Generator, statistics: FeatureStatistics) -> FeatureStatistics:
+    """Return a scaler and a PCA of two components as other pictures would give: other means, scales, components."""
+    scaler = dict(statistics.scaler)
+    scaler["mean_"] = scaler["mean_"] + 0.2 * scaler["scale_"] * rng.standard_normal(len(scaler["mean_"]))
+    scaler["scale_"] = scaler["scale_"] * rng.uniform(0.8, 1.2, len(scaler["scale_"]))
+    scaler["var_"] = scaler["scale_"] ** 2
+    whole = statistics.pca
+    pca = _pca_param(whole["components_"][:2], whole["explained_variance_"][:2], whole["mean_"], whole["n_samples_"])
+    return FeatureStatistics(scaler, _rotated(pca, rng))
+
+
+def linear_weights(rng: np.random.Generator, statistics: FeatureStatistics, n_targets: int) -> dict[str, Any]:
+    """Draw what a file of one regression holds."""
+    regression = _regression(rng, n_targets, statistics.pca, np.float32, "C")
+    return {"scaler_param": statistics.scaler, "pca_param": statistics.pca, "reg_param": regression}
+
+
+def write_splits(
+    folder: Path, names: Collection[str], rng: np.random.Generator, statistics: FeatureStatistics, n_targets: int
+) -> list[Path]:
+    """Write weights files, each with a scaler, a PCA and a regression of its own."""
+    paths = [folder / "encoding_models_weights" / f"{name}.npy" for name in names]
+    for path in paths:
+        write_pickled_npy(path, linear_weights(rng, of_another_split(rng, statistics), n_targets))
+    return paths
+
+
+MEG_SENSORS = (
+    *("MLC11-1609", "MLC12-1609", "MLF11-1609", "MLO11-1609", "MLO12-1609", "MLP11-1609", "MLT11-1609"),
+    *("MRC11-1609", "MRF11-1609", "MRO11-1609", "MRP11-1609", "MRT11-1609"),
+    *("MZC01-1609", "MZF01-1609", "MZO01-1609", "MZP01-1609"),
+)
+_HEMISPHERES = {"L": "Left", "R": "Right", "Z": "Midline"}
+_REGIONS = {"C": "Central", "F": "Frontal", "O": "Occipital", "P": "Parietal", "T": "Temporal"}
+
+
+def write_meg(
+    berg_dir: Path,
+    subject: int,
+    rng: np.random.Generator,
+    statistics: FeatureStatistics,
+    *,
+    names: Collection[str] = ("all_training_splits",),
+    n_times: int = 61,
+    older_metadata: bool = False,
+) -> list[Path]:
+    """Write weights and metadata of ``meg-things_meg_1-vit_b_32``, 16 of the 271 sensors.
+
+    Parameters
+    ----------
+    names
+        Of the weights files, after ``weights_P{subject}_``; empty for ``weights_P{subject}``.
+    older_metadata
+        Correlations directly under ``encoding_model``.
+    """
+    folder = model_folder(berg_dir, MEG)
+    metadata = meg_metadata(rng, subject, n_times, older_metadata)
+    write_pickled_npy(folder / "metadata" / f"metadata_P{subject}.npy", metadata)
+    stems = [f"weights_P{subject}_{name}".removesuffix("_") for name in names]
+    return write_splits(folder, stems, rng, statistics, len(MEG_SENSORS) * n_times)
+
+
+def meg_metadata(rng: np.random.Generator, subject: int, n_times: int, older: bool = False) -> dict[str, Any]:
+    """Draw the metadata of one participant; the noise has time first, the correlations have it last."""
+    shape = (len(MEG_SENSORS), n_times)
+    sensors = {
+        "sensor_names": np.array(MEG_SENSORS),
+        "sensor_prefixes": np.array([name[:3] for name in MEG_SENSORS]),
+        "sensor_hemispheres": np.array([_HEMISPHERES[name[1]] for name in MEG_SENSORS]),
+        "sensor_regions": np.array([_REGIONS[name[2]] for name in MEG_SENSORS]),
+        "n_sensors": len(MEG_SENSORS),
+    }
+    noise = {key: rng.uniform(0, 1, shape[::-1]) for key in ("ncsnr", "noise_ceiling")}
+    accuracy = _accuracy_of_splits(rng, shape) if not older else {"correlation_results": rng.uniform(-0.1, 0.9, shape)}
+    times = np.round(-0.1 + 0.005 * np.arange(n_times), 6)
+    return {
+        "meg": {"times": times, "subject_id": f"P{subject}"},
+        "sensors": sensors,
+        "encoding_model": {**accuracy, **noise, "test_img_ids": np.arange(24)},
+    }
+
+
+def _accuracy_of_splits(rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, Any]:
+    names = [
+        "all_training_splits",
+        *(f"single_training_split_{split}" for split in (1, 2, 3)),
+        "single_training split_4",
+    ]
+    return {
+        name: {
+            "train_img_ids": np.arange(20),
+            "correlation_results": rng.uniform(-0.1, 0.9, shape),
+            "percent_noise_ceiling": rng.uniform(0, 100, shape),
+        }
+        for name in names
+    }
+
+
+THINGS_ROIS = (
+    *("V1", "V2", "V3", "hV4", "VO1", "VO2", "LO1_prf", "LO2_prf", "TO1", "TO2", "V3b", "V3a", "lFFA", "rFFA", "lOFA"),
+    *("rOFA", "lEBA", "rEBA", "lPPA", "rPPA", "lRSC", "rRSC", "lTOS", "rTOS", "lLOC", "rLOC", "IT", "lSTS", "rSTS"),
+)
+
+
+def write_things_fmri(
+    berg_dir: Path, subject: int, rng: np.random.Generator, statistics: FeatureStatistics, *, n_voxels: int = 120
+) -> Path:
+    """Write weights and metadata of ``fmri-things_fmri_1-vit_b_32``, 120 of the 211,339 voxels."""
+    folder = model_folder(berg_dir, THINGS_FMRI)
+    metadata = things_fmri_metadata(rng, subject, n_voxels)
+    write_pickled_npy(folder / "metadata" / f"metadata_sub-0{subject}.npy", metadata)
+    (path,) = write_splits(folder, [f"weights_sub-0{subject}"], rng, statistics, n_voxels)
+    return path
+
+
+def things_fmri_metadata(rng: np.random.Generator, subject: int, n_voxels: int) -> dict[str, Any]:
+    """Draw the metadata of one participant: places in the volume, regions, receptive fields, accuracy."""
+    shape = (11, 13, 7)
+    places = np.stack(np.unravel_index(np.sort(rng.choice(np.prod(shape), n_voxels, replace=False)), shape), axis=1)
+    accuracy = ("noise_ceiling_singletrial", "noise_ceiling_testset", "splithalf_corrected", "splithalf_uncorrected")
+    sizes = {roi: index % 9 for index, roi in enumerate(THINGS_ROIS, start=3)}
+    return {
+        "fmri": {"voxel_coords": places, "n_voxels": n_voxels, "subject_id": f"sub-0{subject}"},
+        "encoding_model": {
+            "train_stimuli": np.array(["aardvark_01b.jpg", "abacus_01b.jpg"]),
+            **{key: rng.uniform(0, 100, n_voxels) for key in accuracy},
+            "correlation_results": rng.uniform(-0.1, 0.9, n_voxels),
+        },
+        "prf": {
+            f"prf_{key}": rng.uniform(0, 10, n_voxels) for key in ("eccentricity", "polarangle", "rsquared", "size")
+        },
+        "roi": {roi: np.sort(rng.choice(n_voxels, size, replace=False)) for roi, size in sizes.items()},
+    }
+
+
+def write_tvsd(
+    berg_dir: Path,
+    monkey: str,
+    rng: np.random.Generator,
+    statistics: FeatureStatistics,
+    *,
+    names: Collection[str] = ("all_training_splits",),
+    n_electrodes: int = 40,
+    n_times: int = 11,
+    section: str = "utah_array",
+    in_milliseconds: bool = True,
+) -> list[Path]:
+    """Write weights and metadata of ``utah_array-tvsd-vit_b_32``, 40 of the 1,024 electrodes.
+
+    Parameters
+    ----------
+    names
+        As in `write_meg`, after ``weights_monkey{monkey}_``.
+    section
+        ``utah_array``, or ``utah-array`` as one card spells it.
+    """
+    folder = model_folder(berg_dir, TVSD)
+    metadata = tvsd_metadata(rng, monkey, n_electrodes, n_times, section, in_milliseconds)
+    write_pickled_npy(folder / "metadata" / f"metadata_monkey{monkey}.npy", metadata)
+    stems = [f"weights_monkey{monkey}_{name}".removesuffix("_") for name in names]
+    return write_splits(folder, stems, rng, statistics, n_electrodes * n_times)
+
+
+def tvsd_metadata(
+    rng: np.random.Generator, monkey: str, n_electrodes: int, n_times: int, section: str, in_milliseconds: bool
+) -> dict[str, Any]:
+    """Draw the metadata of one monkey; some electrodes are in no area."""
+    shape = (n_electrodes, n_times)
+    times = -100 + np.arange(n_times)
+    return {
+        section: {
+            "times": times if in_milliseconds else times / 1000,
+            "electrode_order": rng.permutation(n_electrodes),
+            "monkey_id": monkey,
+            "n_electrodes": n_electrodes,
+        },
+        "roi": {"roi_assignments": rng.integers(-1, 3, n_electrodes), "roi_labels": ["V1", "V4", "IT"]},
+        "encoding_model": {
+            **_accuracy_of_splits(rng, shape),
+            "SNR": rng.uniform(0, 5, (4, n_electrodes)),
+            "SNR_max": rng.uniform(0, 5, n_electrodes),
+            "ncsnr": rng.uniform(0, 1, shape),
+            "noise_ceiling": rng.uniform(0, 1, shape),
+        },
+    }

@@ -31,10 +31,11 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import ViT_B_32_Weights, vit_b_32
+from torchvision.models import ViT_B_32_Weights, alexnet, vit_b_32
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from .layouts import (
+    ALEXNET_FILE,
     BACKBONE_FILE,
     EEG,
     FSAVERAGE,
@@ -50,6 +51,10 @@ Transform = Literal["preset", "as_trained"]
 
 # The sum that leaves each block: the second of its two residual additions.
 NODES = [f"encoder.layers.encoder_layer_{layer}.add_1" for layer in range(12)]
+ALEXNET_NODES = [
+    *("features.2", "features.5", "features.7", "features.9", "features.12"),
+    *("classifier.2", "classifier.5", "classifier.6"),
+]
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
@@ -141,10 +146,41 @@ def network_features(
     return np.concatenate(rows)
 
 
-def _flat_layers(extractor: torch.nn.Module, batch: Tensor) -> Floats:
+def _flat_layers(extractor: torch.nn.Module, batch: Tensor, nodes: list[str] = NODES) -> Floats:
     with torch.no_grad():
         outputs = extractor(batch)
-    return np.concatenate([outputs[node].flatten(start_dim=1).numpy() for node in NODES], axis=1)
+    return np.concatenate([outputs[node].flatten(start_dim=1).numpy() for node in nodes], axis=1)
+
+
+def alexnet_features(
+    images: Images, torch_home: Path | None, *, dtype: DTypeLike = np.float64, seed: int = 20200220
+) -> Floats:
+    """Run AlexNet over images, and lay eight of its layers side by side.
+
+    Parameters
+    ----------
+    images
+        Shape (n_images, 3, height, width).
+    torch_home
+        Where its weights are; None for the untrained network, which is drawn from the seed as the published package
+        does, and the random state put back.
+
+    Returns
+    -------
+    features
+        Shape (n_images, 205672).
+    """
+    if torch_home is None:
+        state = torch.get_rng_state()
+        torch.manual_seed(seed)
+        network = alexnet(weights=None)
+        torch.set_rng_state(state)
+    else:
+        network = alexnet(weights=None)
+        network.load_state_dict(torch.load(Path(torch_home, ALEXNET_FILE), weights_only=True))
+    extractor = create_feature_extractor(network.eval(), return_nodes=ALEXNET_NODES).to(_torch_dtype(dtype))
+    prepared = torch.stack([preset_transform(image) for image in images]).to(_torch_dtype(dtype))
+    return _flat_layers(extractor, prepared, ALEXNET_NODES)
 
 
 def _batches(items: list[Tensor], size: int) -> Iterator[list[Tensor]]:
@@ -227,6 +263,12 @@ def eeg_responses(weights: dict[str, Any], features: Floats) -> Floats:
         responses = _predict(weights["reg_param"][repeat], components)
         repeats.append(responses.reshape(len(features), 63, 140))
     return np.stack(repeats, axis=1)
+
+
+def one_readout(path: Path, features: Floats) -> Floats:
+    """Return the responses of a file with one scaler, PCA and regression, shape (n_images, n_targets)."""
+    weights = np.load(path, allow_pickle=True).item()
+    return _predict(weights["reg_param"], _components(weights["scaler_param"], weights["pca_param"], features))
 
 
 def _components(scaler: dict[str, Any], pca: dict[str, Any] | PCA, features: Floats) -> Floats:

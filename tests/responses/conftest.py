@@ -20,6 +20,9 @@ def metadata_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = {
         layouts.FSAVERAGE: {"subject-01": layouts.fsaverage_metadata(rng)},
         layouts.EEG: {"subject-01": layouts.eeg_metadata(rng)},
+        layouts.MEG: {"P1": layouts.meg_metadata(rng, 1, 9)},
+        layouts.THINGS_FMRI: {"sub-01": layouts.things_fmri_metadata(rng, 1, 120)},
+        layouts.TVSD: {"monkeyN": layouts.tvsd_metadata(rng, "N", 40, 11, "utah_array", in_milliseconds=True)},
         layouts.FWRF: {f"sub-01_roi-{roi}": layouts.fwrf_metadata(rng, n) for roi, n in (("V1", 21), ("V2", 5))},
     }
     for model_id, files in written.items():
@@ -34,7 +37,7 @@ def encoded(metadata_dir: Path) -> Callable[..., Found]:
     """What `encode` returns; the responses count up over stimuli and columns, so that each is there once."""
 
     def encoded(model_id: str, n_stimuli: int = 2, berg_dir: Path = metadata_dir, **parameters: Any) -> Found:
-        model = get_model_class(model_id)(berg_dir=str(berg_dir), device="cpu", subject=1, **parameters)
+        model = get_model_class(model_id)(berg_dir=str(berg_dir), device="cpu", **{"subject": 1, **parameters})
         metadata, start, arrays = model.get_metadata(), 0, []
         for label in metadata["responses"].values():
             sizes = {axis: len(values) for axis, values in label["coordinates"].values()}

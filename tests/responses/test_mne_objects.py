@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import mne
 import numpy as np
 import pytest
@@ -211,3 +213,39 @@ def test_a_stimulus_shown_twice_keeps_its_one_event(encoded):
     epochs = to_mne_epochs(*encoded(EEG, 3), ["a", "b", "a"])
     assert epochs.event_id == {"a": 1, "b": 2}
     assert len(epochs["a"]) == 8
+
+
+def test_sensors_of_things_meg_are_where_the_helmet_has_them(encoded, tmp_path):
+    responses, metadata = encoded(layouts.MEG)
+    epochs = to_mne_epochs(responses, metadata)
+    epochs.save(tmp_path / "x-epo.fif")
+    read = mne.read_epochs(tmp_path / "x-epo.fif")
+    assert read.ch_names == list(layouts.MEG_SENSORS)
+    assert read.get_channel_types(unique=True) == ["mag"]
+    folder = Path(mne.__file__).parent / "channels" / "data" / "canonical_meg"
+    rows = [line.split(",") for line in (folder / "ctf275.csv").read_text().splitlines()[1:]]
+    places = {row[0].split("-")[0]: np.array(row[2:5], float) for row in rows}
+    for channel in read.info["chs"]:
+        np.testing.assert_allclose(channel["loc"][:3], places[channel["ch_name"].split("-")[0]], atol=1e-6)
+    left = [ch["loc"][0] for ch in read.info["chs"] if ch["ch_name"].startswith("ML")]
+    right = [ch["loc"][0] for ch in read.info["chs"] if ch["ch_name"].startswith("MR")]
+    assert max(left) < 0 < min(right)
+    assert read.info["sfreq"] == 200
+    assert "in normalised MEG amplitude, not in volts or tesla" in read.info["description"]
+    np.testing.assert_allclose(read.get_data(), responses, rtol=1e-6)
+
+
+def test_single_training_splits_of_meg_are_repetitions(encoded):
+    responses, metadata = encoded(layouts.MEG, train_splits="single", selection={"region": "Occipital"})
+    epochs = to_mne_epochs(responses, metadata)
+    assert epochs.metadata["repetition"].tolist() == [0, 1, 2, 3] * 2
+    np.testing.assert_allclose(epochs.get_data(), responses.reshape(8, *responses.shape[2:]))
+
+
+def test_sensors_that_are_not_of_the_helmet_have_no_place(encoded):
+    responses, metadata = encoded(layouts.MEG)
+    axis, names = metadata["responses"]["meg"]["coordinates"]["channel"]
+    renamed = np.array(["MEG0111", *names[1:]])
+    metadata["responses"]["meg"]["coordinates"]["channel"] = (axis, renamed)
+    epochs = to_mne_epochs(responses, metadata)
+    assert not any(np.nan_to_num(channel["loc"]).any() for channel in epochs.info["chs"])

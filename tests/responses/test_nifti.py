@@ -9,7 +9,7 @@ from published import layouts
 
 from berg.core.exceptions import InvalidParameterError
 from berg.responses.labelled import label_responses
-from berg.responses.nifti import OverlappingVoxelsWarning, to_nifti
+from berg.responses.nifti import OverlappingVoxelsWarning, UnknownPositionWarning, to_nifti
 from berg.responses.save import save_responses
 
 FWRF = layouts.FWRF
@@ -151,10 +151,36 @@ def test_regions_in_different_volumes_are_refused(encoded, overlapping_dir):
     content = np.load(path, allow_pickle=True).item()
     content["fmri"]["fmri_affine"][0, 3] += 1
     layouts.write_pickled_npy(path, content)
-    with pytest.raises(InvalidParameterError, match="in one volume, and its affine"):
+    with pytest.raises(InvalidParameterError, match="of all voxels in one volume"):
         to_nifti(*encoded(FWRF, 1, overlapping_dir, selection={"roi": ["V1", "early"]}))
 
 
 def test_more_stimuli_than_a_nifti_holds_are_refused(encoded):
     with pytest.raises(InvalidParameterError, match="holds 32,767 volumes, these are 32,768 stimuli"):
         to_nifti(*encoded(FWRF, 32_768, selection={"roi": "V2"}))
+
+
+def test_voxels_of_things_fmri_lie_at_their_indices_in_the_volume_of_a_reference(encoded, metadata_dir, tmp_path):
+    responses, metadata = encoded(layouts.THINGS_FMRI)
+    path = layouts.model_folder(metadata_dir, layouts.THINGS_FMRI) / "metadata" / "metadata_sub-01.npy"
+    places = np.load(path, allow_pickle=True).item()["fmri"]["voxel_coords"]
+    affine = np.array([[-2.0, 0, 0, 60], [0, 2, 0, -70], [0, 0, 2, -50], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(np.zeros((14, 13, 9), np.uint8), affine), tmp_path / "brainmask.nii.gz")
+    image = to_nifti(responses, metadata, reference=tmp_path / "brainmask.nii.gz")
+    assert image.shape == (14, 13, 9, 2)
+    np.testing.assert_array_equal(image.affine, affine)
+    np.testing.assert_array_equal(image.get_fdata()[tuple(places.T)].T, responses)
+    assert np.isfinite(image.get_fdata()).sum() == responses.size
+    with pytest.raises(InvalidParameterError, match=r"reference has the shape \(3, 3, 3\); the voxels need at least"):
+        to_nifti(responses, metadata, reference=nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), affine))
+
+
+def test_an_image_without_a_known_position_says_so(encoded, tmp_path):
+    responses, metadata = encoded(layouts.THINGS_FMRI, selection={"roi": ["V1", "IT"]})
+    with pytest.warns(UnknownPositionWarning, match=r"reference='brainmask\.nii\.gz'"):
+        save_responses(label_responses(responses, metadata), tmp_path / "x.nii.gz")
+    read = nib.load(tmp_path / "x.nii.gz")
+    assert (int(read.header["qform_code"]), int(read.header["sform_code"])) == (0, 0)
+    labels = metadata["responses"]["fmri"]["coordinates"]
+    values = read.get_fdata()[tuple(labels[index][1] for index in "ijk")].T
+    np.testing.assert_array_equal(values, responses)

@@ -15,6 +15,7 @@ import torch
 import zoo
 from marks import slow
 from own_prf import MODEL, write_own_prf
+from published import layouts
 
 from berg import BERG
 from berg.core import model_registry
@@ -209,6 +210,15 @@ def test_a_check_as_a_test_fails_and_skips(tmp_path):
 @pytest.mark.parametrize("model_id", [PUBLISHED[0], *map(slow, PUBLISHED[1:])])
 def test_published_models_pass(model_id, berg_dir):
     results = check_model(model_id, berg_dir)
+    assert failures(results) == []
+    assert sum(result.outcome == "passed" for result in results) > 70
+
+
+@pytest.mark.xdist_group("published")
+@pytest.mark.slow
+@pytest.mark.parametrize("model_id", sorted(layouts.ZOO))
+def test_further_published_models_pass(model_id, zoo_dir):
+    results = check_model(model_id, zoo_dir)
     assert failures(results) == []
     assert sum(result.outcome == "passed" for result in results) > 70
 

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from berg.core.card_schema import REPETITION, OutputArray
 from berg.core.exceptions import DatasetError, InvalidParameterError, ModelCardError, listing
+from berg.core.file_names import expand
 from berg.core.model_card import ModelCard
 from berg.families.linearizing.model import Features
 from berg.families.linearizing.regression_files import RegressionFiles
 from berg.families.linearizing.regression_steps import BandedStep, RegressionSteps, RidgeStep, card_error, read_steps
-from berg.features.pretrained_network import NetworkFeatures, expand, network_features
+from berg.features.pretrained_network import NetworkFeatures, network_features
 from berg.fitting import feature_cache
 from berg.fitting import principal_components as components
 from berg.fitting.banded_ridge import banded_ridge_cv_solver, check_himalaya

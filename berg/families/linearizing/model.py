@@ -9,9 +9,9 @@ published ``.npy`` files, or from the ``.safetensors`` that `convert` makes of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from berg.core.card_schema import REPETITION, CardPart, OutputArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
-from berg.core.unit_labels import axis_length
+from berg.core.file_names import expand
+from berg.core.unit_labels import axis_length, volume_shape
 from berg.families.linearizing.readout import LinearReadout, Projection
 from berg.features.compiling import check_compiler
 from berg.features.precision import dtype_of
-from berg.features.pretrained_network import expand, network_features, network_file
+from berg.features.pretrained_network import network_features, network_file
 from berg.models.encoding_model import EncodingModel
 from berg.transfer.fetch import WantedFile
 from berg.weights.download import network_weights
@@ -51,7 +52,7 @@ class Readout(CardPart):
 
     steps: list[Any]
     regression: str  # e.g. "{output}_reg_param"
-    repeats: str | None = None  # e.g. "rep-{1..4}": one regression per place of the axis ``repetition``
+    repeats: str | None = None  # e.g. "rep-{1..4}": one regression per place of ``repetition``, all in one file
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,17 @@ class LinearizingModel(EncodingModel):
         return network, self._readout(weights, dtype_of(precision))
 
     def _read_weights(self) -> Weights:
-        (path,) = self.weights_paths(self.berg_dir, self.file_values)
+        paths = self.weights_paths(self.berg_dir, self.file_values)
+        return joined((self._read_file(path) for path in paths), len(paths))
+
+    def _read_file(self, path: Path) -> Weights:
         if path.suffix == ".safetensors":
             return read_converted(path, [output.name for output in self.card.outputs])
         return fold(read_published(path, self.card.part("readout", Readout), self.card.outputs), path)
+
+    def attributes(self) -> dict[str, Any]:
+        """What the responses are of, and the volume that the i, j, k of voxels count in."""
+        return {**super().attributes(), **volume_shape(self.card, self.metadata)}
 
     @classmethod
     def network_files(cls) -> list[WantedFile]:
@@ -262,6 +270,67 @@ def fold(published: Published, path: Path) -> Weights:
         {name: _rows_of(parts) for name, parts in published.regressions.items()},
         {name: _intercepts(parts) for name, parts in published.regressions.items()},
     )
+
+
+def joined(files: Iterable[Weights], n_files: int) -> Weights:
+    """The weights of several files, each of a repeat with a scaler, PCA and regression of its own, as of one.
+
+    Features are centred once, on the scaler's mean of the first file; the offsets of the others make up for it:
+    A (f - mean) = A (f - first mean) + A (first mean - mean).
+    """
+    parts = iter(files)
+    first = next(parts)
+    if n_files == 1:
+        return first
+    matrix = np.empty((n_files, *first.matrix.shape), np.float32)
+    offset = np.empty((n_files, len(first.offset)), np.float32)
+    matrix[0], offset[0] = first.matrix, first.offset
+    read = [first]
+    for index, part in enumerate(parts, start=1):
+        if part.matrix.shape != first.matrix.shape or part.n_pcas != first.n_pcas:
+            raise CorruptedFileError(
+                f"{part.path} has PCAs of shape {part.matrix.shape}, {first.path} of {first.matrix.shape}; they are "
+                "not training splits of one model. Get both again."
+            )
+        matrix[index] = part.matrix
+        offset[index] = part.offset + _products(part.matrix, first.centre.astype(np.float64) - part.centre)
+        read.append(replace(part, matrix=first.matrix))  # let go of what was copied
+    return Weights(
+        first.path,
+        first.centre,
+        matrix.reshape(-1, matrix.shape[2]),
+        offset.ravel(),
+        n_files * first.n_pcas,
+        {name: _rows_of_files([part.coefficients[name] for part in read], n) for name, n in _lengths(read).items()},
+        {name: np.concatenate([part.intercepts[name] for part in read]) for name in first.intercepts},
+    )
+
+
+def _products(matrix: NDArray[np.float32], vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """matrix @ vector in float64, without a copy of the whole matrix in it."""
+    return np.array([row.astype(np.float64) @ vector for row in matrix])
+
+
+def _lengths(files: list[Weights]) -> dict[str, int]:
+    """How many units each file has, by output; the same in all of them."""
+    lengths = {name: len(own) for name, own in files[0].intercepts.items()}
+    for part in files:
+        if {name: len(own) for name, own in part.intercepts.items()} != lengths:
+            raise CorruptedFileError(f"{part.path} and {files[0].path} do not have the same units. Get both again.")
+    return lengths
+
+
+def _rows_of_files(readers: list[Rows], n_rows: int) -> Rows:
+    """Rows of the regressions of several files, one file after another."""
+
+    def rows(indices: NDArray[np.intp]) -> NDArray[np.float32]:
+        parts = [reader(indices[indices // n_rows == file] - file * n_rows) for file, reader in enumerate(readers)]
+        found = np.empty((len(indices), parts[0].shape[1]), np.float32)
+        for file, part in enumerate(parts):
+            found[indices // n_rows == file] = part
+        return found
+
+    return rows
 
 
 def _rows_of(parts: list[tuple[Floats, Floats]]) -> Rows:

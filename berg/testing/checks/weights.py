@@ -102,7 +102,7 @@ def _is_pickled(path: Path) -> bool:
 
 def _pattern(name: str) -> re.Pattern[str]:
     """A pattern of file names: anything for each ``{...}``, and perhaps the number of a part at the end."""
-    parts = (re.escape(text) + (".+" if field else "") for text, field, _, _ in string.Formatter().parse(name))
+    parts = (re.escape(text) + (".*" if field else "") for text, field, _, _ in string.Formatter().parse(name))
     return re.compile("".join(parts) + r"(_split-\d+)?")
 
 
