@@ -6,8 +6,8 @@ from pathlib import Path
 
 from berg.cli.json_output import Json, print_json
 from berg.core import model_registry, settings
-from berg.core.commands import download_command
 from berg.core.card_text import to_markdown, to_text
+from berg.core.commands import download_command
 from berg.weights.availability import availability
 
 
