@@ -33,7 +33,7 @@ def doctor(*, json: Json = False, berg_dir: Path | None = None) -> None:
     from berg.models.installation import device_names, devices, missing_extras, self_test, versions
 
     missing = missing_extras()
-    found = {
+    found: dict[str, Any] = {
         "system": _system(),
         "versions": versions(),
         "devices": [{**vars(device), "fast": device.fast} for device in devices()],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from berg.cli.json_output import Json, print_json
 from berg.core import model_registry, settings
-from berg.core.exceptions import BERGError, ModelNotFoundError
+from berg.core.exceptions import ModelNotFoundError
 from berg.core.model_card import ModelCard
 from berg.weights.availability import Availability, availability
 
@@ -51,8 +50,8 @@ def list_models(
     folder = settings.berg_dir(berg_dir).value
     model_registry.add_store(folder)
     wanted = {"modality": modality, "species": species, "stimuli": stimuli}
-    cards = list(_cards())
-    found = [(card, availability(card, folder)) for card in cards if _fits(card, wanted)]
+    cards = model_registry.readable_cards()
+    found = [(card, availability(card, folder)) for card in cards if card.has_words(wanted)]
     chosen = [(card, state) for card, state in found if state.is_usable or not here]
     if cards and not chosen:
         asked = ", ".join([f"{key} {value}" for key, value in wanted.items() if value] + ["its files here"] * here)
@@ -65,18 +64,6 @@ def list_models(
         Console(width=None if sys.stdout.isatty() else 200, markup=False).print(_table(chosen))
     for name, problem in model_registry.PROBLEMS.items():
         print(f"left out: {problem if name in problem else f'{name}: {problem}'}", file=sys.stderr)
-
-
-def _cards() -> Iterator[ModelCard]:
-    for model_id in model_registry.get_available_models():
-        try:
-            yield model_registry.get_card(model_id)
-        except BERGError as error:  # of a class written by hand; the others are still listed
-            model_registry.PROBLEMS.setdefault(model_id, str(error))
-
-
-def _fits(card: ModelCard, wanted: dict[str, str | None]) -> bool:
-    return all(value is None or value.casefold() in getattr(card, key).casefold() for key, value in wanted.items())
 
 
 def _with_size(card: ModelCard, state: Availability, berg_dir: Path) -> Availability:

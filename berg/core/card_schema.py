@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -255,6 +256,11 @@ class CardKeys(CardPart):
     def architecture(self) -> str:
         """The model's architecture; older cards call it ``model_type``."""
         return self.model_architecture or self.model_type or ""
+
+    def has_words(self, wanted: Mapping[str, str | None]) -> bool:
+        """Whether the texts under these keys contain these words; capitals do not matter, None is anything."""
+        asked = [(str(getattr(self, key)), word) for key, word in wanted.items() if word is not None]
+        return all(word.casefold() in text.casefold() for text, word in asked)
 
     @property
     def own_parameters(self) -> dict[str, Parameter]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from textwrap import fill
 from typing import Any
 
 from berg.core.card_schema import Parameter, ResponseOutput
 from berg.core.model_card import ModelCard
+from berg.core.tables import html_table
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ def to_text(card: ModelCard, width: int = 96) -> str:
 def to_markdown(card: ModelCard) -> str:
     """The card as a Markdown page."""
     return "\n\n".join(_section_as_markdown(part, level=min(index, 1) + 1) for index, part in enumerate(sections(card)))
+
+
+def to_html(card: ModelCard) -> str:
+    """The card as HTML, as a notebook shows it."""
+    return "".join(_section_as_html(part, level=min(index, 1) + 3) for index, part in enumerate(sections(card)))
+
+
+def _section_as_html(section: Section, level: int) -> str:
+    text = f"<p>{escape(section.text)}</p>" if section.text else ""
+    table = html_table(["", "", ""], section.rows) if section.rows else ""
+    return f"<h{level}>{escape(section.title)}</h{level}>{text}{table}"
 
 
 def _overview(card: ModelCard) -> Section:

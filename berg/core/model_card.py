@@ -51,6 +51,19 @@ class ModelCard(CardKeys):
             raise ModelCardError(_sentence(faults, lines, str(path)))
         return card
 
+    def __repr__(self) -> str:
+        return f"<card of {self.model_id}: {self.modality}, {self.species or 'any species'}, {self.architecture}>"
+
+    def __str__(self) -> str:
+        from berg.core.card_text import to_text  # which imports this file
+
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        from berg.core.card_text import to_html
+
+        return to_html(self)
+
     def part(self, key: str, schema: type[PartT]) -> PartT:
         """One map of the card (``features``, ``readout``), checked by the family that reads it."""
         return validated(schema, getattr(self, key) or {}, (key,), self._lines, str(self._path))
