@@ -89,7 +89,7 @@ def job_options(jobs: Mapping[str, str], described: Mapping[str, Any]) -> dict[s
         ``memory`` (such as 8GB), ``cores``, ``walltime`` (hours:minutes:seconds), ``partition`` and ``account``; any
         other word is an option of sbatch, such as ``gres=gpu:1``.
     described
-        dask's configuration, ``jobqueue.slurm``, for what is not given. If neither says it, a job gets 4 cores and 16 GB.
+        dask's configuration, ``jobqueue.slurm``, for what is not given. If neither says it: 4 cores, 16 GB.
 
     Examples
     --------

@@ -86,7 +86,7 @@ def test_a_job_that_is_cancelled_is_replaced(jobs: None, on_one_machine: Any, tm
 
 @needs_slurm
 def test_a_job_that_slurm_does_not_take_is_told(jobs: None) -> None:
-    words = r"(?s)SLURM does not take the jobs that --slurm or .*jobqueue\.yaml\) describes.*invalid partition specified: nonsense"
+    words = r"(?s)SLURM does not take the jobs that --slurm .*jobqueue\.yaml.*invalid partition specified: nonsense"
     wrong = dask.config.set({"jobqueue.slurm.queue": "nonsense"})
     with wrong, pytest.raises(InvalidParameterError, match=words), connected("slurm:2"):
         pass
