@@ -1,4 +1,7 @@
-"""What a model shows of itself: the facts of its repr, and the table of its units."""
+"""What a model shows of itself: the facts of its repr, and the table of its units.
+
+Models are those of `berg.models.encoding_model`, which imports this file.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,25 @@ from berg.core.exceptions import listing
 if TYPE_CHECKING:
     import pandas as pd
 
-    from berg.models.encoding_model import EncodingModel
-
 MOST_REGIONS = 8
 _R_ENDINGS = ("held_out_r", "correlation")
 
 
-def facts(model: EncodingModel) -> dict[str, str]:
+def facts(model: Any) -> dict[str, str]:
     """What there is to say of a model, in words."""
     parameters = {name: value for name, value in model.parameters.items() if value is not None}
     found = {
         "parameters": ", ".join(f"{name}={value!r}" for name, value in parameters.items()),
         "selection": ", ".join(f"{key}={value!r:.60}" for key, value in model.selection.items()) or "all units",
         **{output: text for output, text in _outputs(model).items()},
-        "device": f"{model.device}, {parameters.get('precision', 'float32')}",
+        "device": f"{model.device}, {model.precision}",
         "weights": "loaded" if model.features is not None else "not loaded",
         "licence": model.card.licence or "none given",
     }
     return {name: text for name, text in found.items() if text}
 
 
-def _outputs(model: EncodingModel) -> dict[str, str]:
+def _outputs(model: Any) -> dict[str, str]:
     texts = {}
     for name, label in model.labels().items():
         lengths = [_length(model, name, axis) for axis in label["axes"][1:]]
@@ -43,7 +44,7 @@ def _outputs(model: EncodingModel) -> dict[str, str]:
     return texts
 
 
-def _length(model: EncodingModel, output: str, axis: str) -> str:
+def _length(model: Any, output: str, axis: str) -> str:
     chosen = model.indices.get((output, axis))
     return "as the stimulus" if chosen is None else f"{len(chosen):,}"
 
@@ -64,7 +65,7 @@ def _accuracy(coordinates: Mapping[str, Any]) -> str:
     return f"median {name} {np.median(known):.2f}" if known.size else ""
 
 
-def units_table(model: EncodingModel) -> pd.DataFrame:
+def units_table(model: Any) -> pd.DataFrame:
     """One row per unit, in the order of the returned columns: its output, its index along each axis, its labels.
 
     Axes that are as long as the stimulus are left out.
@@ -78,7 +79,7 @@ def units_table(model: EncodingModel) -> pd.DataFrame:
     return table.iloc[:, :-1]  # without the responses
 
 
-def _without_open_axes(model: EncodingModel, output: str, label: Mapping[str, Any]) -> dict[str, Any]:
+def _without_open_axes(model: Any, output: str, label: Mapping[str, Any]) -> dict[str, Any]:
     axes = [axis for axis in label["axes"] if axis == label["axes"][0] or (output, axis) in model.indices]
     kept = {
         name: (along, values)
@@ -88,5 +89,5 @@ def _without_open_axes(model: EncodingModel, output: str, label: Mapping[str, An
     return {**label, "axes": axes, "coordinates": kept}
 
 
-def _lengths(model: EncodingModel, output: str, axes: list[str]) -> list[int]:
+def _lengths(model: Any, output: str, axes: list[str]) -> list[int]:
     return [len(model.indices[output, axis]) for axis in axes[1:]]
