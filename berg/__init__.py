@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from berg.facade import BERG as BERG
+    from berg.facade import list_models as list_models
+    from berg.facade import load as load
     from berg.stimuli.images import load_images as load_images
     from berg.stimuli.videos import load_video as load_video
 
-__all__ = ["BERG", "__version__", "load_images", "load_video"]
+__all__ = ["BERG", "__version__", "list_models", "load", "load_images", "load_video"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when first asked for: `import berg` and `berg --help` need none of them.
-    if name == "BERG":
-        from berg.facade import BERG
+    if name in ("BERG", "list_models", "load"):
+        from berg import facade
 
-        return BERG
+        return getattr(facade, name)
     if name == "load_images":
         from berg.stimuli.images import load_images
 
@@ -34,3 +36,7 @@ def __getattr__(name: str) -> Any:
 
         return version("berg")
     raise AttributeError(f"module 'berg' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__doc__", "__file__", "__name__", "__path__"])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from berg.core import model_registry, settings
-from berg.core.exceptions import InvalidParameterError, ModelCheckError
+from berg.core.exceptions import InvalidParameterError, ModelCheckError, did_you_mean, listing
+from berg.core.tables import html_table
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from berg.evaluation.find_models import FoundModel
+    from berg.core.model_card import ModelCard
+    from berg.evaluation.find_models import FoundModels
     from berg.interfaces.base_model import BaseModelInterface
     from berg.responses.labelled import Labelled, Responses
+    from berg.stimuli.images import FIT
     from berg.transfer.fetch import Fetched, WantedFile
+    from berg.weights.availability import Availability
     from berg.weights.pack import Packed
     from berg.weights.unpack import Unpacked
 
@@ -54,9 +59,50 @@ class BERG:
         self.berg_dir = open_berg_dir(berg_dir)
         self.downloads = download
 
-    def list_models(self) -> list[str]:
-        """The ids of all models, sorted."""
-        return model_registry.get_available_models()
+    def __repr__(self) -> str:
+        states = [state for _, state in self._availability()]
+        n_usable = sum(state.is_usable for state in states)
+        return f"<BERG in {self.berg_dir}: {len(states)} models, {n_usable} usable here>"
+
+    def _repr_html_(self) -> str:
+        rows = [(card.model_id, state, card.species, card.architecture) for card, state in self._availability()]
+        return html_table(["model", "here?", "species", "architecture"], rows, f"BERG directory {self.berg_dir}")
+
+    def _availability(self) -> list[tuple[ModelCard, Availability]]:
+        from berg.weights.availability import availability
+
+        return [(card, availability(card, Path(self.berg_dir))) for card in model_registry.readable_cards()]
+
+    def list_models(
+        self,
+        pattern: str = "*",
+        *,
+        modality: str | None = None,
+        species: str | None = None,
+        stimuli: str | None = None,
+        here: bool = False,
+    ) -> list[str]:
+        """The ids of the models, sorted.
+
+        Parameters
+        ----------
+        pattern
+            Of the id, with ``*`` and ``?``, such as ``"*nsd*"``; capitals do not matter.
+        modality, species, stimuli
+            Part of the text in the card; capitals do not matter.
+        here
+            Only models that can be used now: built in, or with files in the BERG directory.
+        """
+        wanted = {"modality": modality, "species": species, "stimuli": stimuli}
+        known = model_registry.get_available_models()
+        ids = [model_id for model_id in known if fnmatch.fnmatchcase(model_id.casefold(), pattern.casefold())]
+        if any(wanted.values()):
+            fit = {card.model_id for card in model_registry.readable_cards() if card.has_words(wanted)}
+            ids = [model_id for model_id in ids if model_id in fit]
+        if here:
+            usable = {card.model_id for card, state in self._availability() if state.is_usable}
+            ids = [model_id for model_id in ids if model_id in usable]
+        return ids
 
     def get_model_catalog(self, print_format: bool = False) -> dict[str, list[str]]:
         """The training datasets of each modality, both sorted; with `print_format` they are printed, too."""
@@ -274,6 +320,8 @@ class BERG:
         return_metadata: bool = False,
         *,
         labelled: bool = False,
+        size: int | None = None,
+        fit: FIT | None = None,
         **kwargs: Any,
     ) -> Any:
         """The in silico responses to the stimuli.
@@ -290,12 +338,19 @@ class BERG:
             Whether to return the metadata too.
         labelled
             Return xarray: dimensions, coordinates and units from the card and the metadata.
+        size
+            Bring pictures in files, and PIL images, to this many pixels, height and width.
+        fit
+            How pictures that are not square are brought to `size`: ``"center_crop"``, ``"squash"`` or ``"pad"``.
         **kwargs
-            Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress``. With
-            ``out="NAME.zarr"`` the responses are written there while they are computed, an interrupted run is
-            resumed by the same call, and what is returned is labelled, and read when it is used; the options are
-            then those of `berg.encoding.stream.encode_to_store`. With ``scheduler="slurm:8"`` or ``"local:2"`` besides,
-            and a model id, other processes encode; see `berg.encoding.cluster.encode_on_cluster`.
+            Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress`` (None: a bar on a
+            terminal and in a notebook). With ``out="NAME.nc"``, or another ending of
+            `berg.responses.save.save_responses`, the responses are also written there, labelled; a file that is there
+            is replaced with ``overwrite=True`` only. With ``out="NAME.zarr"`` the responses are written there while
+            they are computed, an interrupted run is resumed by the same call, and what is returned is labelled, and
+            read when it is used; the options are then those of `berg.encoding.stream.encode_to_store`. With
+            ``scheduler="slurm:8"`` or ``"local:2"`` besides, and a model id, other processes encode; see
+            `berg.encoding.cluster.encode_on_cluster`.
 
         Returns
         -------
@@ -304,8 +359,12 @@ class BERG:
             model with several outputs. Labelled: a Dataset, or a DataTree for several outputs. With
             `return_metadata`, always the two values (responses, metadata).
         """
+        _check_names(model, kwargs)
+        stimulus = _sized(stimulus, size, fit)
         if kwargs.get("scheduler") is not None:
             return _encode_on_cluster(model, stimulus, self.berg_dir, return_metadata, **kwargs)
+        if _is_file(kwargs.get("out")):
+            return self._encode_to_file(model, stimulus, return_metadata, **kwargs)
         if isinstance(model, str):
             from berg.models.loading import load_model, split_options
 
@@ -327,6 +386,21 @@ class BERG:
         responses = one.generate_response(listed, **kwargs)
         responses = _labelled(responses, one, listed) if labelled else responses
         return (responses, one.get_metadata()) if return_metadata else responses
+
+    def _encode_to_file(
+        self, model: Any, stimulus: Any, return_metadata: bool, *, out: Any, overwrite: bool = False, **options: Any
+    ) -> Any:
+        """The responses, labelled and written to a file."""
+        from berg.responses.save import check_ending, check_not_there, save_responses
+
+        path = Path(out).expanduser()
+        if isinstance(model, (list, tuple)):
+            raise InvalidParameterError(f"{path} can hold one model. Give out='NAME.zarr' for {len(model)} of them.")
+        check_ending(path)
+        check_not_there(path, overwrite)
+        responses, metadata = self.encode(model, stimulus, True, labelled=True, **options)
+        save_responses(responses, path)
+        return (responses, metadata) if return_metadata else responses
 
     def convert(self, model_id: str, selection: Selection | None = None, **parameters: Any) -> list[Path]:
         """Write the weights of a published model again, in a format that loads faster; see ``berg convert``.
@@ -543,7 +617,7 @@ class BERG:
         roi: str | None = None,
         subject: Any = None,
         min_r: float | None = None,
-    ) -> list[FoundModel]:
+    ) -> FoundModels:
         """Models that fit a question, one row per subject, the most accurate first.
 
         Parameters
@@ -560,7 +634,8 @@ class BERG:
         Returns
         -------
         rows
-            With the number of units, their median r, and how many have at least `min_r`. Models whose accuracy is not
+            A list that shows itself as a table, and has `to_dataframe`: with the number of units, their median r, and
+            how many have at least `min_r`. Models whose accuracy is not
             known, because their files are not here, come last and say why (``unknown``).
 
         Examples
@@ -572,6 +647,46 @@ class BERG:
 
         filters = {"species": species, "modality": modality, "training_dataset": dataset, "stimuli": stimuli}
         return find_models(self.berg_dir, filters, roi, subject, min_r)
+
+
+def load(
+    model_id: str,
+    *,
+    berg_dir: str | Path | None = None,
+    download: bool = False,
+    device: str = "auto",
+    selection: Selection | None = None,
+    **parameters: Any,
+) -> BaseModelInterface:
+    """A model, loaded and ready to encode: `BERG.get_encoding_model` in one line.
+
+    Parameters
+    ----------
+    berg_dir, download
+        As for `BERG`.
+    model_id, device, selection, parameters
+        As for `BERG.get_encoding_model`.
+
+    Examples
+    --------
+    >>> import berg, numpy as np
+    >>> model = berg.load("fmri-szinte2024-prf_css", selection={"min_held_out_r2": 0.5})
+    >>> model(np.zeros((2, 3, 64, 64), "uint8")).shape[0]
+    2
+    """
+    return BERG(berg_dir, download=download).get_encoding_model(model_id, device, selection, **parameters)
+
+
+def list_models(pattern: str = "*", *, berg_dir: str | Path | None = None, **filters: Any) -> list[str]:
+    """The ids of the models, sorted: `BERG.list_models`, with the same filters.
+
+    Examples
+    --------
+    >>> import berg
+    >>> berg.list_models("*prf*", modality="fmri", here=True)
+    ['fmri-szinte2024-prf_css']
+    """
+    return BERG(berg_dir).list_models(pattern, **filters)
 
 
 def _check_sound(model_id: str, berg_dir: str | None, parameters: dict[str, Any]) -> None:
@@ -627,6 +742,67 @@ def _labelled(responses: Any, model: Any, stimulus: Any) -> Labelled:
     first = responses[0] if isinstance(responses, tuple) else responses
     names = stimulus_labels(None, stimulus_files(stimulus, model.expected_input), len(first), stimulus)
     return label_responses(responses, labelling_metadata(model), names)
+
+
+def _check_names(model: Any, given: Mapping[str, Any]) -> None:
+    """Raise InvalidParameterError for an option that nothing takes, with the nearest that something does."""
+    known = _names_taken(model, given)
+    if known is None:
+        return
+    for name in given:
+        if name not in known:
+            raise InvalidParameterError(
+                f"encode has no option '{name}'.{did_you_mean(name, known)} Its options: {listing(sorted(known), 40)}."
+            )
+
+
+def _names_taken(model: Any, given: Mapping[str, Any]) -> set[str] | None:
+    """What encode takes for this model and this kind of `out`; None if the model takes any name."""
+    from berg.models.loading import parameter_names, takes_any
+
+    own = {"return_metadata", "labelled", "size", "fit", "out"}
+    if isinstance(model, str):
+        model_class = model_registry.get_model_class(model)
+        own |= {"device", "selection", *parameter_names(model_class), *_card_parameters(model, model_class)}
+        own -= {"parameters", "berg_dir"}
+    one: Any = (
+        model_class if isinstance(model, str) else model[0] if isinstance(model, (list, tuple)) and model else model
+    )
+    functions = [*_store_functions(given), *([one.generate_response] if hasattr(one, "generate_response") else [])]
+    if any(map(takes_any, functions)):
+        return None
+    taken = own.union(*map(parameter_names, functions)) - {"self", "models", "model", "path", "recipes"}
+    return taken | ({"overwrite"} if _is_file(given.get("out")) else set())
+
+
+def _card_parameters(model_id: str, model_class: Any) -> set[str]:
+    has_card = model_registry.get_registered(model_id)["yaml_path"] is not None
+    return set(model_class.get_supported_parameters()) if has_card else set()
+
+
+def _store_functions(given: Mapping[str, Any]) -> list[Any]:
+    """The functions whose options encode takes if responses go into a store."""
+    if given.get("scheduler") is not None:
+        from berg.encoding.cluster import encode_on_cluster
+
+        return [encode_on_cluster]
+    if _is_store(given.get("out")):
+        from berg.encoding.stream import encode_to_store
+
+        return [encode_to_store]
+    return []
+
+
+def _sized(stimulus: Any, size: int | None, fit: FIT | None) -> Any:
+    if size is None and fit is None:
+        return stimulus
+    from berg.stimuli.images import resized
+
+    return resized(stimulus, size, fit)
+
+
+def _is_file(out: Any) -> bool:
+    return isinstance(out, (str, Path)) and not _is_store(out)
 
 
 def _is_store(out: Any) -> bool:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from berg.cli.encode_options import subjects
+from berg.cli.json_output import Json, print_json
 
 if TYPE_CHECKING:
     from berg.datasets.check import DatasetSummary, OutputSummary
@@ -26,7 +27,7 @@ STYLES = {"error": "bold red", "warning": "yellow"}
 
 
 @dataset.command
-def check(folder: Path, *, subject: str | None = None) -> None:
+def check(folder: Path, *, subject: str | None = None, json: Json = False) -> None:
     """Print what is in a dataset, and what is wrong with it; exit code 1 if a model should not be fitted to it.
 
     All responses are read, and all stimuli.
@@ -37,6 +38,8 @@ def check(folder: Path, *, subject: str | None = None) -> None:
         That of dataset.yaml.
     subject
         The subject; also several: 1,3 or 1-8. All of them, if not given.
+    json
+        Print the findings as JSON.
     """
     from berg.datasets.card import NAME, DatasetCard
     from berg.datasets.check import check_dataset
@@ -45,13 +48,32 @@ def check(folder: Path, *, subject: str | None = None) -> None:
     path = folder / NAME
     known = DatasetCard.read(path).subjects if path.is_file() else []
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    wrong = False
-    for each in subjects(subject) or known or [None]:
-        summary = check_dataset(EncodingDataset.open(folder, each))
-        _print(summary, console)
-        wrong |= any(fault.severity == "error" for fault in summary.faults)
-    if wrong:
+    each_subject = subjects(subject) or known or [None]
+    summaries = (check_dataset(EncodingDataset.open(folder, each)) for each in each_subject)
+    severities = set()
+    found = []
+    for summary in summaries:
+        severities |= {fault.severity for fault in summary.faults}
+        if json:
+            found.append(_as_json(summary))
+        else:
+            _print(summary, console)
+    if json:
+        print_json(found)
+    if "error" in severities:
         sys.exit(1)
+
+
+def _as_json(summary: DatasetSummary) -> dict[str, Any]:
+    data = summary.dataset
+    outputs = {
+        name: {"axes": data.outputs[name].axes, "shape": data.outputs[name].shape, "unit": data.outputs[name].unit}
+        for name in summary.outputs
+    }
+    counts = {"n_stimuli": len(data.stimulus_names), "n_presentations": len(data.presentations)}
+    splits = {name: len(indices) for name, indices in data.splits.items()}
+    known = {"dataset": data.name, "subject": data.subject, **counts, "splits": splits, "outputs": outputs}
+    return {**known, "faults": list(summary.faults)}
 
 
 def _print(summary: DatasetSummary, console: Console) -> None:

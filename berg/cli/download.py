@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from berg.cli.encode_options import Pair, pairs, value
+from berg.cli.json_output import Json, print_json
 from berg.facade import BERG
 from berg.system.memory import size_words
 
@@ -20,6 +21,7 @@ def download(
     parameter: Pair = None,
     everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
     dry_run: bool = False,
+    json: Json = False,
     source: str | None = None,
     parallel: int = 4,
     berg_dir: Path | None = None,
@@ -40,6 +42,8 @@ def download(
         All subjects and selections that are not given.
     dry_run
         Print the files and their sizes, and fetch nothing.
+    json
+        Print the files as JSON.
     source
         Where from: s3://bucket, https://host/folder, file:///folder. By default the public bucket.
     parallel
@@ -51,16 +55,21 @@ def download(
     chosen = pairs(selection, "--selection") or None
     berg = BERG(berg_dir)
     items = berg.plan_download(model_id, selection=chosen, everything=everything, source=source, **parameters)
-    for item in items:
+    if json:
+        print_json([{"file": item.target, "size": item.size, "is_here": item.is_here} for item in items])
+    for item in items if not json else ():
         size = "?" if item.size is None else size_words(item.size)
         print(f"{size:>9}  {'here' if item.is_here else '    '}  {item.target}")
     missing = [item for item in items if not item.is_here]
-    print(f"{len(missing)} of {len(items)} files to fetch, {size_words(sum(item.size or 0 for item in missing))}")
+    if not json:
+        print(f"{len(missing)} of {len(items)} files to fetch, {size_words(sum(item.size or 0 for item in missing))}")
     if dry_run:
         return
     fetched = berg.download(
         model_id, selection=chosen, everything=everything, source=source, parallel=parallel, **parameters
     )
+    if json:
+        return
     new = [each for each in fetched if not each.was_here]
     unpinned = [item for item in missing if item.sha256 is None]
     print(f"{len(new)} files fetched, {size_words(sum(each.size for each in new))}; all {len(fetched)} are whole.")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from berg.cli.encode_options import EncodeOptions, model_ids, subjects
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.responses.labelled import label_responses
-from berg.responses.save import check_ending, check_fits_file, save_responses
+from berg.responses.save import check_ending, check_fits_file, check_not_there, save_responses
 from berg.responses.store import count_missing, read_identity
 
 LONG_RUN = 1000  # stimuli; what such a run takes is told before it starts
@@ -24,6 +24,7 @@ def encode(
     overwrite: bool = False,
     verify_stimuli: bool = False,
     scheduler: str | None = None,
+    slurm: str | None = None,
 ) -> None:
     """Encode pictures or sounds with a model and save the responses.
 
@@ -38,35 +39,58 @@ def encode(
     on_damaged
         What happens at a stimulus that cannot be read (.zarr only): raise, or skip, which leaves its row empty.
     overwrite
-        Begin a .zarr store anew.
+        Begin a .zarr store anew, or replace a file that is there.
     verify_stimuli
         When a .zarr store is gone on with, compare all stimuli that are encoded already with what was encoded, not
         only some of them.
     scheduler
         Encode with several processes (.zarr only): local:2, two of this machine; local, one per GPU; slurm:8, eight
         in SLURM's jobs; or the address of a dask scheduler, such as tcp://10.0.0.1:8786.
+    slurm
+        What each job of SLURM asks for: memory=8GB,cores=4,walltime=1:00:00,partition=gpu,gres=gpu:1. Any other word
+        is an option of sbatch.
     """
     given = options or EncodeOptions()
     if out.suffix != ".zarr":
-        if on_damaged != "raise" or overwrite or verify_stimuli or given.compression or scheduler:
-            names = "--on-damaged, --overwrite, --verify-stimuli, --compression and --scheduler"
+        if on_damaged != "raise" or verify_stimuli or given.compression or scheduler:
+            names = "--on-damaged, --verify-stimuli, --compression and --scheduler"
             raise InvalidParameterError(f"{names} are for --out NAME.zarr.")
         if (n_subjects := len(subjects(given.subject))) > 1:
             raise InvalidParameterError(f"{out} can hold one subject. Give --out NAME.zarr for {n_subjects} of them.")
         if (n_models := len(model_ids(model_id))) > 1:
             raise InvalidParameterError(f"{out} can hold one model. Give --out NAME.zarr for {n_models} of them.")
         check_ending(out)
+        check_not_there(out, overwrite)
+    if slurm is not None and not str(scheduler).startswith("slurm:"):
+        raise InvalidParameterError(
+            f"--slurm {slurm} describes jobs of SLURM. Add --scheduler slurm:8, for eight of them."
+        )
     how: dict[str, Any] = {"on_damaged": on_damaged, "overwrite": overwrite, "compression": given.compression}
     how["verify_stimuli"] = verify_stimuli
     written = [out]
     if scheduler:
-        n_stimuli, files = _on_cluster(model_id, out, given, scheduler, how)
+        n_stimuli, files = _on_cluster(model_id, out, given, scheduler, {**how, "slurm": _words(slurm)})
     else:
         n_stimuli, files, written = _here(model_id, out, given, how)
     kind = "sounds" if given.sounds else "pictures" if given.images else "frames" if given.video else "stimuli"
     if files and len(files) > 1:
         print(f"Order of the stimuli: from {files[0]} to {files[-1]}")
     print(f"Responses of {model_id} to {n_stimuli} {kind}: {', '.join(map(str, written))}")
+
+
+def _words(slurm: str | None) -> dict[str, str]:
+    """Words of the form key=value, with commas between them; texts as they stand, also 1:00:00.
+
+    >>> _words("memory=8GB,walltime=1:00:00,gres=gpu:1")
+    {'memory': '8GB', 'walltime': '1:00:00', 'gres': 'gpu:1'}
+    """
+    found = {}
+    for pair in (slurm or "").split(",") if slurm else ():
+        key, equals, text = pair.strip().partition("=")
+        if not (key and equals and text):
+            raise InvalidParameterError(f"--slurm takes key=value,key=value, got '{pair}'. For example memory=8GB")
+        found[key] = text
+    return found
 
 
 def _on_cluster(

@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from berg.cli.encode_options import EncodeOptions
+from berg.cli.json_output import Json, print_json
 
 
-def estimate(model_id: str, *, out: Path, options: EncodeOptions | None = None, n_stimuli: int | None = None) -> None:
+def estimate(
+    model_id: str,
+    *,
+    out: Path,
+    options: EncodeOptions | None = None,
+    n_stimuli: int | None = None,
+    json: Json = False,
+) -> None:
     """Print what encoding would take: time, disk and memory, measured on some batches.
 
     Parameters
@@ -19,6 +27,8 @@ def estimate(model_id: str, *, out: Path, options: EncodeOptions | None = None, 
         Where the responses would go: NAME.zarr.
     n_stimuli
         How many stimuli there will be, if those given are only some of them.
+    json
+        Print the figures as JSON.
     """
     from berg.encoding import estimate as measured
 
@@ -28,4 +38,8 @@ def estimate(model_id: str, *, out: Path, options: EncodeOptions | None = None, 
         which = models[0] if len(models) == 1 else models
         how: dict[str, Any] = {"batch_size": given.batch_size, "sampling_rate": given.sampling_rate}
         how["compression"] = given.compression or "none"
-        print(measured.estimate(which, stimuli, out, n_stimuli=n_stimuli, **how))
+        found = measured.estimate(which, stimuli, out, n_stimuli=n_stimuli, **how)
+    if json:
+        print_json(found)
+    else:
+        print(found)

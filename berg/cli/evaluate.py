@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from berg.cli.encode_options import Pair, pairs, value
+from berg.cli.json_output import Json, print_json
 from berg.core.exceptions import InvalidParameterError
 from berg.facade import BERG
 
@@ -37,6 +38,7 @@ def evaluate(
     berg_dir: Path | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    json: Json = False,
 ) -> None:
     """Compare a model with recordings; write the accuracy of each unit.
 
@@ -74,6 +76,8 @@ def evaluate(
         auto, cpu, cuda, cuda:1 or mps.
     batch_size
         How many stimuli are computed together.
+    json
+        Print the figures of the regions or channels as JSON.
     """
     from berg.datasets.dataset import EncodingDataset
     from berg.evaluation.evaluate import check_belongs_beside_weights, evaluate_model, write_evaluation
@@ -92,6 +96,11 @@ def evaluate(
         resampling: dict[str, Any] = {"permutations": permutations, "bootstrap": bootstrap, "seed": seed}
         accuracy = evaluate_model(model, dataset, split, block_length=block_length, batch_size=batch_size, **resampling)
         path = write_evaluation(model, accuracy, split, out)
+    if json:
+        from berg.evaluation.accuracy_summary import regions
+
+        print_json({"table": path, "regions": regions(accuracy)})
+        return
     print_accuracy(accuracy)
     print(f"Accuracy of each unit: {path}")
 

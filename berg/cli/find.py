@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from berg.cli.json_output import Json, print_json
 from berg.core.exceptions import ModelNotFoundError
 from berg.facade import BERG
 
@@ -26,6 +27,7 @@ def find(
     roi: str | None = None,
     subject: str | None = None,
     min_r: float | None = None,
+    json: Json = False,
     berg_dir: Path | None = None,
 ) -> None:
     """Find models by region, species, subject and accuracy, the most accurate first.
@@ -46,6 +48,8 @@ def find(
         Only this one.
     min_r
         Only models of which a unit has a correlation of at least so much.
+    json
+        Print the table as JSON.
     berg_dir
         The BERG directory. See:  berg where
     """
@@ -55,6 +59,9 @@ def find(
         given = {**asked, "roi": roi, "subject": subject, "min-r": min_r}
         words = ", ".join(f"{key} {value}" for key, value in given.items() if value is not None)
         raise ModelNotFoundError(f"No model has {words}. All models:  berg list")
+    if json:
+        print_json(list(rows))
+        return
     known = [row for row in rows if not row.unknown]
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     if known:

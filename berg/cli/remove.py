@@ -36,7 +36,7 @@ def remove(
     parameter
         Only files of this value of another parameter of the model, as key=value.
     yes
-        Delete without asking.
+        Delete without asking; needed where nobody can answer, such as in a script.
     berg_dir
         The BERG directory.
     """
@@ -53,7 +53,7 @@ def remove(
     for file in files:
         print(f"{file.path}  {_size(file)}")
     if not yes and not _agrees(len(files)):
-        print("Nothing was deleted.")
+        print("Nothing was deleted. To delete without being asked, add --yes.")
         return
     remove_files(place, files)
     print(f"Deleted {len(files)} files, {size_words(sum(file.size for file in files if file.state != 'missing'))}.")

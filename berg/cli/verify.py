@@ -6,14 +6,17 @@ import os
 import shlex
 from pathlib import Path
 
+from berg.cli.json_output import Json, print_json
 from berg.core import settings
 from berg.core.commands import given_berg_dir, how_to_get_again
 from berg.core.exceptions import CorruptedFileError
 from berg.core.layout import ModelId
-from berg.weights.inventory import DAMAGED, record_files, verify_files
+from berg.weights.inventory import DAMAGED, Held, record_files, verify_files
 
 
-def verify(model_id: str | None = None, *, record: bool = False, berg_dir: Path | None = None) -> None:
+def verify(
+    model_id: str | None = None, *, record: bool = False, json: Json = False, berg_dir: Path | None = None
+) -> None:
     """Hash the files of the models again, and compare them with what was recorded when they came.
 
     Parameters
@@ -22,6 +25,8 @@ def verify(model_id: str | None = None, *, record: bool = False, berg_dir: Path 
         One model; all, if not given. Or a store of responses, NAME.zarr, which is read and compared with its checksums.
     record
         Record the files that no manifest names, as they are now: files that came here by other ways.
+    json
+        Print each file with its state as JSON.
     berg_dir
         The BERG directory.
     """
@@ -30,11 +35,24 @@ def verify(model_id: str | None = None, *, record: bool = False, berg_dir: Path 
         return
     place = settings.berg_dir(berg_dir).value
     files = verify_files(place, model_id)
+    if record:
+        record_files(place, files)
+    if json:
+        print_json(files)
+    else:
+        _print(files, place, record)
+    damaged = [file for file in files if file.state in DAMAGED]
+    if damaged:
+        raise CorruptedFileError(
+            f"{len(damaged)} files are damaged or missing, the first: {damaged[0].path} of {damaged[0].model_id}. "
+            f"{how_to_get_again(ModelId.parse(damaged[0].model_id).folder(place) / damaged[0].path)}"
+        )
+
+
+def _print(files: list[Held], place: Path, record: bool) -> None:
     for file in files:
         if file.state != "whole":
             print(f"{file.state}: {file.model_id} {file.path}")
-    if record:
-        record_files(place, files)
     states = [file.state for file in files]
     print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or f"No files in {place}.")
     if unrecorded := states.count("not recorded"):
@@ -43,12 +61,6 @@ def verify(model_id: str | None = None, *, record: bool = False, berg_dir: Path 
             if record
             else f"Nobody has recorded {unrecorded} of them; do so with:  "
             + shlex.join(["berg", "verify", "--record", *given_berg_dir(place)])
-        )
-    damaged = [file for file in files if file.state in DAMAGED]
-    if damaged:
-        raise CorruptedFileError(
-            f"{len(damaged)} files are damaged or missing, the first: {damaged[0].path} of {damaged[0].model_id}. "
-            f"{how_to_get_again(ModelId.parse(damaged[0].model_id).folder(place) / damaged[0].path)}"
         )
 
 

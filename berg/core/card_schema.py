@@ -301,6 +301,11 @@ class CardKeys(CardPart):
             return self
         return self.model_copy(update={"outputs": [output.for_parameters(values) for output in self.outputs]})
 
+    def has_words(self, wanted: Mapping[str, str | None]) -> bool:
+        """Whether the texts under these keys contain these words; capitals do not matter, None is anything."""
+        asked = [(str(getattr(self, key)), word) for key, word in wanted.items() if word is not None]
+        return all(word.casefold() in text.casefold() for text, word in asked)
+
     @property
     def own_parameters(self) -> dict[str, Parameter]:
         """The parameters of this model: all but ``device`` and ``selection``, which have rules of their own."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html import escape
 from textwrap import fill
 from typing import Any
 
-from berg.core.card_schema import OutputArray, Parameter, ResponseOutput
+from berg.core.card_schema import CardKeys, OutputArray, Parameter, ResponseOutput
 from berg.core.model_card import ModelCard
+from berg.core.tables import html_table
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Section:
     rows: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def sections(card: ModelCard) -> list[Section]:
+def sections(card: CardKeys) -> list[Section]:
     """The card in the order in which a reader wants it."""
     parts = [
         _overview(card),
@@ -36,17 +38,28 @@ def sections(card: ModelCard) -> list[Section]:
     return [part for part in parts if part.text or part.rows]
 
 
-def to_text(card: ModelCard, width: int = 96) -> str:
+def to_text(card: CardKeys, width: int = 96) -> str:
     """The card as text for a terminal."""
     return "\n\n".join(_section_as_text(part, width) for part in sections(card))
 
 
-def to_markdown(card: ModelCard) -> str:
+def to_markdown(card: CardKeys) -> str:
     """The card as a Markdown page."""
     return "\n\n".join(_section_as_markdown(part, level=min(index, 1) + 1) for index, part in enumerate(sections(card)))
 
 
-def _overview(card: ModelCard) -> Section:
+def to_html(card: CardKeys) -> str:
+    """The card as HTML, as a notebook shows it."""
+    return "".join(_section_as_html(part, level=min(index, 1) + 3) for index, part in enumerate(sections(card)))
+
+
+def _section_as_html(section: Section, level: int) -> str:
+    text = f"<p>{escape(section.text)}</p>" if section.text else ""
+    table = html_table(["", "", ""], section.rows) if section.rows else ""
+    return f"<h{level}>{escape(section.title)}</h{level}>{text}{table}"
+
+
+def _overview(card: CardKeys) -> Section:
     rows = [
         ("modality", card.modality, ""),
         ("training dataset", card.training_dataset, ""),
@@ -59,7 +72,7 @@ def _overview(card: ModelCard) -> Section:
     return Section(card.model_id, card.description.strip(), [row for row in rows if row[1]])
 
 
-def _input(card: ModelCard) -> Section:
+def _input(card: CardKeys) -> Section:
     given = card.input
     if given is None:
         return Section("Input")
@@ -81,7 +94,7 @@ def _shape(shape: list[Any] | str) -> str:
     return shape if isinstance(shape, str) else f"({', '.join(map(str, shape))})"
 
 
-def _output(card: ModelCard) -> Section:
+def _output(card: CardKeys) -> Section:
     given = card.output or ResponseOutput()
     rows = [row for output in card.outputs for row in _output_rows(output)]
     if not rows and given.shape:
@@ -151,7 +164,7 @@ def _span(parameter: Parameter) -> str:
     return f"From {parameter.minimum:g} to {parameter.maximum:g}"
 
 
-def _performance(card: ModelCard) -> Section:
+def _performance(card: CardKeys) -> Section:
     metrics = card.performance.metrics if card.performance else []
     rows = [(metric.name, str(metric.value), " ".join(metric.description.split())) for metric in metrics]
     return Section("Performance", rows=rows)

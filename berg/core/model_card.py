@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from berg.core.card_check import Fault, contradictions
 from berg.core.card_schema import CardKeys, CardPart, PartT
+from berg.core.card_text import to_html, to_text
 from berg.core.card_yaml import Lines, parse_card_yaml, read_card_yaml
 from berg.core.exceptions import ModelCardError, did_you_mean
 from berg.core.stacklevel import users_stacklevel
@@ -50,6 +51,15 @@ class ModelCard(CardKeys):
         if faults:
             raise ModelCardError(_sentence(faults, lines, str(path)))
         return card
+
+    def __repr__(self) -> str:
+        return f"<card of {self.model_id}: {self.modality}, {self.species or 'any species'}, {self.architecture}>"
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
 
     def part(self, key: str, schema: type[PartT]) -> PartT:
         """One map of the card (``features``, ``readout``), checked by the family that reads it."""

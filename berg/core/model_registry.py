@@ -262,6 +262,17 @@ def get_card(model_id: str) -> ModelCard:
     return _cards_read[path]
 
 
+def readable_cards() -> list[ModelCard]:
+    """The cards of all models, sorted by id; of a class written by hand, a broken one is put into `PROBLEMS`."""
+    cards = []
+    for model_id in get_available_models():
+        try:
+            cards.append(get_card(model_id))
+        except BERGError as error:
+            PROBLEMS.setdefault(model_id, str(error))
+    return cards
+
+
 def get_model_class(model_id: str) -> type[Any]:
     """The class of a model; of a family's model, the family's class bound to the card. The same at every call.
 

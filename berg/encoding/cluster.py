@@ -179,6 +179,7 @@ def encode_on_cluster(
     stimulus_names: Sequence[str] | None = None,
     verify_stimuli: bool = False,
     threads: int | None = None,
+    slurm: Mapping[str, str] | None = None,
 ) -> Labelled:
     """The in silico responses to the stimuli, computed by the workers of a cluster and written to one zarr store.
 
@@ -203,6 +204,9 @@ def encode_on_cluster(
         As in `encode_to_store`.
     threads
         Of each worker, for computing. None: those that dask gave it (of local workers, its share of the cores).
+    slurm
+        What each job of ``slurm:8`` asks for, such as ``{"memory": "8GB", "walltime": "1:00:00"}``; see
+        `berg.encoding.dask_scheduler.job_options`.
 
     Returns
     -------
@@ -232,7 +236,7 @@ def encode_on_cluster(
     how = {"sampling_rate": sampling_rate, "on_damaged": on_damaged, "stimulus_names": stimulus_names}
     job = _Job(models, _absolute(stimulus), store_path, how, threads)
     with store_lock(store_path) as held:
-        with connected(scheduler) as client, _registered(client, job) as encoder:
+        with connected(scheduler, slurm) as client, _registered(client, job) as encoder:
             begun = _begin(client, encoder, batch_size, compression, overwrite, verify_stimuli, held)
             lost, unreadable = _encode_missing(client, encoder, begun, show_progress)
         store = ResponseStore(store_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,11 +22,13 @@ except ImportError as missing:
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CONFIGURATION = "dask's configuration (~/.config/dask/jobqueue.yaml)"
+_CORES, _MEMORY = 4, "16GB"  # of a job, if nobody says it
+_NAMES_OF_DASK = {"walltime": "walltime", "partition": "queue", "account": "account"}
 _REPLACE_EVERY = 5_000  # milliseconds between two checks for jobs that are gone
 
 
 @contextmanager
-def connected(scheduler: Client | str) -> Iterator[Client]:
+def connected(scheduler: Client | str, jobs: Mapping[str, str] | None = None) -> Iterator[Client]:
     """Connect to a scheduler. Workers that are asked for by number are started here, and ended at the end.
 
     Parameters
@@ -35,6 +37,8 @@ def connected(scheduler: Client | str) -> Iterator[Client]:
         ``local``, one process per GPU of this machine; ``local:2``, two processes, which take turns at its GPUs
         if it has any; ``slurm:8``, eight workers in jobs as dask's configuration says (``jobqueue.slurm``); the
         address of a scheduler that runs, such as ``tcp://10.0.0.1:8786``; or a `distributed.Client`.
+    jobs
+        What each job of SLURM asks for, see `job_options`. It comes before dask's configuration.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def connected(scheduler: Client | str) -> Iterator[Client]:
         with _answering(scheduler) as client:
             yield client
     else:
-        with _started(scheduler) as cluster:
+        with _started(scheduler, jobs or {}) as cluster:
             _check_jobs(cluster)
             with _kept_up(cluster), Client(cluster, set_as_default=False) as client:
                 yield client
@@ -69,34 +73,59 @@ class _OwnGPU(Nanny):  # type: ignore[misc]
         super().__init__(*arguments, name=name, env=environment, **options)
 
 
-def _local(n_workers: int) -> SpecCluster:
+def _local(n_workers: int, jobs: Mapping[str, str]) -> SpecCluster:
+    if jobs:
+        raise InvalidParameterError(f"{listing(jobs)} describe jobs of SLURM: --scheduler slurm:{n_workers}")
     free_port = "127.0.0.1:0"
     return LocalCluster(n_workers=n_workers, worker_class=_OwnGPU, dashboard_address=free_port, memory_limit=None)
 
 
-def _slurm(n_workers: int) -> SpecCluster:
+def job_options(jobs: Mapping[str, str], described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job of SLURM asks for, in the words of dask-jobqueue.
+
+    Parameters
+    ----------
+    jobs
+        ``memory`` (such as 8GB), ``cores``, ``walltime`` (hours:minutes:seconds), ``partition`` and ``account``; any
+        other word is an option of sbatch, such as ``gres=gpu:1``.
+    described
+        dask's configuration, ``jobqueue.slurm``, for what is not given. If neither says it: 4 cores, 16 GB.
+
+    Examples
+    --------
+    >>> described = {"cores": None, "memory": None, "job-extra-directives": []}
+    >>> job_options({"memory": "8GB", "partition": "gpu", "gres": "gpu:1"}, described)
+    {'cores': 4, 'memory': '8GB', 'queue': 'gpu', 'job_extra_directives': ['--gres=gpu:1']}
+    """
+    words = dict(jobs)
+    cores = words.pop("cores", described["cores"] or _CORES)
+    if not str(cores).isdecimal() or int(cores) < 1:
+        raise InvalidParameterError(f"cores={cores}: a job has whole cores. For example --slurm cores=4")
+    options: dict[str, Any] = {"cores": int(cores), "memory": words.pop("memory", described["memory"] or _MEMORY)}
+    options |= {own: words.pop(name) for name, own in _NAMES_OF_DASK.items() if name in words}
+    extra = [f"--{name}={text}" for name, text in words.items()]
+    return {**options, "job_extra_directives": [*described["job-extra-directives"], *extra]}
+
+
+def _slurm(n_workers: int, jobs: Mapping[str, str]) -> SpecCluster:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise MissingExtraError('SLURM needs dask-jobqueue:  pip install "berg[cluster]"') from error
     described = dask.config.get("jobqueue.slurm")
-    if missing := [name for name in ("cores", "memory") if described[name] is None]:
-        raise InvalidParameterError(
-            f"{_CONFIGURATION} must say, under jobqueue and slurm: {listing(missing)} of a job."
-        )
-    free_port = {"dashboard_address": ":0"}
-    return SLURMCluster(n_workers=n_workers, scheduler_options={**free_port, **described["scheduler-options"]})
+    ports = {"dashboard_address": ":0", **described["scheduler-options"]}
+    return SLURMCluster(n_workers=n_workers, scheduler_options=ports, **job_options(jobs, described))
 
 
-_CLUSTERS: dict[str, Callable[[int], SpecCluster]] = {"local": _local, "slurm": _slurm}
+_CLUSTERS: dict[str, Callable[[int, Mapping[str, str]], SpecCluster]] = {"local": _local, "slurm": _slurm}
 
 
-def _started(scheduler: str) -> SpecCluster:
+def _started(scheduler: str, jobs: Mapping[str, str]) -> SpecCluster:
     kind, _, number = scheduler.partition(":")
     if scheduler == "local":
-        return _local(_n_gpus())
+        return _local(_n_gpus(), jobs)
     if kind in _CLUSTERS and number.isdecimal() and int(number) > 0:
-        return _CLUSTERS[kind](int(number))
+        return _CLUSTERS[kind](int(number), jobs)
     raise InvalidParameterError(
         f"'{scheduler}' is no scheduler. Allowed: {' and '.join(f'{name}:N' for name in _CLUSTERS)}, N processes or "
         "jobs; local, one process per GPU; the address of a scheduler, such as tcp://10.0.0.1:8786. Try local:2"
@@ -134,7 +163,9 @@ def _check_jobs(cluster: SpecCluster) -> None:
     except (OSError, RuntimeError) as error:
         for job in cluster.workers.values():
             job.status = job.status if job.status is Status.running else Status.failed  # else it cannot be closed
-        raise InvalidParameterError(f"The jobs that {_CONFIGURATION} describes are not taken: {error}") from error
+        raise InvalidParameterError(
+            f"SLURM does not take the jobs that --slurm or {_CONFIGURATION} describes: {error}"
+        ) from error
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from berg.responses.store import (
     read_identity,
     remove_store,
 )
+from berg.system.interruption import told_if_interrupted
 from berg.system.locks import store_lock
 from berg.system.progress import progress_bar
 from berg.system.threads import Threads
@@ -146,9 +147,16 @@ def encode_to_store(
         codec = compression or begun.get("compression") or "none"
         store = open_or_create(store_path, task, codec, verify_stimuli, held)
         check_numbers(store, task)
-        fill(store, task, show_progress, workers)
+        with told_if_interrupted(lambda: _kept(store, store_path)):
+            fill(store, task, show_progress, workers)
     warn_of_damaged(store, task.names)
     return open_responses(store_path)
+
+
+def _kept(store: ResponseStore, path: Path) -> str:
+    blocks = [store.block(index) for index in store.missing_blocks()]
+    n_kept = store.n_stimuli - sum(stimuli.stop - stimuli.start for stimuli in blocks)
+    return f"{n_kept:,} of {store.n_stimuli:,} stimuli are kept in {path}; give the same command again to go on"
 
 
 def fill(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,9 +13,13 @@ from berg.core import model_registry
 from berg.core.exceptions import BERGError
 from berg.core.model_card import ModelCard
 from berg.core.selection import EmptySelectionWarning
+from berg.core.tables import html_table, text_table
 from berg.evaluation.accuracy_summary import median
 from berg.evaluation.accuracy_table import outputs_of, r_name
 from berg.evaluation.known_accuracy import known_accuracy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Filters = Mapping[str, str | None]
 
@@ -49,27 +53,41 @@ class FoundModel:
     unknown: str = ""
 
 
+class FoundModels(list[FoundModel]):
+    """Found models, the most accurate first: a list that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        return text_table(_HEADINGS, map(_cells, self)) if self else "no models"
+
+    def _repr_html_(self) -> str:
+        return html_table(_HEADINGS, map(_cells, self), f"{len(self)} rows")
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A pandas table, a row per model and subject; needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self], columns=[field.name for field in fields(FoundModel)])
+
+
+_HEADINGS = ("model", "subject", "units", "median r", "measure", "not known because")
+
+
+def _cells(row: FoundModel) -> tuple[str, ...]:
+    subject = "" if row.subject is None else str(row.subject)
+    units = "" if row.n_units is None else f"{row.n_units:,}"
+    median_r = "" if np.isnan(row.median_r) else f"{row.median_r:.3f}"
+    return row.model_id, subject, units, median_r, row.measure, row.unknown
+
+
 def find_models(
     berg_dir: str | None, filters: Filters, roi: str | None, subject: Any, min_r: float | None
-) -> list[FoundModel]:
+) -> FoundModels:
     """Models and subjects by what their cards and accuracies say; see `berg.BERG.find_models`."""
-    cards = list(_cards(filters))
+    cards = [card for card in model_registry.readable_cards() if card.has_words(filters)]
     found = [row for card in cards for row in _rows(card, berg_dir, roi, subject, min_r)]
     known = [row for row in found if not row.unknown]
     unknown = [row for row in found if row.unknown]
-    return sorted(known, key=lambda row: -np.nan_to_num(row.median_r, nan=-2.0)) + unknown
-
-
-def _cards(filters: Filters) -> Iterator[ModelCard]:
-    for model_id in model_registry.get_available_models():
-        try:
-            card = model_registry.get_card(model_id)
-        except BERGError as error:
-            model_registry.PROBLEMS.setdefault(model_id, str(error))
-            continue
-        wanted = [(str(getattr(card, key)), value) for key, value in filters.items() if value is not None]
-        if all(value.casefold() in text.casefold() for text, value in wanted):
-            yield card
+    return FoundModels(sorted(known, key=lambda row: -np.nan_to_num(row.median_r, nan=-2.0)) + unknown)
 
 
 def _rows(

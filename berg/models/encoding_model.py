@@ -18,13 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from berg.core.card_schema import StimulusInput
-from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError
+from berg.core.exceptions import InvalidParameterError, ModelNotLoadedError, StimulusError
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
+from berg.core.parameter_values import kind_of
 from berg.core.selection import check_selection, resolve_selection, resolve_times
+from berg.core.tables import html_table
 from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
 from berg.features.precision import arithmetic, precision_of, with_precision
 from berg.interfaces.base_model import BaseModelInterface
+from berg.models import model_display
 from berg.models.batch_size import common_batch_size
 from berg.models.batches import (
     Batch,
@@ -44,6 +47,8 @@ from berg.weights import model_files
 from berg.weights.safetensors_files import write_safetensors
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from berg.transfer.fetch import WantedFile
 
 Responses = NDArray[np.float32] | tuple[NDArray[np.float32], ...]
@@ -250,6 +255,27 @@ class EncodingModel(BaseModelInterface):
                 advance(len(batch.stimuli))
         return [outputs[0] if len(outputs) == 1 else tuple(outputs) for outputs in arrays]
 
+    def __call__(self, stimulus: Any, **options: Any) -> Responses:
+        """The in silico responses to the stimuli: `generate_response`, shorter."""
+        return self.generate_response(stimulus, **options)
+
+    def __repr__(self) -> str:
+        facts = model_display.facts(self)
+        width = max(map(len, facts))
+        return "\n".join([self.card.model_id, *(f"  {name.ljust(width)}  {text}" for name, text in facts.items())])
+
+    def _repr_html_(self) -> str:
+        return html_table(["", self.card.model_id], model_display.facts(self).items())
+
+    @property
+    def units(self) -> pd.DataFrame:
+        """What the returned columns are: a pandas table with a row per unit, in their order; needs pandas.
+
+        Its columns are those of `berg.responses.tables.to_dataframe`: ``output`` (if the model has several), the axes,
+        and the labels of the units, such as ``roi`` or ``channel``.
+        """
+        return model_display.units_table(self)
+
     def predict(self, stimulus: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The responses to a batch as tensors, differentiable with respect to the stimulus.
 
@@ -259,6 +285,11 @@ class EncodingModel(BaseModelInterface):
             Floating-point tensor with the shape and the range of values of the card's input; sounds at the
             sampling rate of the card.
         """
+        if not isinstance(stimulus, torch.Tensor):
+            raise StimulusError(
+                f"predict takes a floating-point tensor, which it can be differentiated by, got {kind_of(stimulus)}. "
+                "Give torch.as_tensor(stimulus, dtype=torch.float32); for responses as arrays, model(stimulus)."
+            )
         features, readout = self.loaded_modules()
         with arithmetic(self.precision, self.device):
             responses = self.in_window(readout(features(stimulus.to(self.device))), stimulus.shape[-1])

@@ -29,6 +29,18 @@ def check_ending(path: Path) -> None:
         raise InvalidParameterError(f"The folder {path.parent} does not exist. Make it first.")
 
 
+def check_not_there(path: Path, overwrite: bool) -> None:
+    """Raise InvalidParameterError if a file that `save_responses` would write is there, unless it may be replaced."""
+    start = path.name.removesuffix(".func.gii")
+    hemispheres = [path.with_name(f"{start}_hemi-{letter}.func.gii") for letter in BIDS_HEMISPHERES.values()]
+    there = [each for each in (hemispheres if start != path.name else [path]) if each.exists()]
+    if there and not overwrite:
+        raise InvalidParameterError(
+            f"{there[0]} is there already. Give another name, or have it replaced: --overwrite (in Python "
+            "overwrite=True)."
+        )
+
+
 def save_responses(labelled: Labelled, path: Path) -> list[Path]:
     """Write responses in the format that the ending of the file names.
 

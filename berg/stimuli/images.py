@@ -283,6 +283,30 @@ def _size(picture: NDArray[np.uint8]) -> str:
     return f"{picture.shape[1]} x {picture.shape[0]}"
 
 
+def resized(stimulus: Any, size: int | None, fit: FIT | None) -> Any:
+    """The stimuli of a model, pictures brought to one size: files when they are read, pictures of PIL at once.
+
+    Raises
+    ------
+    InvalidParameterError
+        For anything else than files and pictures of PIL, and for a way to fit without a size.
+    """
+    if size is None:
+        if fit is not None:
+            raise InvalidParameterError(f"fit='{fit}' is how pictures are brought to a size; give that too: size=224.")
+        return stimulus
+    given = [stimulus] if isinstance(stimulus, (str, Path, Image.Image)) else stimulus
+    listed = list(given) if isinstance(given, (list, tuple)) else []
+    if listed and all(isinstance(item, (str, Path)) for item in listed):
+        return ResizedPictures(listed, size, fit or "center_crop")
+    if listed and all(isinstance(item, (str, Path, Image.Image)) for item in listed):
+        return load_images(listed, size, fit or "center_crop")
+    raise InvalidParameterError(
+        f"size={size} is for pictures in files and for PIL images, got {type(stimulus).__name__}. Bring an array to "
+        "its size before, for example with torch.nn.functional.interpolate."
+    )
+
+
 class ResizedPictures:
     """Picture files brought to one size when they are read; any slice of them, as `load_images` gives it.
 

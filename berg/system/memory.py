@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 
 from berg.core.exceptions import DeviceMemoryError
+from berg.system.byte_words import size_words as size_words  # for those that import it from here
 
 _KEPT_BYTES = 2**25 - 2**16  # a little less than 32 MiB, above which glibc learns nothing
 _CGROUP = Path("/sys/fs/cgroup")
@@ -82,17 +83,3 @@ def _group_limits() -> Iterator[int]:
             yield int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
         except (OSError, ValueError):  # no such file, or "max"
             continue
-
-
-def size_words(n_bytes: float) -> str:
-    """Bytes as people write them.
-
-    >>> size_words(2_340_000_000), size_words(51_200), size_words(12)
-    ('2.3 GB', '51.2 kB', '12 B')
-    """
-    size, unit = float(n_bytes), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(size) < 999.95 or unit == "TB":  # above it would be written as 1000.0
-            break
-        size /= 1000
-    return f"{size:,.0f} B" if unit == "B" else f"{size:,.1f} {unit}"

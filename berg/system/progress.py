@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any, Protocol, Self
+
+from berg.system.byte_words import size_words
+
+_SECONDS_BETWEEN = 0.5  # two lines in a notebook, each of which is sent to the browser
+
+shown_by_default: bool | None = None
+"""Whether bars are shown if nobody says so; None: on a terminal and in a notebook. ``berg -q`` sets it to False."""
 
 
 class Advance(Protocol):
@@ -43,12 +51,16 @@ def progress_bar(
     total
         How many there are to do, in `unit` (such as "stimuli"; "bytes" are shown as kB, MB or GB).
     show
-        None: only if standard error is a terminal.
+        None: only if standard error is a terminal, or in a notebook.
     done
         How many are done already; they count in the bar, and not in the rate.
     """
     if not _is_shown(show):
         yield lambda n, description=None: None
+        return
+    if in_notebook():
+        with _Line(description, total, unit, done) as line:
+            yield line.advance
         return
     with _bars(unit) as bars:
         task = bars.add_task(description, total=total, completed=done)
@@ -73,12 +85,81 @@ def transfer_bars(n_bytes: int | None, show: bool | None = None) -> Iterator[Fil
     if not _is_shown(show):
         yield _NoBars()
         return
+    if in_notebook():
+        with _Line("files", n_bytes, "bytes") as line:
+            yield _LineForFiles(line)
+        return
     with _bars("bytes", markup=False) as bars:  # a file may be called [red]
         yield _RichBars(bars, n_bytes)
 
 
 def _is_shown(show: bool | None) -> bool:
-    return bool(sys.stderr and sys.stderr.isatty()) if show is None else show
+    show = shown_by_default if show is None else show
+    return bool(sys.stderr and sys.stderr.isatty()) or in_notebook() if show is None else show
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook, where a bar is shown below the cell."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class _Line:
+    """A bar as one line of text that is written over: a notebook shows it without ipywidgets, which rich needs."""
+
+    def __init__(self, description: str, total: int | None, unit: str, done: int = 0) -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.done = self.done_before = done
+        self.begin = self.written = monotonic()
+
+    def __enter__(self) -> Self:
+        self._write()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._write()
+        sys.stderr.write("\n")
+
+    def advance(self, n: int, description: str | None = None) -> None:
+        self.done += n
+        self.description = description or self.description
+        if monotonic() - self.written > _SECONDS_BETWEEN:
+            self._write()
+
+    def _write(self) -> None:
+        self.written = monotonic()
+        rate = (self.done - self.done_before) / max(self.written - self.begin, 1e-9)
+        left = f", {(self.total - self.done) / rate:,.0f} s left" if self.total and rate else ""
+        of = "" if self.total is None else f" of {self._amount(self.total)}"
+        sys.stderr.write(f"\r{self.description}: {self._amount(self.done)}{of}, {self._amount(rate)}/s{left}   ")
+        sys.stderr.flush()
+
+    def _amount(self, value: float) -> str:
+        if self.unit == "bytes":
+            return size_words(value)
+        return f"{value:,} {self.unit}" if isinstance(value, int) else f"{value:,.1f} {self.unit}"
+
+
+class _LineForFiles:
+    """One line for all files of a transfer."""
+
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+        self._came: dict[str, int] = {}
+
+    def begin(self, name: str, total: int | None, n_here: int) -> Advance:
+        self._line.advance(n_here - self._came.get(name, 0))  # begun anew: what had come does not count
+        self._came[name] = n_here
+
+        def advance(n: int) -> None:
+            self._came[name] += n
+            self._line.advance(n)
+
+        return advance
+
+    def end(self, name: str) -> None:
+        self._came.pop(name, None)
 
 
 class _NoBars:

@@ -309,8 +309,11 @@ class _Transfer:
                 n_failures = 1 if part.rest_of(index)[0] >= before + _PROGRESS else n_failures + 1
                 if n_failures >= self.remote.patience.attempts:
                     raise _given_up(part, n_failures, error) from error
-                logger.info("%s: %s; trying again.", part.url, error)
-                self.remote.wait(self.remote.patience.pause(n_failures, error.seconds))
+                pause, attempts = self.remote.patience.pause(n_failures, error.seconds), self.remote.patience.attempts
+                logger.warning(
+                    "%s: %s. Trying again in %.1f s (%d of %d).", part.url, error, pause, n_failures + 1, attempts
+                )
+                self.remote.wait(pause)
         raise Stopped
 
     def _rest_of_piece(self, file: WantedFile, part: PartialFile, index: int, advance: Advance) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -229,6 +230,11 @@ class _Exchange:
                 "one that reads along? Open any page in a browser; a certificate of your own goes in SSL_CERT_FILE."
             ) from error
         except (HTTPError, OSError, ValueError, HTTPException) as error:
+            if _is_unknown_name(error):
+                raise DownloadError(
+                    f"There is no {urlsplit(url).hostname} (or no such proxy): the name does not resolve. Is it "
+                    "spelled right, and is this machine online? The source is shown by:  berg where"
+                ) from error
             raise TryAgain(f"no answer from {urlsplit(url).netloc} ({_reason(error)})") from error
 
     def _ask(self, url: str, headers: dict[str, str]) -> None:
@@ -384,6 +390,15 @@ def _range_total(exchange: _Exchange, start: int, stop: int | None) -> int:
     if (first, last + 1) != (start, wanted) or exchange.length not in (None, wanted - start):
         raise TryAgain(f"bytes {first}-{last}, {exchange.length} long, in place of {start}-{wanted - 1}")
     return total
+
+
+def _is_unknown_name(error: BaseException | None) -> bool:
+    """Whether it is a name that nobody knows; one that cannot be looked up just now is worth another try."""
+    while error is not None:
+        if isinstance(error, socket.gaierror):
+            return error.errno != socket.EAI_AGAIN
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def whole_number(text: str | None) -> int | None:

@@ -19,6 +19,7 @@ from berg.core.commands import how_to_forget
 from berg.core.exceptions import CorruptedFileError, DownloadError, InvalidParameterError, listing
 from berg.core.layout import METADATA, ModelId
 from berg.core.model_card import ModelCard
+from berg.system.interruption import told_if_interrupted
 from berg.system.locks import directory_lock
 from berg.transfer.fetch import Fetched, WantedFile, ended_together, fetch, is_other, results
 from berg.transfer.file_heads import HEAD_BYTES, file_fault
@@ -28,6 +29,8 @@ from berg.transfer.retries import Patience
 from berg.transfer.source import Source, parse_source
 from berg.weights import manifest, model_files
 from berg.weights.manifest import DATE_FORMAT, Entry
+
+_WHAT_IS_KEPT = "What has come is kept; give the same command again to go on"
 
 
 def plan(
@@ -169,7 +172,7 @@ def receive(
     fetched: dict[Path, Fetched] = {}
     for (_, folder, model_id), group in groupby(items, key=lambda item: (item.source, item.folder, item.model)):
         wanted = list(group)
-        with _told_how_to_forget(wanted):
+        with _told_how_to_forget(wanted), told_if_interrupted(lambda: _WHAT_IS_KEPT):
             source = _source_of(wanted[0])
             found = fetch(source, wanted, folder, parallel=parallel, progress=progress, patience=patience)
         fetched |= {item.target: each for item, each in zip(wanted, found, strict=True)}

@@ -20,9 +20,9 @@ from typing import Literal
 
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.regular_file import read_start
+from berg.system.byte_words import size_words
 from berg.system.durable_file import replacing
 from berg.system.file_hash import hash_file
-from berg.system.memory import size_words
 from berg.system.portable_names import name_fault, names_clash
 from berg.system.progress import Advance
 

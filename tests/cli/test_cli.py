@@ -256,7 +256,7 @@ def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(tokens, words, capsys
 def test_what_nobody_foresaw_passes_through(capsys, tmp_path):
     (tmp_path / "there.nc").mkdir()  # writing to it fails in the operating system, which is none of our errors
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
-    tokens = ["encode", MODEL, "--images", tmp_path / "a.png", "--out", tmp_path / "there.nc", "--device", "cpu"]
+    tokens = ["encode", MODEL, "--images", tmp_path / "a.png", "--out", tmp_path / "there.nc", "--overwrite"]
     with pytest.raises(OSError, match=r"there.nc"):
         main([str(token) for token in tokens])
 

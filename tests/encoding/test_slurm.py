@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from berg.core.exceptions import InvalidParameterError
-from berg.encoding.dask_scheduler import connected
+from berg.encoding.dask_scheduler import connected, job_options
 
 from . import slurm
 from .test_cluster import TESTS, at_the_gate, content, encode, on_one_machine, pictures_in, wait_for  # noqa: F401
@@ -86,14 +86,38 @@ def test_a_job_that_is_cancelled_is_replaced(jobs: None, on_one_machine: Any, tm
 
 @needs_slurm
 def test_a_job_that_slurm_does_not_take_is_told(jobs: None) -> None:
-    words = r"(?s)jobqueue\.yaml\) describes are not taken.*invalid partition specified: nonsense"
+    words = r"(?s)SLURM does not take the jobs that --slurm .*jobqueue\.yaml.*invalid partition specified: nonsense"
     wrong = dask.config.set({"jobqueue.slurm.queue": "nonsense"})
     with wrong, pytest.raises(InvalidParameterError, match=words), connected("slurm:2"):
         pass
 
 
-def test_a_configuration_that_says_too_little_is_told() -> None:
-    nothing = dask.config.set({"jobqueue.slurm.cores": None, "jobqueue.slurm.memory": None})
-    words = r"jobqueue\.yaml\) must say.*cores, memory of a job"
-    with nothing, pytest.raises(InvalidParameterError, match=words), connected("slurm:2"):
+def test_a_job_asks_slurm_for_what_was_given() -> None:
+    from dask_jobqueue import SLURMCluster
+
+    described = {"cores": None, "memory": None, "job-extra-directives": ["--exclusive"]}
+    given = {"memory": "8GB", "walltime": "1:00:00", "partition": "gpu", "gres": "gpu:1"}
+    script = SLURMCluster.job_cls("tcp://10.0.0.1:8786", name="0", **job_options(given, described)).job_script()
+    asked = [line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")]
+    assert {"-p gpu", "-t 1:00:00", "--gres=gpu:1", "--exclusive", "--cpus-per-task=4", "--mem=8G"} <= set(asked)
+
+
+def test_a_job_gets_cores_and_memory_if_nobody_says_it() -> None:
+    described = {"cores": None, "memory": None, "job-extra-directives": []}
+    assert job_options({}, described) == {"cores": 4, "memory": "16GB", "job_extra_directives": []}
+    configured = job_options({"cores": "2"}, {"cores": 8, "memory": "3GB", "job-extra-directives": []})
+    assert (configured["cores"], configured["memory"]) == (2, "3GB")
+
+
+@pytest.mark.parametrize("cores", ["many", "0", "1.5"])
+def test_cores_that_are_no_number_are_refused(cores: str) -> None:
+    with pytest.raises(InvalidParameterError, match=f"cores={cores}: a job has whole cores"):
+        job_options({"cores": cores}, {"cores": None, "memory": None, "job-extra-directives": []})
+
+
+def test_what_is_said_of_jobs_without_slurm_is_refused() -> None:
+    with (
+        pytest.raises(InvalidParameterError, match="describe jobs of SLURM: --scheduler slurm:2"),
+        connected("local:2", {"memory": "8GB"}),
+    ):
         pass

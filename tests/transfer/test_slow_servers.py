@@ -149,5 +149,6 @@ def test_the_first_ctrl_c_ends_the_command_in_every_phase(tmp_path):
         ends = [(child.communicate(timeout=20)[1], child.returncode, time.monotonic() - since) for child in children]
         for server in servers:
             server.__exit__(None, None, None)
-    assert [(error, code) for error, code, _ in ends] == [("berg: interrupted\n", 130)] * len(phases)
+    told = "berg: interrupted. What has come is kept; give the same command again to go on\n"
+    assert [(error, code) for error, code, _ in ends] == [(told, 130)] * len(phases)
     assert max(seconds for *_, seconds in ends) < 2

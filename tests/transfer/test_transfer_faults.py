@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,3 +257,26 @@ def test_the_hash_is_our_own_and_not_the_etag(proxy: FaultProxy, tmp_path: Path)
 def test_the_rows_call_every_status_that_is_tried_again():
     seen = {fault.status for row in RECOVERIES.values() for fault in row.plan}
     assert {408, 429, 500, 502, 503, 504} <= seen
+
+
+def test_each_further_attempt_is_told_with_its_number(proxy: FaultProxy, tmp_path: Path, caplog):
+    with pytest.raises(DownloadError):
+        fetch("http://127.0.0.1:9", [WantedFile("a.bin", 3)], tmp_path, patience=QUICK, progress=False)
+    numbers = [record.getMessage()[-8:] for record in caplog.records if "Trying again" in record.getMessage()]
+    assert numbers == ["2 of 4).", "3 of 4).", "4 of 4)."]
+
+
+def test_a_name_that_nobody_knows_is_final_at_once(tmp_path: Path, monkeypatch, caplog):
+    asked = []
+
+    def unknown(host, *_, **__):
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(DownloadError, match=r"There is no weights\.example .*does not resolve"):
+        fetch("https://weights.example", [WantedFile("a.bin", 3)], tmp_path, patience=QUICK, progress=False)
+    assert len(asked) == 1
+    assert "Trying again" not in caplog.text
