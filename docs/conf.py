@@ -30,7 +30,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "model_figures", "**.ipynb_checkpoints"]  # figures become parts of pages
 nitpicky = True
 # Types in signatures: those of other packages have no page here, and nor have those that are not public.
 nitpick_ignore_regex = [("py:(class|data|type)", ".*")]
@@ -80,7 +80,9 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {name: [] for name in ("index", "install", "examples/index", "adding_a_model", "command_line", "benchmarks")}
+html_sidebars = {
+    name: [] for name in ("index", "install", "examples/index", "adding_a_model", "command_line", "benchmarks")
+}
 
 
 def shorten_arrays(app, what, name, obj, options, signature, returns):

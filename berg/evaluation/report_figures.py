@@ -68,7 +68,9 @@ def _distribution(tables: dict[str, xr.Dataset]) -> Drawn:
         axes.axvline(0, color="#999999", linewidth=0.8)
         axes.set(xlabel="Pearson r", title=_plain(name))
         axes.legend(frameon=False, fontsize=9, loc="upper right")
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))  # units are whole
+        axes.yaxis.set_major_locator(
+            MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )  # units are whole
         axes.yaxis.set_major_formatter("{x:,.0f}")
     all_axes[0].set(ylabel="units", ylim=(0, all_axes[0].get_ylim()[1] * 1.3))  # room for the legends
     return figure, "Accuracy of all units: correlation of predicted and measured responses."

@@ -5,6 +5,7 @@ is installed. Any change starts anew, so that no page shows what an older versio
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import distributions
@@ -51,7 +52,8 @@ def failures(env) -> dict[str, str]:
 
 
 def last_line(done) -> str:
-    lines = (done.get("traceback") or str(done.get("error") or "")).strip().splitlines()
+    text = done.get("traceback") or str(done.get("error") or "")
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text).strip().splitlines()  # without its colours
     return lines[-1] if lines else "no reason given"
 
 

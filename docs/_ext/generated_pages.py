@@ -68,7 +68,18 @@ def page(card: ModelCard) -> str:
     facts = title[len(title.partition("| | | |")[0]) :].strip()
     if rest and rest[0].startswith("## Limitations"):
         limits = f":::{{admonition}} Limits\n:class: warning\n\n{rest.pop(0).partition(chr(10))[2].strip()}\n:::"
-    parts = [overview, limits, "## Use it", use(card), accuracy(card), "## Facts", facts, *rest, "## Files", files(card)]
+    parts = [
+        overview,
+        limits,
+        "## Use it",
+        use(card),
+        accuracy(card),
+        "## Facts",
+        facts,
+        *rest,
+        "## Files",
+        files(card),
+    ]
     text = "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
     return NOTEBOOK + text if is_built_in(card) else text
 
@@ -92,12 +103,14 @@ berg download {card.model_id}{words}
 ```
 
 ```python
+from PIL import Image
 from skimage import data
 from berg import BERG, load_images
 
 berg = BERG()  # or BERG("folder of the published package")
-model = berg.get_encoding_model({", ".join([f'"{card.model_id}"', *given])})
-images = load_images([data.astronaut(), data.coffee()], size=400)  # shape (2, 3, 400, 400), 0 to 255
+model = berg.get_encoding_model({", ".join([f'"{card.model_id}"', *given]).replace("'", '"')})
+photographs = [data.astronaut(), data.coffee()]
+images = load_images([Image.fromarray(photograph) for photograph in photographs], size=400)
 responses = berg.encode(model, images, labelled=True)
 ```
 
@@ -111,7 +124,11 @@ def name_it(name: str, parameter: Parameter) -> bool:
 def accuracy(card: ModelCard) -> str:
     """How well each unit is predicted, of built-in models measured from what they come with."""
     if not is_built_in(card):
-        return "" if card.performance else "## Accuracy\n\nIn the metadata of each subject: `berg.accuracy(MODEL, subject=1)`."
+        return (
+            ""
+            if card.performance
+            else "## Accuracy\n\nIn the metadata of each subject: `berg.accuracy(MODEL, subject=1)`."
+        )
     return f"""## Accuracy
 
 ```{{code-cell}} ipython3
@@ -120,7 +137,9 @@ mystnb:
   image:
     alt: Histogram of the held-out correlation of all units of {card.model_id}
 ---
-accuracy = berg.accuracy("{card.model_id}")
+import matplotlib.pyplot as plt
+
+accuracy = toolkit.accuracy("{card.model_id}")
 r = accuracy["held_out_r"]
 by_region = r.groupby(accuracy["roi"]) if "roi" in accuracy.coords else {{"all units": r}}
 for name, values in by_region:
@@ -188,7 +207,9 @@ def units(card: ModelCard) -> str:
 
 
 def one_output(card: ModelCard, output) -> str:
-    lengths = {axis: card.axes[axis].length if axis in card.axes else None for axis in output.axes if axis != "stimulus"}
+    lengths = {
+        axis: card.axes[axis].length if axis in card.axes else None for axis in output.axes if axis != "stimulus"
+    }
     words = [f"{length:,} {axis}s" if isinstance(length, int) else f"{axis}s" for axis, length in lengths.items()]
     return f"{' x '.join(words)}, {output.unit}"
 
