@@ -3,7 +3,7 @@ r"""How many independent samples a correlation along time is worth.
 Neighbouring samples say nearly the same, so that n samples are worth fewer independent ones. If two series are
 independent, the variance of their correlation is 1 / (effective number), with
 
-.. math:: n_\mathrm{eff} = n \Big/ \sum_k \rho_m(k) \, \rho_p(k)
+.. math:: n_\mathrm{eff} = n / \sum_k \rho_m(k) \, \rho_p(k)
 
 and the autocorrelations :math:`\rho` of both at all lags k (Bartlett 1935, J R Stat Soc 98:536). They are taken from
 autoregressive models (Burg's method), whose order is chosen for each series by Akaike's criterion.

@@ -85,7 +85,7 @@ def interval_in_time(measured: Array, predicted: Array, level: float = 0.95) -> 
     r"""Confidence interval of r over samples in time, by Fisher's z with the effective number of samples.
 
     .. math::
-        \tanh\left(\operatorname{artanh} r \pm t_{n' - 2} \Big/ \sqrt{n' - 3}\right)
+        \tanh\left(\operatorname{artanh} r \pm t_{n' - 2} / \sqrt{n' - 3}\right)
 
     The effective number n' takes into account what measured and predicted responses have in common: with u and v their
     sum and difference (both in units of their standard deviation), which do not correlate at the same time,
