@@ -81,7 +81,8 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 html_sidebars = {
-    name: [] for name in ("index", "install", "examples/index", "adding_a_model", "command_line", "benchmarks")
+    name: []
+    for name in ("index", "install", "models", "examples/index", "adding_a_model", "command_line", "benchmarks")
 }
 
 

@@ -127,7 +127,7 @@ def accuracy(card: ModelCard) -> str:
         return (
             ""
             if card.performance
-            else "## Accuracy\n\nIn the metadata of each subject: `berg.accuracy(MODEL, subject=1)`."
+            else f'## Accuracy\n\nIn the metadata of each subject: `berg.accuracy("{card.model_id}", subject=1)`.'
         )
     return f"""## Accuracy
 
