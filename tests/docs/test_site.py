@@ -109,7 +109,7 @@ executed.CACHE = Path({cache!r})
 from sphinx.cmd.build import main
 options = {{"extensions": "executed,myst_nb", "nb_execution_mode": "cache", "nb_execution_raise_on_error": "0"}}
 given = [word for pair in options.items() for word in ("-D", "=".join(pair))]
-sys.exit(main(["-C", "-E", "-q", "-W", "--keep-going", *given, "-b", "html", {source!r}, {source!r} + "/built"]))
+sys.exit(main(["-C", "-E", "-q", "-W", "--keep-going", *given, "-b", "html", {source!r}, {built!r}]))
 """
 
 
@@ -121,12 +121,14 @@ def notebook(code):
 @pytest.mark.slow
 def test_a_page_that_fails_is_named_last_and_costs_no_other_and_what_ran_is_not_run_again(tmp_path):
     pytest.importorskip("myst_nb", reason="make docs installs it")
-    source, runs = tmp_path / "site", tmp_path / "runs"
+    source, built, runs = tmp_path / "site", tmp_path / "out" / "html", tmp_path / "runs"
     source.mkdir()
     (source / "index.md").write_text("# A\n\n```{toctree}\nbad\ngood\n```\n")
     (source / "bad.md").write_text(notebook("1 / 0"))
     (source / "good.md").write_text(notebook(f"with open({str(runs)!r}, 'a') as f: f.write('x')\nprint(6 * 7)"))
-    program = SMALL_SITE.format(ext=str(DOCS / "_ext"), cache=str(tmp_path / "kept"), source=str(source))
+    program = SMALL_SITE.format(
+        ext=str(DOCS / "_ext"), cache=str(tmp_path / "kept"), source=str(source), built=str(built)
+    )
 
     def build():
         return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
@@ -135,7 +137,7 @@ def test_a_page_that_fails_is_named_last_and_costs_no_other_and_what_ran_is_not_
         done = build()
         assert done.returncode == 1, done.stderr
         assert re.search(r"bad\.md.*code of this page failed: ZeroDivisionError", done.stderr.strip().splitlines()[-1])
-        assert "42" in (source / "built" / "good.html").read_text("utf-8")
+        assert "42" in (built / "good.html").read_text("utf-8")
     assert runs.read_text() == "x"
     (source / "bad.md").write_text(notebook("1 / 1"))
     assert build().returncode == 0
