@@ -22,8 +22,9 @@ test-slow: $(DOCS_READY)
 test-lowest: $(LOWEST_READY)
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n auto --dist loadgroup -m "not slow" $(TESTS)
 
+# What the code of pages gave is kept in docs/_build/executed, until the package or what is installed changes.
 docs: $(DOCS_READY)
-	rm -rf docs/_build
+	rm -rf docs/_build/html docs/_build/trees docs/_build/jupyter_execute
 	$(BIN)/python -m sphinx -q -n -W --keep-going -b html -d docs/_build/trees docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

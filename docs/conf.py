@@ -20,6 +20,7 @@ version = release = version_of("berg")
 copyright = f"{author}, BSD-3-Clause"
 
 extensions = [
+    "executed",
     "generated_pages",
     "local_math",
     "myst_nb",
@@ -29,7 +30,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "model_figures", "**.ipynb_checkpoints"]  # figures become parts of pages
 nitpicky = True
 # Types in signatures: those of other packages have no page here, and nor have those that are not public.
 nitpick_ignore_regex = [("py:(class|data|type)", ".*")]
@@ -39,10 +40,11 @@ templates_path: list[str] = []
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = "force"
-nb_execution_raise_on_error = True
+nb_execution_mode = "cache"  # kept by _ext/executed.py as long as nothing changes that it depends on
+nb_execution_raise_on_error = False  # a page that fails is named at the end, and costs no other page
+nb_execution_show_tb = True
 nb_execution_in_temp = True
-nb_execution_timeout = 300
+nb_execution_timeout = 3600  # of one cell, in seconds: for slow machines
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 nb_merge_streams = True
 
@@ -70,7 +72,7 @@ html_theme_options = {
     "logo": {"text": "BERG"},
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
@@ -78,7 +80,10 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {name: [] for name in ("index", "quickstart", "adding_a_model", "command_line", "benchmarks")}
+html_sidebars = {
+    name: []
+    for name in ("index", "install", "models", "examples/index", "adding_a_model", "command_line", "benchmarks")
+}
 
 
 def shorten_arrays(app, what, name, obj, options, signature, returns):

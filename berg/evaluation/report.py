@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from string import Template
 from typing import Any
 
+import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,9 +19,9 @@ from berg.core.model_card import ModelCard
 from berg.evaluation.accuracy_summary import Region, regions
 from berg.evaluation.accuracy_table import Accuracy, outputs_of
 from berg.evaluation.report_figures import STYLE, figures
+from berg.evaluation.report_words import in_words, selection_in_words
 
 MOST_REGIONS = 12  # of the best, and of the worst
-_TEMPLATE = Path(__file__).with_name("report.html")
 _SHOWN = (
     "source",
     "selection",
@@ -36,6 +36,7 @@ _SHOWN = (
     "block_length",
     "date",
 )
+_NAMES = {"n_stimuli": "stimuli", "n_repeats": "repeats", "n_groups": "groups of stimuli"}
 _HEADINGS = (
     "",
     "output",
@@ -45,6 +46,23 @@ _HEADINGS = (
     "noise-normalised r",
     "above chance (false discoveries < 5 %)",
 )
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Regions, one per row, as texts."""
+
+    headings: tuple[str, ...]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A figure as base64 of a PNG, and what it shows."""
+
+    caption: str
+    png: str
 
 
 def write_report(path: Path, card: ModelCard, accuracy: Accuracy, *, facts: Mapping[str, Any] | None = None) -> None:
@@ -66,21 +84,27 @@ def report_html(card: ModelCard, accuracy: Accuracy, *, facts: Mapping[str, Any]
     attributes = next(iter(outputs_of(accuracy).values())).attrs
     subject = f", subject {attributes['subject']}" if "subject" in attributes else ""
     found = regions(accuracy)
-    parts = {
-        "title": escape(f"{card.model_id}{subject}"),
-        "description": escape(card.description.strip()),
-        "limitations": _paragraph("Limits", card.limitations),
-        "model": _definitions(_model_rows(card)),
-        "data": _definitions(_data_rows(card, attributes)),
-        "overall": _regions_table([region for region in found if not region.name]),
-        "figures": "\n".join(_figures(accuracy)),
-        "regions": _best_and_worst([region for region in found if region.name]),
-        "facts": _facts(facts or {}),
-        "variables": _definitions(_variables(accuracy), code=True),
-        "citations": _citations(card),
-        "version": escape(version("berg")),
-    }
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(parts)
+    return _template().render(
+        title=f"{card.model_id}{subject}",
+        description=card.description.strip(),
+        limitations=(card.limitations or "").strip(),
+        overall=_table([region for region in found if not region.name]),
+        figures=_pictures(accuracy),
+        regions=_best_and_worst([region for region in found if region.name]),
+        data=_shown(_data_rows(card, attributes)),
+        model=_shown(_model_rows(card)),
+        facts=_shown((facts or {}).items()),
+        variables=list(_variables(accuracy)),
+        citations=_citations(card),
+        version=version("berg"),
+    )
+
+
+def _template() -> jinja2.Template:
+    """The page with holes: whatever fills one is escaped, and a hole that nothing fills is an error."""
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=folder, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("report.html")
 
 
 def _model_rows(card: ModelCard) -> Iterator[tuple[str, Any]]:
@@ -90,32 +114,37 @@ def _model_rows(card: ModelCard) -> Iterator[tuple[str, Any]]:
     yield "stimuli", card.stimuli
     for name, part in (("features", card.features), ("readout", card.readout), ("fit", card.fit)):
         if part:
-            yield name, _words(part)
+            yield name, part
     yield "responses", "; ".join(f"{out.name} ({', '.join(out.axes)}), {out.unit}" for out in card.outputs)
     yield "licence", card.licence or ""
 
 
 def _data_rows(card: ModelCard, attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield from ((name, attributes[name]) for name in _SHOWN if name in attributes)
+    for name in _SHOWN:
+        if name in attributes:
+            value = attributes[name]
+            yield _NAMES.get(name, name), selection_in_words(str(value), card) if name == "selection" else value
     for metric in card.performance.metrics if card.performance else []:
         yield f"{metric.name} (card)", f"{metric.value}. {metric.description.strip()}"
 
 
-def _variables(accuracy: Accuracy) -> Iterable[tuple[str, Any]]:
+def _variables(accuracy: Accuracy) -> Iterable[Row]:
     return {
-        str(name): values.attrs.get("long_name", "")
+        str(name): str(values.attrs.get("long_name", ""))
         for table in outputs_of(accuracy).values()
         for name, values in table.data_vars.items()
+        if values.attrs.get("long_name")
     }.items()
 
 
-def _figures(accuracy: Accuracy) -> Iterator[str]:
+def _shown(rows: Iterable[tuple[str, Any]]) -> list[Row]:
+    """Names and values in words, without those that are empty."""
+    return [(str(name).replace("_", " "), text) for name, value in rows if (text := in_words(value))]
+
+
+def _pictures(accuracy: Accuracy) -> list[_Picture]:
     with matplotlib.rc_context(STYLE):
-        for figure, caption in figures(accuracy):
-            yield (
-                f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{_png(figure)}">'
-                f"<figcaption>{escape(caption)}</figcaption></figure>"
-            )
+        return [_Picture(caption, _png(figure)) for figure, caption in figures(accuracy)]
 
 
 def _png(figure: Figure) -> str:
@@ -124,11 +153,10 @@ def _png(figure: Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _regions_table(rows: Sequence[Region]) -> str:
-    in_time = any(row.peak_time is not None for row in rows)
-    head = "".join(f"<th>{escape(name)}</th>" for name in (*_HEADINGS, *(("best r", "at (s)") if in_time else ())))
-    body = "".join(f"<tr>{_cells(_row(row, in_time))}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _table(found: Sequence[Region]) -> _Table:
+    in_time = any(region.peak_time is not None for region in found)
+    headings = (*_HEADINGS, *(("best r", "at (s)") if in_time else ()))
+    return _Table(headings, [_row(region, in_time) for region in found])
 
 
 def _row(row: Region, in_time: bool) -> list[str]:
@@ -138,52 +166,23 @@ def _row(row: Region, in_time: bool) -> list[str]:
     return [row.name or "all units", row.output, f"{row.n_units:,}", *figures_, significant, *peak]
 
 
-def _cells(texts: Iterable[str]) -> str:
-    return "".join(f"<td>{escape(text)}</td>" for text in texts)
-
-
 def _number(figure: float) -> str:
     return "" if np.isnan(figure) else f"{figure:.3f}"
 
 
-def _best_and_worst(rows: Sequence[Region]) -> str:
-    """All regions by their median r; of many only the best and the worst."""
-    ordered = sorted((row for row in rows if not np.isnan(row.median_r)), key=lambda row: -row.median_r)
+def _best_and_worst(found: Sequence[Region]) -> list[tuple[str, _Table]]:
+    """All regions by their median r; of many only the best and the worst, each with a heading."""
+    ordered = sorted((region for region in found if not np.isnan(region.median_r)), key=lambda own: -own.median_r)
     if len(ordered) < 2:
-        return ""
+        return []
     if len(ordered) <= 2 * MOST_REGIONS:
-        return f"<h2>By region</h2>{_regions_table(ordered)}"
-    return (
-        f"<h2>Best of {len(ordered)} regions</h2>{_regions_table(ordered[:MOST_REGIONS])}"
-        f"<h2>Worst</h2>{_regions_table(ordered[-MOST_REGIONS:])}"
-    )
+        return [("By region", _table(ordered))]
+    return [
+        (f"Best of {len(ordered)} regions", _table(ordered[:MOST_REGIONS])),
+        ("Worst", _table(ordered[-MOST_REGIONS:])),
+    ]
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
-    rows = ((name, _words(value)) for name, value in facts.items())
-    return f"<h2>The fit</h2>{_definitions(rows)}" if facts else ""
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_words(each) for each in value)
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_words(each)}" for key, each in value.items())
-    return str(value)
-
-
-def _definitions(rows: Iterable[tuple[str, Any]], *, code: bool = False) -> str:
-    shown = [(str(name) if code else str(name).replace("_", " "), str(value)) for name, value in rows if str(value)]
-    return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in shown) + "</dl>"
-
-
-def _paragraph(title: str, text: str | None) -> str:
-    return f"<p><b>{escape(title)}.</b> {escape(text.strip())}</p>" if text else ""
-
-
-def _citations(card: ModelCard) -> str:
-    references = [reference if isinstance(reference, str) else _words(reference) for reference in card.references]
-    texts = dict.fromkeys(text.strip() for text in (card.citation or "", *references) if text.strip())
-    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>" if texts else ""
+def _citations(card: ModelCard) -> list[str]:
+    references = [in_words(reference) for reference in card.references]
+    return list(dict.fromkeys(text.strip() for text in (card.citation or "", *references) if text.strip()))

@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from berg.evaluation.accuracy_table import Accuracy, ceiling_name, outputs_of, r_name, region_names
 
 STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
-R_COLOUR, CEILING_COLOUR = "#2c6fa6", "#b5b5b5"
+R_COLOUR, MEDIAN_COLOUR, CEILING_COLOUR = "#2c6fa6", "#0b2a44", "#b5b5b5"
 MOST_REGIONS = 40
 MOST_CHANNELS = 80
 _SAMPLE = 20_000  # units in a box: its quartiles do not change by more
@@ -67,6 +68,9 @@ def _distribution(tables: dict[str, xr.Dataset]) -> Drawn:
         axes.axvline(0, color="#999999", linewidth=0.8)
         axes.set(xlabel="Pearson r", title=_plain(name))
         axes.legend(frameon=False, fontsize=9, loc="upper right")
+        axes.yaxis.set_major_locator(
+            MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )  # units are whole
         axes.yaxis.set_major_formatter("{x:,.0f}")
     all_axes[0].set(ylabel="units", ylim=(0, all_axes[0].get_ylim()[1] * 1.3))  # room for the legends
     return figure, "Accuracy of all units: correlation of predicted and measured responses."
@@ -103,11 +107,12 @@ def _by_region(tables: dict[str, xr.Dataset]) -> Drawn:
             if (r := _present(_of(table, _r(table), own))).size:
                 medians[region] = max(medians.get(region, -1.0), float(np.median(r)))
     names = sorted(medians, key=lambda region: -medians[region])[:MOST_REGIONS]
-    figure = Figure(figsize=(4.6 * len(tables) + 0.6, 0.27 * len(names) + 1.3), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(tables) + 0.6, 0.24 * len(names) + 1.3), layout="constrained")
     all_axes = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, (name, table) in zip(all_axes, tables.items(), strict=True):
         _boxes(axes, table, [members[name].get(region) for region in names])
         axes.set(title=_plain(name), xlabel="Pearson r", ylim=(len(names) - 0.4, -0.6))
+        axes.set_xlim(right=max(1.02, axes.get_xlim()[1]))
         axes.axvline(0, color="#999999", linewidth=0.8)
         axes.grid(axis="x", color="#eeeeee")
         axes.set_axisbelow(True)
@@ -128,22 +133,22 @@ def _boxes(axes: Axes, table: xr.Dataset, members: list[NDArray[np.bool_] | None
         r = _present(_of(table, _r(table), own)) if own is not None else np.empty(0)
         if ceiling and own is not None and (top := _present(_of(table, table[ceiling], own))).size:
             low, middle, high = np.percentile(top, [25, 50, 75])
-            axes.barh(place, high - low, left=low, height=0.8, color=CEILING_COLOUR, alpha=0.5, linewidth=0)
-            axes.plot([middle, middle], [place - 0.4, place + 0.4], color="#777777", linewidth=1.2)
+            axes.barh(place, high - low, left=low, height=0.6, color=CEILING_COLOUR, alpha=0.5, linewidth=0)
+            axes.plot([middle, middle], [place - 0.3, place + 0.3], color="#777777", linewidth=1.2)
         if r.size:
             axes.boxplot(
                 r[:: max(1, r.size // _SAMPLE)],
                 positions=[place],
                 orientation="horizontal",
-                widths=0.5,
+                widths=0.26,
                 whis=(5, 95),
                 showfliers=False,
                 patch_artist=True,
                 manage_ticks=False,
-                boxprops={"facecolor": R_COLOUR, "linewidth": 0},
-                medianprops={"color": "white", "linewidth": 1.4},
-                whiskerprops={"color": R_COLOUR},
-                capprops={"color": R_COLOUR},
+                boxprops={"facecolor": R_COLOUR, "edgecolor": R_COLOUR, "linewidth": 1},  # a box of one unit is a line
+                medianprops={"color": MEDIAN_COLOUR, "linewidth": 1.4},
+                whiskerprops={"color": R_COLOUR, "linewidth": 1},
+                capprops={"color": R_COLOUR, "linewidth": 0},
             )
 
 

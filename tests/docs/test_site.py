@@ -5,6 +5,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 
 import berg.responses
 from berg import BERG
+from berg.core import model_registry
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-GENERATED = {"_build", "models", "parts", "recipes"}
+GENERATED = {"_build", "model_figures", "models", "parts", "recipes"}
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "use": "href"}
 
 
@@ -29,7 +31,8 @@ def entries(text):
     """What the tables of contents on a page name."""
     for options in re.findall(r"(?:```\{toctree\}|\.\. toctree::)\n(.*?)(?:```|\Z)", text, re.DOTALL):
         lines = [line.strip() for line in options.splitlines()]
-        yield from (line for line in lines if line and not line.startswith(":"))
+        found = (line for line in lines if line and not line.startswith(":"))
+        yield from (re.sub(r".* <(.*)>", r"\1", line) for line in found)
 
 
 def in_a_table_of_contents(folder=DOCS):
@@ -71,6 +74,87 @@ def test_every_benchmark_is_named():
     scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py")}
     assert len(scripts) > 3
     assert scripts == set(re.findall(r"^\| `(\w+\.py)`", (DOCS / "benchmarks.md").read_text("utf-8"), re.MULTILINE))
+
+
+def test_every_example_can_be_downloaded_and_the_others_are_five_entries_on_top():
+    examples = {path.stem: path.read_text("utf-8") for path in (DOCS / "examples").glob("*.md") if path.stem != "index"}
+    assert len(examples) > 8
+    for name, text in examples.items():
+        assert f"{{nb-download}}`Download this notebook <{name}.ipynb>`" in text
+        assert "```{code-cell}" in text
+        assert f":link: {name}\n" in (DOCS / "examples" / "index.md").read_text("utf-8")
+    top = list(entries((DOCS / "index.md").read_text("utf-8")))
+    assert top == ["install", "guide", "models", "examples/index", "api/index"]
+
+
+def test_every_built_in_model_has_a_figure_to_copy():
+    cards = [model_registry.get_card(model) for model in BERG().list_models()]
+    built_in = {card.model_id for card in cards if card.files and card.files.store == "built_in"}
+    assert len(built_in) > 1
+    assert built_in == {path.stem for path in (DOCS / "model_figures").glob("*.md")}
+
+
+def test_every_extra_is_on_the_install_page():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    shown = re.findall(r"^\| `\"\.\[(\w+)\]\"`", (DOCS / "install.md").read_text("utf-8"), re.MULTILINE)
+    assert set(shown) == set(extras) - {"dev", "docs"}
+
+
+SMALL_SITE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {ext!r})
+import executed
+executed.CACHE = Path({cache!r})
+from sphinx.cmd.build import main
+options = {{"extensions": "executed,myst_nb", "nb_execution_mode": "cache", "nb_execution_raise_on_error": "0"}}
+given = [word for pair in options.items() for word in ("-D", "=".join(pair))]
+sys.exit(main(["-C", "-E", "-q", "-W", "--keep-going", *given, "-b", "html", {source!r}, {built!r}]))
+"""
+
+
+def notebook(code):
+    kernel = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: Python 3}\n---\n"
+    return f"{kernel}# Page\n\n```{{code-cell}} ipython3\n{code}\n```\n"
+
+
+@pytest.mark.slow
+def test_a_page_that_fails_is_named_last_and_costs_no_other_and_what_ran_is_not_run_again(tmp_path):
+    pytest.importorskip("myst_nb", reason="make docs installs it")
+    source, built, runs = tmp_path / "site", tmp_path / "out" / "html", tmp_path / "runs"
+    source.mkdir()
+    (source / "index.md").write_text("# A\n\n```{toctree}\nbad\ngood\n```\n")
+    (source / "bad.md").write_text(notebook("1 / 0"))
+    (source / "good.md").write_text(notebook(f"with open({str(runs)!r}, 'a') as f: f.write('x')\nprint(6 * 7)"))
+    program = SMALL_SITE.format(
+        ext=str(DOCS / "_ext"), cache=str(tmp_path / "kept"), source=str(source), built=str(built)
+    )
+
+    def build():
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+
+    for _ in range(2):
+        done = build()
+        assert done.returncode == 1, done.stderr
+        assert re.search(r"bad\.md.*code of this page failed: ZeroDivisionError", done.stderr.strip().splitlines()[-1])
+        assert "42" in (built / "good.html").read_text("utf-8")
+    assert runs.read_text() == "x"
+    (source / "bad.md").write_text(notebook("1 / 1"))
+    assert build().returncode == 0
+
+
+def test_what_was_run_is_kept_until_the_package_changes(tmp_path, monkeypatch):
+    pytest.importorskip("sphinx", reason="make docs installs it")
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    from executed import fingerprint
+
+    (tmp_path / "berg" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "berg" / "a.py").write_text("1")
+    first = fingerprint(tmp_path)
+    (tmp_path / "berg" / "__pycache__" / "a.pyc").write_text("anything")
+    assert fingerprint(tmp_path) == first
+    (tmp_path / "berg" / "a.py").write_text("2")
+    assert fingerprint(tmp_path) != first
 
 
 class Loaded(HTMLParser):

@@ -13,6 +13,8 @@ from berg.core import model_registry
 from berg.core.unit_labels import region_labels
 from berg.evaluation.accuracy_table import accuracy_table, join_outputs
 from berg.evaluation.report import report_html, write_report
+from berg.evaluation.report_figures import figures
+from berg.evaluation.report_words import selection_in_words
 
 EEG = "eeg-things_eeg_2-vit_b_32"
 FSAVERAGE = "fmri-nsd_fsaverage-vit_b_32"
@@ -141,3 +143,41 @@ def test_units_without_a_number_are_left_out_of_the_figures():
     table = accuracy_table({"r": [np.nan, np.nan], "noise_ceiling": [np.nan, 0.5]}, {"voxel": 2}, {}, ATTRIBUTES)
     found = page("fmri-nsd-fwrf", join_outputs({"responses": table}))
     assert len(found.pictures) == 2
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [
+        ({}, "all units"),
+        ({"roi": ["V1"]}, "roi: V1"),
+        ({"reliable": True, "x_deg": [0, None], "y_deg": [-5, 5.5]}, "reliable; x_deg from 0; y_deg from -5 to 5.5"),
+        ({"amplitude": [None, None], "min_held_out_r2": 0.25}, "amplitude without bounds; min_held_out_r2 0.25"),
+        ({"voxels": [0, 1, 1, 0] * 500}, "voxels: 1,000 of 2,000"),
+        ({"voxels": list(range(5, 25))}, "voxels: 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 and 8 more"),
+        ({"voxels": np.arange(3)}, "{'voxels': array([0, 1, 2])}"),
+    ],
+)
+def test_a_selection_is_said_in_words(selection, words):
+    card = model_registry.get_card("fmri-szinte2024-prf_css")
+    assert selection_in_words(repr(selection), card) == words
+
+
+@pytest.mark.parametrize("n_units", [1, 2, 5, 40])
+def test_units_are_counted_in_whole_numbers(n_units):
+    table = accuracy_table({"r": np.linspace(0.1, 0.6, n_units)}, {"voxel": n_units}, {}, {"subject": 1})
+    (axes,) = next(figures(join_outputs({"responses": table})))[0].axes
+    ticks = axes.get_yticks()
+    assert len(ticks) >= 2
+    assert all(tick == round(tick) for tick in ticks)
+
+
+def test_the_box_of_a_region_with_one_unit_is_seen_and_no_box_is_thick():
+    rois = {"roi": ("voxel", np.array(["V1", "V1", "V2"]))}
+    table = accuracy_table({"r": np.array([0.2, 0.6, 0.4])}, {"voxel": 3}, rois, {"subject": 1})
+    drawn = {caption: figure for figure, caption in figures(join_outputs({"responses": table}))}
+    (axes,) = next(figure for caption, figure in drawn.items() if "by region" in caption).axes
+    assert len(axes.patches) == 2
+    assert all(box.get_linewidth() > 0 for box in axes.patches)
+    assert "white" not in [line.get_color() for line in axes.lines]  # on the white page
+    heights = [np.ptp(box.get_path().vertices[:, 1]) for box in axes.patches]
+    assert max(heights) < 0.3  # of the distance between two rows
