@@ -9,7 +9,6 @@ from textwrap import fill
 from typing import Any
 
 from berg.core.card_schema import CardKeys, OutputArray, Parameter, ResponseOutput
-from berg.core.model_card import ModelCard
 from berg.core.tables import html_table
 
 
@@ -122,16 +121,16 @@ _RULES = {
 }
 
 
-def _selection(card: ModelCard) -> Section:
+def _selection(card: CardKeys) -> Section:
     """The keys, and what several of them on one axis return."""
     return Section("Selection", "\n".join(_selection_rules(card)), [_parameter(*item) for item in _keys(card)])
 
 
-def _keys(card: ModelCard) -> list[tuple[str, Parameter]]:
+def _keys(card: CardKeys) -> list[tuple[str, Parameter]]:
     return list(card.selection_parameters.items())
 
 
-def _selection_rules(card: ModelCard) -> Iterator[str]:
+def _selection_rules(card: CardKeys) -> Iterator[str]:
     for key, selector in card.select.items():
         if selector.overrides:
             yield f"- {key} wins over {', '.join(selector.overrides)}."

@@ -12,8 +12,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from berg.core.commands import listed_values, name_fields
+from berg.core.commands import listed_values
 from berg.core.exceptions import CorruptedFileError, StimulusError, listing
+from berg.core.file_names import name_fields
 from berg.core.layout import METADATA, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.system.byte_words import size_words
