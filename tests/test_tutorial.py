@@ -43,7 +43,7 @@ def modality():
     berg.models.__path__.remove(str(GUIDE))
     for name in [name for name in set(sys.modules) - before if name.startswith("berg.models.meg")]:
         del sys.modules[name]
-    for model_id in [name for name in model_registry.MODEL_REGISTRY if name.startswith("meg-")]:
+    for model_id in [name for name in model_registry.MODEL_REGISTRY if name.startswith("meg-guide-")]:
         assert model_id not in registered
         del model_registry.MODEL_REGISTRY[model_id]
 

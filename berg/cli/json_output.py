@@ -22,6 +22,7 @@ def print_json(data: Any) -> None:
 def plain(value: Any) -> Any:
     """The value as JSON has it.
 
+    >>> from pathlib import Path
     >>> plain({"r": float("nan"), 1: (2, Path("a"))})
     {'r': None, '1': [2, 'a']}
     """

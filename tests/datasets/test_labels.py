@@ -378,9 +378,12 @@ def test_files_of_sessions_are_joined_in_an_order_that_is_said(tmp_path, capsys)
     with pytest.warns(StimulusOrderWarning, match=r"session12\.npy is number 0 .* where session5\.npy would be"):
         found = EncodingDataset.open(tmp_path).outputs["responses"].mean([0, 3])[:, 0]
     assert found.tolist() == [1, 0]
-    with pytest.warns(StimulusOrderWarning):
+    with warnings.catch_warnings(action="default"):
         main(["dataset", "check", str(tmp_path)])
-    assert "2 files in this order, from session12.npy to session5.npy" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "2 files in this order, from session12.npy to session5.npy" in printed.out
+    assert "warning: " in printed.err
+    assert "session12.npy is number 0" in printed.err
 
 
 @pytest.mark.parametrize(("words", "kept"), [("True False True False", [0, 2]), ("1 0 0 1", [0, 3])])

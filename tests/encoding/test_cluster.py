@@ -263,6 +263,7 @@ def test_a_worker_that_sees_other_stimuli_is_refused(client: Any, tmp_path: Path
         )
 
 
+@pytest.mark.slow
 def test_stimuli_that_cannot_be_read_are_named_when_all_others_are_done(client: Any, tmp_path: Path) -> None:
     folder, store = tmp_path / "pictures", tmp_path / "r.zarr"
     folder.mkdir()

@@ -34,6 +34,7 @@ def own_card(tmp_path):
     model_registry.MODEL_REGISTRY.pop("fmri-mine-prf", None)
 
 
+@pytest.mark.slow
 def test_a_good_model_ends_in_exit_code_0_and_a_summary(capsys):
     printed = run(capsys, "check", MODEL, "--selection", "min_held_out_r2=0.5", "--parameter", "device=cpu", code=0)
     assert printed.err == ""

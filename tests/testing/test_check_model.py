@@ -207,7 +207,7 @@ def test_a_check_as_a_test_fails_and_skips(tmp_path):
 
 
 @pytest.mark.xdist_group("published")
-@pytest.mark.parametrize("model_id", [PUBLISHED[0], *map(slow, PUBLISHED[1:])])
+@pytest.mark.parametrize("model_id", [slow(model_id) for model_id in PUBLISHED])
 def test_published_models_pass(model_id, berg_dir):
     results = check_model(model_id, berg_dir)
     assert failures(results) == []
