@@ -53,6 +53,12 @@ def _whole(array: xr.DataArray) -> NDArray[np.float64]:
     """A value for every vertex of the surface; NaN for those that were not selected."""
     vertices = array["vertex"].values.astype(np.intp)
     n_vertices = int(array.attrs.get("vertex_total", vertices.max(initial=-1) + 1))
+    if "vertex_total" not in array.attrs and len(vertices) < n_vertices:  # the last vertex does not tell the surface
+        raise InvalidParameterError(
+            "These responses are of some vertices of a surface, and do not say how many it has. Arithmetic of xarray "
+            "drops that: work with xr.set_options(keep_attrs=True), or set array.attrs['vertex_total'] = 163842 (that "
+            "of fsaverage)."
+        )
     if array.dims != ("vertex",):
         raise InvalidParameterError(
             f"A surface has one value per vertex; these responses have the axes {tuple(map(str, array.dims))}. "
