@@ -41,7 +41,7 @@ def encode(
     overwrite
         Begin a .zarr store anew, or replace a file that is there.
     verify_stimuli
-        When a .zarr store is gone on with, compare all stimuli that are encoded already with what was encoded, not
+        When a .zarr store is continued, compare all stimuli that are encoded already with what was encoded, not
         only some of them.
     scheduler
         Encode with several processes (.zarr only): local:2, two of this machine; local, one per GPU; slurm:8, eight

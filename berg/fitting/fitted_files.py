@@ -1,4 +1,4 @@
-"""The files of a fitted model: begun, gone on with, and written."""
+"""The files of a fitted model: begun, continued, and written."""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ directions of the bus and the GPU work at the same time. On a CPU there is nothi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from berg.system.threads import n_cores
 
 Responses = Sequence[Tensor]
 """The responses of a model to some stimuli, one tensor per output."""
@@ -113,8 +114,3 @@ def lane_to(devices: Iterable[torch.device]) -> Lane:
     several = set(devices)
     device = several.pop()
     return PinnedCopies(device) if device.type == "cuda" and not several else SameMemory()
-
-
-def n_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

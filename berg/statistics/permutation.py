@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from berg.statistics.options import check_choice
 from berg.statistics.p_values import TIE, PermutationTest, max_statistic_p
 from berg.statistics.unit_blocks import CACHE_BYTES, Floats, Mask, by_pattern, read_units, unit_blocks
 from berg.system.progress import progress_bar
+from berg.system.threads import n_cores
 
 T = TypeVar("T")
 
@@ -208,8 +208,7 @@ def _stretches(n_stimuli: int, block_length: int) -> list[Indices]:
 
 def _threaded(function: Callable[[slice], T], blocks: Iterable[slice], n_threads: int | None) -> Iterable[T]:
     """Results in the order of the blocks; NumPy lets go of Python's lock in what takes long here."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(n_threads or cores) as pool:
+    with ThreadPoolExecutor(n_threads or n_cores()) as pool:
         yield from pool.map(function, blocks)
 
 

@@ -22,7 +22,7 @@ def reuse_freed_memory() -> None:
     """Let memory that was used for one batch be used for the next, if the C library is glibc.
 
     glibc gives what is freed back to the system, and asks for it anew, unless an array as large was freed before: it
-    then keeps twice as much. Without this the built-in model took up to twice the processor's time, as it happened.
+    then keeps twice as much. Without this the built-in model took up to twice the processor's time, by chance.
     """
     np.empty(_KEPT_BYTES, np.uint8)
 
