@@ -60,9 +60,8 @@ class BERG:
         self.downloads = download
 
     def __repr__(self) -> str:
-        states = [state for _, state in self._availability()]
-        n_usable = sum(state.is_usable for state in states)
-        return f"<BERG in {self.berg_dir}: {len(states)} models, {n_usable} usable here>"
+        n_models, n_usable = len(self.list_models()), len(self.list_models(here=True))
+        return f"<BERG in {self.berg_dir}: {n_models} models, {n_usable} usable here>"
 
     def _repr_html_(self) -> str:
         rows = [(card.model_id, state, card.species, card.architecture) for card, state in self._availability()]

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from published import layouts, reference
 
+from berg.core import model_registry
+
 AlexNetFeatures = Callable[[bool], tuple[reference.Images, reference.Floats]]
 FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.Floats]]
 
@@ -35,6 +37,33 @@ def no_settings_of_this_user() -> Iterator[None]:
         patch.setenv("XDG_CONFIG_HOME", folder)
         for name in ("BERG_SOURCE", "BERG_NETWORK_SOURCE", "BERG_OFFLINE"):
             patch.delenv(name, raising=False)
+        yield
+
+
+@contextmanager
+def registry_kept() -> Iterator[None]:
+    """What is made known to the registry inside is forgotten afterwards."""
+    model_registry.get_available_models()
+    names = ("MODEL_REGISTRY", "PROBLEMS", "_cards_read", "_opened", "_hand_written_cards")
+    before = {name: getattr(model_registry, name).copy() for name in names}
+    yield
+    for name, content in before.items():
+        held = getattr(model_registry, name)
+        held.clear()
+        held.update(content)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registry_of_this_file() -> Iterator[None]:
+    """The models that the tests of a file make known are known to no other file."""
+    with registry_kept():
+        yield
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """What a test registers is forgotten after it."""
+    with registry_kept():
         yield
 
 

@@ -31,7 +31,7 @@ class Fault:
     keep
         False: without ETag, Last-Modified and Accept-Ranges.
     before
-        Called before the server is asked.
+        Called before the server is asked; meanwhile nobody else asks it.
     """
 
     status: int | None = None
@@ -59,6 +59,7 @@ class FaultProxy:
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.n_bytes = 0  # of bodies that were sent
         self._tasks: list[asyncio.Task[None]] = []
+        self._alone = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -99,16 +100,21 @@ class FaultProxy:
             writer.close()
 
     async def _answer(self, first: str, headers: dict[str, str], fault: Fault, writer: asyncio.StreamWriter) -> None:
-        if fault.before is not None:
-            await asyncio.to_thread(fault.before)
         if fault.status is not None:
             return await self._send(f"HTTP/1.1 {fault.status} X", dict(fault.headers), fault.body, fault, writer)
+        async with self._alone:  # moto answers 403 or 500 while an object is replaced
+            if fault.before is not None:
+                await asyncio.to_thread(fault.before)
+            answer = await self._asked(first, headers)
+        await self._send(*answer, fault, writer)
+
+    async def _asked(self, first: str, headers: dict[str, str]) -> tuple[str, dict[str, str], bytes]:
         reader, up = await asyncio.open_connection(*self.upstream)
         try:
             up.write(_head(first, {**headers, "connection": "close"}))
             answer = await _read_head(reader)
             assert answer is not None
-            await self._send(answer[0], answer[1], await reader.read(), fault, writer)
+            return *answer, await reader.read()
         finally:
             up.close()
 
