@@ -37,6 +37,9 @@ VERBS = {
         ("plot", "plot:plot", "Draw responses: on the cortex, on the head, in the visual field, in time, by region."),
         ("estimate", "estimate:estimate", "Measure what encoding would take: time, disk, memory."),
     ),
+    "In silico experiments": (
+        ("experiment", "experiment:experiment", "Run an experiment on responses or models; write result and figure."),
+    ),
     "Files and this installation": (
         ("download", "download:download", "Fetch the files that a model needs, verified."),
         ("status", "status:status", "Print which models have files here, and whether they are whole."),

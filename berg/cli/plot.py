@@ -52,7 +52,7 @@ def plot(
 
     target = out or Path(f"{responses.name.rpartition('.')[0] or responses.name}.png")
     check_figure_file(target)
-    labelled = _open(responses, group)
+    labelled = open_labelled(responses, group)
     options: dict[str, Any] = {}
     if sounds:
         figure = figure or "rate"
@@ -60,7 +60,7 @@ def plot(
     print(f"Figure: {save(draw(labelled, stimulus, minus, figure=figure, **options), target)}")
 
 
-def _open(path: Path, group: str | None) -> Labelled:
+def open_labelled(path: Path, group: str | None) -> Labelled:
     import xarray as xr
 
     if not path.exists():

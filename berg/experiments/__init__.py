@@ -1,0 +1,31 @@
+"""In silico experiments: functions on labelled responses or on models, results as xarray.
+
+Every result is an `xarray.Dataset` that says in its attributes of which models, selections and stimuli it is, with
+which parameters, seed and version it was made; `draw` makes its figure, `save` writes it, `open_result` reads it.
+
+>>> from berg import experiments
+>>> "draw" in dir(experiments)
+True
+"""
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {
+    "draw": "result",
+    "open_result": "result",
+    "save": "result",
+}
+"""The public functions, and the file of each; a file is imported when one of its functions is first asked for."""
+
+__all__ = [*_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'berg.experiments' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_WHERE, "__doc__", "__file__", "__name__", "__path__"])
