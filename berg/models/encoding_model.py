@@ -38,6 +38,7 @@ from berg.models.batches import (
     typed_memory_error,
 )
 from berg.models.device import resolve_device
+from berg.models.lanes import lane_to
 from berg.stimuli.open import open_stimuli
 from berg.stimuli.readers import reader_of
 from berg.system.memory import reuse_freed_memory
@@ -247,8 +248,10 @@ class EncodingModel(BaseModelInterface):
             )
         arrays = [response_arrays(model, len(stimuli), own) for model, own in zip(models, given, strict=True)]
         name = models[0].get_model_id() if len(models) == 1 else f"{len(models)} models"
-        with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance, Threads(1) as reader:
-            batches = reader.map_ahead(
+        are_files = getattr(stimuli, "are_files", False)
+        n_readers = lane_to(model.device for model in models).n_readers if are_files else 1
+        with progress_bar(name, len(stimuli), "stimuli", show_progress) as advance, Threads(n_readers) as readers:
+            batches = readers.map_ahead(
                 lambda rows: Batch(stimuli.read(rows), rows, lambda: arrays), batch_slices(len(stimuli), size)
             )
             for batch in encode_batches(models, batches, size):

@@ -23,12 +23,15 @@ class Lane(Protocol):
 
     Attributes
     ----------
+    n_readers
+        Threads that read files.
     n_stagers, n_writers
         Threads that bring batches to where they can be copied from, and responses to where they belong.
     n_behind
         Batches that may wait to be written while the next is computed.
     """
 
+    n_readers: int
     n_stagers: int
     n_writers: int
     n_behind: int
@@ -46,6 +49,7 @@ class Lane(Protocol):
 class SameMemory:
     """No way at all: for the CPU, which computes on all cores; and for models on several devices."""
 
+    n_readers: int = 1
     n_stagers: int = 0
     n_writers: int = 0
     n_behind: int = 0
@@ -74,7 +78,8 @@ class PinnedCopies:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.incoming, self.outgoing = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
-        self.n_stagers, self.n_writers = min(4, n_cores()), min(8, n_cores())
+        self.n_readers = self.n_stagers = min(4, n_cores())
+        self.n_writers = min(8, n_cores())
 
     def stage(self, stimuli: Tensor) -> Tensor:
         """A pinned copy."""

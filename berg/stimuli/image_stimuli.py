@@ -75,10 +75,11 @@ class ImageDataset:
 
 
 class ImageFiles:
-    """Picture files or PIL images, all of one size."""
+    """Picture files or PIL images, all of one size. Several threads may read files, but not PIL images."""
 
     def __init__(self, pictures: Sequence[Any], expected: StimulusInput) -> None:
         self.pictures, self.expected = pictures, expected
+        self.are_files = not any(isinstance(item, Image.Image) for item in pictures)
         self.shape = check_stimulus(load_images(pictures[:1]), expected).shape[1:]
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from published import layouts
 
 from berg import BERG
 from berg.core.exceptions import DeviceError
+from berg.models import encoding_model
 from berg.models.device import resolve_device
+from berg.models.lanes import SameMemory
+from berg.stimuli import image_stimuli
+from berg.stimuli.images import load_images
 from berg.stimuli.stimulus_files import StimulusOrderWarning
 
 MODEL_ID = "fmri-szinte2024-prf_css"
@@ -120,3 +125,32 @@ def test_labels_of_a_folder_are_the_files_in_the_order_that_they_are_encoded_in(
     assert labelled.stimulus.values.tolist() == ["10.png", "9.png"]
     for name, row in zip(("10.png", "9.png"), labelled["responses"].values, strict=True):
         np.testing.assert_allclose(row, BERG().encode(model, [tmp_path / name])[0], rtol=1e-5, atol=1e-6)
+
+
+class ReadsInThree(SameMemory):
+    """The processor, with files read as for a GPU."""
+
+    n_readers = 3
+
+
+@pytest.mark.parametrize(("lane", "n_threads"), [(SameMemory, 1), (ReadsInThree, 3)])
+def test_files_are_read_by_as_many_threads_as_the_device_keeps_busy_and_stay_in_order(
+    lane: type[SameMemory], n_threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture.transpose(1, 2, 0)).save(tmp_path / f"{number:02}.png")
+    meeting, seen = threading.Barrier(n_threads), set()
+
+    def load(files: list[Path]) -> Any:
+        if len(seen) < n_threads and threading.current_thread() is not threading.main_thread():
+            seen.add(threading.current_thread().name)
+            meeting.wait(10)  # until all of them read
+        return load_images(files)
+
+    model = BERG().get_encoding_model(MODEL_ID, "cpu", {"min_held_out_r2": 0.8})
+    expected = BERG().encode(model, pixels, batch_size=1)
+    monkeypatch.setattr(image_stimuli, "load_images", load)
+    monkeypatch.setattr(encoding_model, "lane_to", lambda devices: lane())
+    np.testing.assert_array_equal(BERG().encode(model, tmp_path, batch_size=1), expected)
+    assert len(seen) == n_threads
