@@ -17,7 +17,7 @@ The published files leave two things open, settled here:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+from torch.nn import Conv2d, LayerNorm, Linear, MultiheadAttention
 from torch.nn import functional as F
 from torchvision.models import ViT_B_32_Weights, alexnet, vit_b_32
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -105,15 +106,32 @@ TRANSFORMS = {"preset": preset_transform, "as_trained": as_trained_transform}
 def read_backbone(torch_home: Path) -> torch.nn.Module:
     """Read ViT-B/32 from where torchvision keeps it, and cut it into its 12 block outputs.
 
-    Kept for the next call: tracing takes seconds, and the traced network refers to itself, so that
-    every forgotten one would hold its 0.7 GB until Python collects its garbage.
+    It computes in the dtype of what it is given, and lies in memory as float32. Kept for the next call: tracing takes
+    seconds, and the traced network refers to itself, so that every forgotten one would stay until Python collects its
+    garbage.
     """
     with torch.device("meta"):  # no time spent on first weights, no global random number drawn
         network = vit_b_32()
-    state = torch.load(Path(torch_home, BACKBONE_FILE), weights_only=True)
+    state = torch.load(Path(torch_home, BACKBONE_FILE), weights_only=True, mmap=True)
     network.load_state_dict(state, assign=True)
     extractor: torch.nn.Module = create_feature_extractor(network.eval(), return_nodes=NODES)
+    for layer in extractor.modules():
+        if isinstance(layer, (Conv2d, LayerNorm, Linear, MultiheadAttention)):
+            kept: list[Tensor] = []
+            layer.register_forward_pre_hook(partial(_to_dtype_of_input, kept))
+            layer.register_forward_hook(partial(_back_to_float32, kept))
     return extractor
+
+
+def _to_dtype_of_input(kept: list[Tensor], layer: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
+    for weights in layer.parameters():
+        kept.append(weights.data)
+        weights.data = weights.data.to(given[0].dtype)
+
+
+def _back_to_float32(kept: list[Tensor], layer: torch.nn.Module, *_: Any) -> None:
+    for weights in layer.parameters():
+        weights.data = kept.pop(0)
 
 
 def network_features(
@@ -137,8 +155,7 @@ def network_features(
         Shape (n_images, 460800): per image the layers in order, in a layer the tokens in order,
         in a token its 768 values.
     """
-    # The weights are float32 numbers, so going to float64 and back leaves them as they were.
-    extractor = read_backbone(torch_home).to(_torch_dtype(dtype))
+    extractor = read_backbone(torch_home)
     prepared = [TRANSFORMS[transform](image) for image in images]
     rows = [
         _flat_layers(extractor, torch.stack(batch).to(_torch_dtype(dtype))) for batch in _batches(prepared, batch_size)
