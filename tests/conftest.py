@@ -1,8 +1,8 @@
 """Files of the published models, with random numbers, written once for all tests that need them.
 
-Such tests carry the mark ``xdist_group("published")``: with ``--dist loadgroup`` one worker runs them
-all, so that the backbone lies once on disk and once in memory. The tests of any other file are a group too: what they
-share is made once.
+Such tests get the mark ``xdist_group("published")``: with ``--dist loadgroup`` one worker runs them all, so that the
+backbone lies once on disk and once in memory. The tests of any other file are a group too: what they share is made
+once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ AlexNetFeatures = Callable[[bool], tuple[reference.Images, reference.Floats]]
 FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.Floats]]
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker runs a file, unless its tests say otherwise."""
+def pytest_itemcollected(item: pytest.Function) -> None:
+    """One worker runs a file, and one all tests that need the backbone, unless they say otherwise."""
     if item.get_closest_marker("xdist_group") is None:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        needs_backbone = "torch_home" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("published" if needs_backbone else item.nodeid.partition("::")[0]))
 
 
 def pytest_collection_finish() -> None:

@@ -60,7 +60,6 @@ def test_a_part_of_an_array_and_an_option_of_the_store(address, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("published")
 @pytest.mark.usefixtures("torch_home")
 def test_several_subjects_are_encoded_by_other_processes(berg_dir, tmp_path):
     np.save(tmp_path / "p.npy", PICTURES[:2])
@@ -93,6 +92,7 @@ def test_what_a_scheduler_cannot_do_is_refused(options, folder):
         BERG().encode(V1, folder, scheduler="local:2", **options)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_stays_where_it_is(folder, tmp_path):
     model = BERG().get_encoding_model(V1, selection=FEW, device="cpu")
     with pytest.raises(InvalidParameterError, match="which each worker loads by itself"):

@@ -210,7 +210,6 @@ def test_a_format_that_cannot_hold_the_responses_is_refused_before_encoding(
     assert "Use one of .nc, .npz" in error
 
 
-@pytest.mark.xdist_group("published")
 @pytest.mark.usefixtures("torch_home")
 def test_times_with_gaps_are_refused_before_encoding(berg_dir, brick, tmp_path, capsys, monkeypatch):
     planted(monkeypatch)
@@ -220,7 +219,6 @@ def test_times_with_gaps_are_refused_before_encoding(berg_dir, brick, tmp_path, 
     assert "The time points have gaps" in capsys.readouterr().err
 
 
-@pytest.mark.xdist_group("published")
 @pytest.mark.usefixtures("torch_home")
 def test_both_gifti_files_are_named(berg_dir, brick, tmp_path, capsys):
     tokens = ["--subject", "1", "--selection", "lh_vertices=5,3", "--selection", "rh_vertices=[9]", "--berg-dir"]
@@ -236,7 +234,6 @@ def test_both_gifti_files_are_named(berg_dir, brick, tmp_path, capsys):
         assert np.flatnonzero(~np.isnan(values)).tolist() == vertices
 
 
-@pytest.mark.xdist_group("published")
 @pytest.mark.usefixtures("torch_home")
 def test_several_models_go_into_one_store_each_with_its_selection(berg_dir, brick, tmp_path, capsys):
     tokens = ["--subject", "1", "--selection", "roi=V1v", "--selection", "time=0.1,0.2", "--selection", "channels=Oz"]
@@ -259,7 +256,6 @@ def test_several_models_go_into_one_store_each_with_its_selection(berg_dir, bric
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("published")
 @pytest.mark.usefixtures("torch_home")
 def test_several_subjects_go_into_one_store(berg_dir, brick, tmp_path, capsys):
     tokens = ["--subject", "1-3", "--selection", "channels=Oz", "--berg-dir", str(berg_dir), "--device", "cpu"]

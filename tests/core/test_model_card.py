@@ -553,7 +553,7 @@ def mutated(text: str, seed: int, word: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32), WORDS | st.text(max_size=8), st.sampled_from([TEXT, HAND_WRITTEN]))
 def test_any_change_of_a_card_is_a_card_or_our_error(seed, word, text):
     answer_or_our_error(mutated(text, seed, word))

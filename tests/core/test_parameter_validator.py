@@ -299,7 +299,7 @@ ANY = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     ANY,
     st.sampled_from(["int", "float", "str", "bool", "list", "str or list", "dict", "any", "numpy.ndarray"]),

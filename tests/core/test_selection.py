@@ -383,7 +383,7 @@ SELECTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(SELECTIONS.filter(bool))
 def test_any_selection_is_the_intersection_of_the_sets_that_its_keys_name(selection):
     card = ModelCard.parse(CARD, "eeg-made_up-linear.yaml")
@@ -412,7 +412,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(["channels", "timepoints", "lobe", "roi", "label", "min_r", "after", "hemisphere", "x"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
 def test_any_selection_is_indices_or_our_error(selection):
     card = ModelCard.parse(CARD, "eeg-made_up-linear.yaml")

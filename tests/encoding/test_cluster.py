@@ -184,6 +184,7 @@ def test_a_block_that_kills_its_workers_fails_alone_and_by_name(client: Any, tmp
     assert list(np.flatnonzero(status == 0)) == list(range(16, 24))
 
 
+@pytest.mark.slow
 def test_a_model_that_kills_its_workers_is_said_to_do_so(client: Any, tmp_path: Path) -> None:
     with pytest.raises(WorkerLostError, match=r"Loading the models.*killed each worker.*more memory"):
         encode(pictures_in(tmp_path, 8), tmp_path / "r.zarr", client, model=partial(os._exit, 1))

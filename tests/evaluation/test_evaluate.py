@@ -164,7 +164,6 @@ def test_every_moment_of_a_sound_is_a_sample():
     assert table.attrs["n_stimuli"] == 5
 
 
-@pytest.mark.xdist_group("published")
 def test_predicted_repetitions_are_averaged_and_so_are_measured_ones(berg_dir, torch_home):
     stimuli = np.random.default_rng(0).integers(0, 256, (8, 3, 64, 64), dtype=np.uint8)
     selection = {"channels": ["Oz", "Fp1"], "timepoints": np.arange(140) < 3}
@@ -194,7 +193,6 @@ def test_predicted_repetitions_are_averaged_and_so_are_measured_ones(berg_dir, t
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("published")
 def test_two_hemispheres_are_one_family_of_tests(berg_dir, torch_home):
     stimuli = np.random.default_rng(0).integers(0, 256, (12, 3, 64, 64), dtype=np.uint8)
     with BERG(berg_dir).get_encoding_model("fmri-nsd_fsaverage-vit_b_32", "cpu", {"roi": "V1v"}, subject=1) as model:

@@ -105,7 +105,6 @@ def test_the_longest_ending_counts(encoded, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("published")
 def test_a_published_model_is_encoded_and_exported_by_the_command_line(berg_dir, tmp_path):
     from berg.cli.app import main
 

@@ -335,7 +335,7 @@ def arrays(draw):
     return draw(hnp.arrays(dtype, shape))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(arrays(), st.sampled_from([PICTURES, SOUNDS, ANYTHING, StimulusInput(shape=["n", "m"], dtype="int16")]))
 def test_any_array_is_an_answer_with_its_values_or_our_error(stimulus, expected):
     with warnings.catch_warnings():
@@ -357,7 +357,7 @@ NESTED = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(NESTED, st.sampled_from([PICTURES, SOUNDS, ANYTHING]))
 def test_any_nested_list_is_an_array_or_our_error(stimulus, expected):
     with warnings.catch_warnings():

@@ -206,7 +206,6 @@ def test_a_check_as_a_test_fails_and_skips(tmp_path):
     check(model)
 
 
-@pytest.mark.xdist_group("published")
 @pytest.mark.parametrize("model_id", [slow(model_id) for model_id in PUBLISHED])
 def test_published_models_pass(model_id, berg_dir):
     results = check_model(model_id, berg_dir)
@@ -214,7 +213,6 @@ def test_published_models_pass(model_id, berg_dir):
     assert sum(result.outcome == "passed" for result in results) > 70
 
 
-@pytest.mark.xdist_group("published")
 @pytest.mark.slow
 @pytest.mark.parametrize("model_id", sorted(layouts.ZOO))
 def test_further_published_models_pass(model_id, zoo_dir):

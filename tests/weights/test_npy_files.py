@@ -247,7 +247,7 @@ def test_guard_hears_what_an_unpickler_would_do(tmp_path: Path) -> None:
     assert any(event.startswith("open") for event in guard.events)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(length=st.integers(0, 10_000), protocol=st.sampled_from(PROTOCOLS))
 @example(length=0, protocol=4)
 def test_cut_file_is_refused(length: int, protocol: int, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_cut_file_is_refused(length: int, protocol: int, tmp_path: Path) -> None
         read_npy(path)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), protocol=st.sampled_from(PROTOCOLS))
 def test_changed_bytes_give_a_value_or_our_error(data: st.DataObject, protocol: int, tmp_path: Path) -> None:
     path = write(tmp_path / "a.npy", SMALL, protocol)
@@ -271,7 +271,7 @@ def test_changed_bytes_give_a_value_or_our_error(data: st.DataObject, protocol: 
         repr(read_npy(path))
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.binary(max_size=200))
 def test_noise_gives_a_value_or_our_error(payload: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(weights(payload))
@@ -308,7 +308,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=_VALUES, protocol=st.sampled_from(PROTOCOLS))
 def test_any_honest_value_comes_back(value: object, protocol: int, tmp_path: Path) -> None:
     assert_same(read_npy(write(tmp_path / "a.npy", value, protocol)), value)

@@ -311,7 +311,6 @@ def test_the_built_in_model_gives_the_same_numbers_from_a_zip_file(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("published")
 def test_a_published_model_gives_the_same_numbers_from_a_zip_file(berg_dir: Path, tmp_path: Path) -> None:
     images = layouts.random_images(np.random.default_rng(0), 2, 64, 64)
     options: dict[str, Any] = {"subject": 1, "selection": {"roi": "lateral"}, "device": "cpu"}

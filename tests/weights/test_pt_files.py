@@ -165,7 +165,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         read_pt(tmp_path / "a.pt")
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 10**6))
 def test_cut_file_is_refused(place: int, tmp_path: Path) -> None:
     torch.save(published(), tmp_path / "a.pt")
@@ -175,7 +175,7 @@ def test_cut_file_is_refused(place: int, tmp_path: Path) -> None:
         read_pt(tmp_path / "a.pt")
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     places=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4), late=st.booleans()
 )
@@ -193,7 +193,7 @@ def test_changed_bytes_give_the_honest_value_or_our_error(
         assert_same(read_pt(tmp_path / "a.pt"), published())
 
 
-@settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_changed_pickle_gives_a_value_or_our_error(data: st.DataObject, tmp_path: Path) -> None:
     torch.save(published(), tmp_path / "honest.pt")

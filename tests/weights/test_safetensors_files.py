@@ -183,7 +183,7 @@ def test_missing_file_is_named(path: Path) -> None:
             read(path)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.integers(0, 19), max_size=40) | st.builds(range, st.integers(0, 19), st.integers(0, 20)))
 def test_rows_are_those_of_the_array(rows: list[int], path: Path) -> None:
     array = np.arange(60, dtype=np.float32).reshape(20, 3)
@@ -235,7 +235,7 @@ def test_rows_cost_only_their_own_bytes(path: Path) -> None:
     np.testing.assert_array_equal(rows, np.zeros((3, 1024), np.float32), strict=True)
 
 
-@settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_changed_bytes_give_arrays_or_our_error(data: st.DataObject, path: Path) -> None:
     write_safetensors(path, {"w": numbers(), "b": numbers("b1")}, {"a": "b"})
@@ -248,7 +248,7 @@ def test_changed_bytes_give_arrays_or_our_error(data: st.DataObject, path: Path)
         read_metadata(path)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(length=st.integers(0, 1000))
 def test_cut_file_is_refused(length: int, path: Path) -> None:
     write_safetensors(path, {"w": numbers(), "v": numbers()}, {"a": "b"})

@@ -321,6 +321,7 @@ def responses_of_floats(image: Tensor, berg_dir: Path) -> Tensor:
     return reference.fwrf_readout(readout, [feature_map[0] for feature_map in maps])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # of the compiler
 @pytest.mark.parametrize("n_images", [1, 5])

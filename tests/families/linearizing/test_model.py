@@ -257,6 +257,7 @@ def test_an_empty_roi_beside_another_adds_nothing(berg_dir: Path, fsaverage_trut
     np.testing.assert_array_equal(both[0], one[0])
 
 
+@pytest.mark.slow
 def test_both_spellings_of_owfa_answer(berg_dir: Path, fsaverage_truth: Any) -> None:
     images, lh, _ = fsaverage_truth
     places = metadata_of(berg_dir, FSAVERAGE)["fmri"]["lh_fsaverage_rois"]["OWFA"]
@@ -282,7 +283,7 @@ def test_both_spellings_of_owfa_answer(berg_dir: Path, fsaverage_truth: Any) -> 
         *("channel and time", "channels and times"),
     ],
 )
-@pytest.mark.parametrize("subject", [1, 2])
+@pytest.mark.parametrize("subject", [1, slow(2)])
 def test_channels_and_time_points_come_as_selected(
     subject: int, selection: dict[str, Any], rows: Any, times: Any, berg_dir: Path, eeg_truth_of: Any
 ) -> None:

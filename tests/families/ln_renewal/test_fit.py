@@ -169,6 +169,7 @@ def test_missing_bins_are_left_out(sounds, spikes, truth, tmp_path):
     assert found.metadata["ephys"]["n_spikes"] == np.nansum(cut, (0, 2, 3)).tolist()
 
 
+@pytest.mark.slow
 def test_a_sound_of_the_test_split_is_never_fitted(sounds, spikes, tmp_path):
     splits = {"train": [0], "test": [1]}
     disturbed = spikes.copy()
@@ -205,6 +206,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bits(sounds, spikes, fitted, tmp
         np.testing.assert_array_equal(values, again.tensors[name])
 
 
+@pytest.mark.slow
 def test_the_model_that_is_written_encodes_what_was_fitted(sounds, spikes, fitted, tmp_path):
     given = job(dataset(sounds, spikes), tmp_path)
     report = fit_model(given.card, given.dataset, tmp_path / "berg", subject=1, show_progress=False, bootstrap=50)

@@ -196,6 +196,7 @@ def test_silence_is_quiet_and_a_louder_tone_drives_more() -> None:
     assert 80 < steady[2] < 150
 
 
+@pytest.mark.slow
 def test_the_gradient_agrees_with_finite_differences_in_float64() -> None:
     model = load(selection={"times": [0.018, 0.0235]})
     sound = torch.from_numpy(noise(0.024)).requires_grad_()

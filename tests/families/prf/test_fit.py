@@ -174,6 +174,7 @@ def test_runs_of_the_same_sequence_are_averaged(bold, tmp_path):
     check_recovered(runs.tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*effective samples in time:berg.evaluation.SamplesWarning")
 def test_pictures_are_fitted_as_they_are_encoded(tmp_path):
     """Bars of a checkerboard: the model that is written, and the haemodynamic response, give what was fitted."""
