@@ -15,7 +15,14 @@ from berg.core.exceptions import InvalidParameterError, MissingFileError, did_yo
 if TYPE_CHECKING:
     import xarray as xr
 
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "cka": "cka",
+    "commonality": "commonality",
+    "fusion": "fusion",
+    "partition": "partition",
+    "rdms": "rdms",
+    "rsa": "rsa",
+}
 """Name on the command line -> function of `berg.experiments`, which returns a result."""
 
 

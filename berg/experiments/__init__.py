@@ -12,8 +12,15 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
+    "as_rdm": "dissimilarity_matrices",
+    "cka": "alignment",
+    "commonality": "commonalities",
     "draw": "result",
+    "fusion": "fusion_in_time",
     "open_result": "result",
+    "partition": "partitioning",
+    "rdms": "dissimilarity_matrices",
+    "rsa": "similarity_analysis",
     "save": "result",
 }
 """The public functions, and the file of each; a file is imported when one of its functions is first asked for."""

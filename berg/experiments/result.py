@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from berg.plotting.page import Sheet
 
 EXPERIMENT, PARAMETERS, SOURCES = "experiment", "parameters", "sources"
-_FIGURES: dict[str, str] = {}
+_FIGURES: dict[str, str] = {
+    "cka": "alignment",
+    "commonality": "commonalities",
+    "fusion": "fusion_in_time",
+    "partition": "partitioning",
+    "rdms": "dissimilarity_matrices",
+    "rsa": "similarity_analysis",
+}
 """Experiment -> the file beside this one whose `draw` makes its figure."""
 
 

@@ -171,6 +171,38 @@ def resampled(
     return found
 
 
+def resampled_correlations(rdms: Floats, stimulus_counts: Floats, of_ranks: bool = False) -> Floats:
+    """Pearson's or Spearman's correlations of all dissimilarities with each other in each resample.
+
+    Parameters
+    ----------
+    rdms
+        Shape (n_rdms, n_pairs).
+    stimulus_counts
+        Shape (n_resamples, n_stimuli): how often each was drawn; all once is the whole sample.
+
+    Returns
+    -------
+    correlations
+        Shape (n_resamples, n_rdms, n_rdms); NaN in a resample with fewer than three stimuli.
+    """
+    found = np.full((len(stimulus_counts), len(rdms), len(rdms)), np.nan)
+    usable = np.flatnonzero((stimulus_counts > 0).sum(1) >= _LEAST_STIMULI)
+    if of_ranks:
+        ready, (i, j) = _in_order(rdms), np.triu_indices(stimulus_counts.shape[1], 1)
+        for number in usable:
+            weight = stimulus_counts[number, i] * stimulus_counts[number, j]
+            pairs = np.flatnonzero(weight)
+            ranks = _ranks(ready[:, pairs], weight[pairs])
+            found[number] = _of_ranks(ranks, ranks, weight[pairs], "spearman")
+        return found
+    ready, needed = _ready(rdms, "pearson"), np.triu(np.ones((len(rdms), len(rdms)), bool))
+    for start in range(0, len(usable), _N_RESAMPLES):
+        chosen = usable[start : start + _N_RESAMPLES]
+        found[chosen] = _cosines(_kernel(ready, stimulus_counts[chosen], needed, "pearson").products)
+    return found
+
+
 def n_stimuli_of(n_pairs: int) -> int:
     """How many stimuli have so many pairs; raise if none have."""
     n = round((1 + float(np.sqrt(1 + 8 * n_pairs))) / 2)

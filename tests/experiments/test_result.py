@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,11 @@ def test_what_is_no_result_is_refused(result, tmp_path):
             function(result.drop_attrs())
     with pytest.raises(InvalidParameterError, match="'trial' have no figure"):
         draw(result)
+
+
+def test_no_function_has_the_name_of_a_file_which_would_hide_it_once_imported():
+    files = {path.stem for path in Path(experiments.__file__).parent.glob("*.py")}
+    assert not files & {*experiments.__all__}
 
 
 def test_every_public_function_is_there():
