@@ -45,7 +45,8 @@ def experiment(
     parameters
         A YAML file with the arguments of the function, such as  seed: 1. Where it takes responses, write
         {responses: FILE.nc} or a .zarr store, with roi: V1 for a part; where it takes a model,
-        {model: ID, subject: 1, selection: {roi: V1}}; where it takes stimuli, {stimuli: FOLDER}.
+        {model: ID, subject: 1, selection: {roi: V1}}; where it takes stimuli, {stimuli: FOLDER}; where it takes
+        features, {array: FILE.npy}.
     out
         The result, .nc; by default the name of the parameters with .nc, in the current folder.
     figure
@@ -115,6 +116,10 @@ def _resolved(value: Any, folder: Path, berg_dir: Path | None, device: str) -> A
             return BERG(berg_dir).get_encoding_model(str(value["model"]), device=device, **own)
         if [*value] == ["stimuli"]:
             return folder / str(value["stimuli"])
+        if [*value] == ["array"]:
+            from berg.weights.npy_files import read_npy
+
+            return read_npy(folder / str(value["array"]))
         return {key: _resolved(item, folder, berg_dir, device) for key, item in value.items()}
     if isinstance(value, list):
         return [_resolved(item, folder, berg_dir, device) for item in value]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.spatial.distance import squareform
 
@@ -229,32 +230,32 @@ def _repetitions(given: Any, what: str) -> NDArray[np.float64]:
 
 
 def draw(result: xr.Dataset) -> Sheet:
-    """The matrices side by side; colours are quantiles of all pairs, as levels of regions differ."""
+    """The matrices side by side, each with colours of its own, as levels of regions differ."""
     from berg.plotting.page import new_sheet, styled
 
     names = [str(name) for name in result["rdm"].values]
     across = min(len(names), _MOST_ACROSS)
     down = -(-len(names) // across)
-    facts = (f"{result.sizes[STIMULUS]} stimuli", *facts_of(result))
+    facts = (f"{result.sizes[STIMULUS]} stimuli", "colours: 1st to 99th percentile of the pairs", *facts_of(result))
     with styled():
-        sheet, frame = new_sheet(1.9 * down + 0.1, f"Dissimilarities, {parameters_of(result)['measure']}", facts)
+        sheet, frame = new_sheet(1.72 * down, f"Dissimilarities, {parameters_of(result)['measure']}", facts)
         for index, name in enumerate(names):
             row, column = divmod(index, across)
-            where = frame.rectangle(0.15 + 1.78 * column, 1.9 * (down - 1 - row) + 0.1, 1.5, 1.5)
-            _draw_matrix(sheet, where, result["dissimilarity"].sel(rdm=name).values, name)
+            left, bottom = 0.1 + 1.78 * column, 1.72 * (down - 1 - row) + 0.12
+            axes = sheet.add_axes(frame.rectangle(left, bottom, 1.3, 1.3))
+            bar = sheet.add_axes(frame.rectangle(left + 1.35, bottom, 0.07, 1.3))
+            _draw_matrix(axes, bar, result["dissimilarity"].sel(rdm=name).values, name)
     return sheet
 
 
-def _draw_matrix(
-    sheet: Sheet, where: tuple[float, float, float, float], matrix: NDArray[np.float64], name: str
-) -> None:
-    axes = sheet.add_axes(where)
+def _draw_matrix(axes: Axes, beside: Axes, matrix: NDArray[np.float64], name: str) -> None:
     pairs = matrix[np.triu_indices(len(matrix), 1)]
     low, high = np.quantile(pairs, [0.01, 0.99])
     shown = np.ma.masked_where(np.eye(len(matrix), dtype=bool), matrix)
     image = axes.imshow(shown, cmap="magma", vmin=low, vmax=high if high > low else low + 1, interpolation="nearest")
     axes.set_title(name, parse_math=False)
     axes.set(xticks=[], yticks=[])
-    bar = sheet.colorbar(image, ax=axes, orientation="vertical", fraction=0.05, pad=0.03)
+    axes.spines[:].set_visible(False)
+    bar = axes.figure.colorbar(image, cax=beside)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_ticks([low, high], labels=[f"{low:.2g}", f"{high:.2g}"])

@@ -19,7 +19,7 @@ from berg.experiments.patterns import STIMULUS, Patterns, patterns, same_stimuli
 from berg.experiments.result import described, facts_of, parameters_of
 from berg.responses.labelled import outputs_of
 from berg.statistics.clusters import Clusters, cluster_test, cluster_test_over_subjects
-from berg.statistics.dissimilarity import Measure, dissimilarities
+from berg.statistics.dissimilarity import Measure, dissimilarities_in_time
 from berg.statistics.options import check_choice, check_level
 from berg.statistics.partition import r2_of_subsets, shared_parts
 from berg.system.progress import progress_bar
@@ -32,6 +32,7 @@ Over = Literal["stimuli", "subjects"]
 TIME = "time"
 _LEAST_STIMULI, _LEAST_SET = 8, 4
 _BAND = (0.025, 0.975)
+_BLOCK = 2**21  # numbers of the largest array of a block
 
 
 @dataclass(frozen=True)
@@ -232,13 +233,15 @@ def _compare(
     """Similarity (subject, region, time), and the mean over subjects of what was compared, (time, pair)."""
     n_times = next(iter(courses.values())).values.shape[2]
     similarity, moments = np.empty((len(courses), len(regions), n_times)), np.zeros((n_times, regions.shape[1]))
+    step = max(1, _BLOCK // regions.shape[1])
     with progress_bar("Compare", len(courses) * n_times, "times", show) as advance:
         for subject, course in enumerate(courses.values()):
-            for time in range(n_times):
-                vector = _standard(dissimilarities(course.values[..., time], measure)[None], comparison)[0]
-                similarity[subject, :, time] = regions @ vector
-                moments[time] += vector / len(courses)
-                advance(1)
+            for start in range(0, n_times, step):
+                block = slice(start, start + step)
+                vectors = _standard(dissimilarities_in_time(course.values[..., block], measure), comparison)
+                similarity[subject, :, block] = regions @ vectors.T
+                moments[block] += vectors / len(courses)
+                advance(len(vectors))
     return similarity, moments
 
 

@@ -352,8 +352,9 @@ def draw_units(axes: Axes, places: Sequence[float], values: Floats, most: int = 
     if shown.shape[1] < 2:
         return
     spread = np.random.default_rng(0).uniform(-0.22, 0.22, shown.shape[1])
+    size, opaque = (6, 1.0) if shown.shape[1] < 20 else (2, 0.5)
     for place, dots in zip(places, shown, strict=True):
-        axes.scatter(place + spread, dots, s=2, color="0.45", alpha=0.5, linewidths=0, zorder=2)
+        axes.scatter(place + spread, dots, s=size, color="0.45", alpha=opaque, linewidths=0, zorder=2)
 
 
 def draw_key(axes: Axes, names: Sequence[str], n_bars: int) -> None:

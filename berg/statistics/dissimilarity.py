@@ -19,6 +19,7 @@ from berg.statistics.unit_blocks import Floats
 Measure = Literal["correlation", "cosine", "euclidean"]
 MEASURES: tuple[Measure, ...] = ("correlation", "cosine", "euclidean")
 Blocks = Callable[[], Iterable[tuple[slice, Floats]]]
+_BLOCK = 2**22  # numbers of the largest array of a block
 _ROUNDING = 1e-12  # of a pattern's length: what is shorter after its mean is taken off is rounding
 
 
@@ -68,13 +69,9 @@ def dissimilarities_of_blocks(blocks: Blocks, n_stimuli: int, n_units: int, meas
         Gives (stimuli, patterns) block by block whenever it is called.
     """
     check_choice("measure", measure, MEASURES)
-    least_units = 2 if measure == "correlation" else 1
-    if n_stimuli < 2 or n_units < least_units:
-        raise InvalidParameterError(
-            f"{n_stimuli} stimuli and {n_units} units; '{measure}' needs at least 2 stimuli and {least_units} units."
-        )
+    _check_size(n_stimuli, n_units, measure)
     centre = _mean_pattern(blocks, n_stimuli, n_units) if measure == "euclidean" else 0.0
-    products = inner_products(blocks, n_stimuli, lambda rows, where: _prepared(rows, where, measure, centre))
+    products = inner_products(blocks, n_stimuli, lambda rows, where: _prepared(rows, where.start, measure, centre))
     return _from_products(products, measure, n_units)
 
 
@@ -91,8 +88,21 @@ def dissimilarities_in_time(patterns: Any, measure: Measure = "correlation") -> 
     dissimilarities
         Shape (n_times, n_pairs).
     """
-    moments = np.moveaxis(np.asarray(patterns, np.float64), -1, 0)
-    return np.stack([dissimilarities(rows, measure) for rows in moments])
+    array = np.asarray(patterns, np.float64)
+    if array.ndim != 3:
+        raise InvalidParameterError(f"Patterns have shape {array.shape}; they must be (stimuli, channels, times).")
+    check_choice("measure", measure, MEASURES)
+    n_stimuli, n_channels, n_times = array.shape
+    _check_size(n_stimuli, n_channels, measure)
+    rows = np.moveaxis(check_finite(array.reshape(n_stimuli, -1)).reshape(array.shape), -1, 0)
+    found = np.empty((n_times, n_stimuli * (n_stimuli - 1) // 2))
+    step = max(1, _BLOCK // n_stimuli**2)
+    for start in range(0, n_times, step):
+        block = rows[start : start + step]
+        centre = block.mean(1, keepdims=True) if measure == "euclidean" else 0.0
+        ready = _prepared(block, 0, measure, centre)
+        found[start : start + step] = _from_products(ready @ ready.transpose(0, 2, 1), measure, n_channels)
+    return found
 
 
 def crossnobis(repeats: Any, precision: NDArray[Any] | None = None) -> Floats:
@@ -218,29 +228,39 @@ def _mean_pattern(blocks: Blocks, n_stimuli: int, n_units: int) -> Floats:
     return np.asarray(total / n_stimuli)
 
 
-def _prepared(rows: Floats, where: slice, measure: Measure, centre: Any) -> Floats:
+def _check_size(n_stimuli: int, n_units: int, measure: Measure) -> None:
+    least_units = 2 if measure == "correlation" else 1
+    if n_stimuli < 2 or n_units < least_units:
+        raise InvalidParameterError(
+            f"{n_stimuli} stimuli and {n_units} units; '{measure}' needs at least 2 stimuli and {least_units} units."
+        )
+
+
+def _prepared(rows: Floats, start: int, measure: Measure, centre: Any) -> Floats:
     """Patterns of length one, their mean taken off for correlations; the common pattern taken off for distances."""
     if measure == "euclidean":
         return np.asarray(rows - centre)  # fewer digits are lost, and no difference changes
-    before = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    rows = rows - rows.mean(1, keepdims=True) if measure == "correlation" else rows
-    length = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    if (flat := np.flatnonzero(length <= _ROUNDING * before)).size:
+    before = np.linalg.norm(rows, axis=-1)
+    rows = rows - rows.mean(-1, keepdims=True) if measure == "correlation" else rows
+    length = np.linalg.norm(rows, axis=-1)
+    if (flat := np.argwhere(length <= _ROUNDING * before)).size:
         what = "is the same at all units" if measure == "correlation" else "is zero at all units"
+        when = f" at time number {flat[0, 0]}" if rows.ndim == 3 else ""
         raise InvalidParameterError(
-            f"The response to stimulus {where.start + flat[0]} {what} ({len(flat):,} such stimuli): it has no "
+            f"The response to stimulus {start + flat[0, -1]} {what}{when} ({len(flat):,} such patterns): it has no "
             f"{measure} with others. Leave those stimuli out, or take measure='euclidean'."
         )
-    unit: Floats = rows / length[:, None]
+    unit: Floats = rows / length[..., None]
     return unit
 
 
 def _from_products(products: Floats, measure: Measure, n_units: int) -> Floats:
-    i, j = np.triu_indices(len(products), 1)
+    """From products of shape (..., n_stimuli, n_stimuli)."""
+    i, j = np.triu_indices(products.shape[-1], 1)
     if measure != "euclidean":
-        return np.asarray(1 - np.clip(products[i, j], -1.0, 1.0))
-    squares = np.diag(products)
-    return np.asarray(np.maximum(squares[i] + squares[j] - 2 * products[i, j], 0.0) / n_units)
+        return np.asarray(1 - np.clip(products[..., i, j], -1.0, 1.0))
+    squares = np.einsum("...ii->...i", products)
+    return np.asarray(np.maximum(squares[..., i] + squares[..., j] - 2 * products[..., i, j], 0.0) / n_units)
 
 
 def _checked_precision(precision: NDArray[Any], n_units: int) -> Floats:

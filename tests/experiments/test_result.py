@@ -29,6 +29,12 @@ def test_a_result_keeps_what_made_it_in_its_file(result, tmp_path):
     )  # fmt: skip
 
 
+def test_a_result_with_many_texts_is_kept_too(tmp_path):
+    names = np.array([f"picture {number}" for number in range(40)], object)  # which HDF5 reads back as it writes them
+    made = described(xr.Dataset({"score": (("unit", "name"), np.ones((50, 40)))}, {"name": names}), "trial", [], None)
+    xr.testing.assert_identical(open_result(save(made, tmp_path / "a.nc")), made)
+
+
 def test_a_file_that_is_there_is_kept(result, tmp_path):
     path = save(result, tmp_path / "a.nc")
     with pytest.raises(InvalidParameterError, match="overwrite=True"):
