@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from berg.experiments.dissimilarity_matrices import Several, with_names
-from berg.experiments.patterns import Patterns, patterns, same_stimuli
+from berg.experiments.dissimilarity_matrices import Several, common_stimuli, has_names, with_names
+from berg.experiments.patterns import Patterns, patterns
 from berg.experiments.result import described, facts_of
 from berg.statistics.dissimilarity import inner_products
 from berg.statistics.kernel_alignment import cka_of_products
@@ -44,8 +44,10 @@ def cka(responses: Several, *, show_progress: bool | None = None) -> xr.Dataset:
     >>> result.cka.sel(representation="one").round(1).values + 0.0
     array([1., 1., 0.])
     """
-    made = {name: patterns(own, f"responses '{name}'") for name, own in with_names(responses, "responses").items()}
-    stimuli = same_stimuli(list(made.values()), [f"responses '{name}'" for name in made])
+    given = with_names(responses, "responses")
+    made = {name: patterns(own, f"responses '{name}'") for name, own in given.items()}
+    named = [has_names(own) for own in given.values()]
+    stimuli = common_stimuli(list(made.values()), named, [f"responses '{name}'" for name in made])
     names, found = list(made), np.empty((len(made), len(made)))
     with progress_bar("Alignment", len(names) * (len(names) + 1) // 2, "pairs", show_progress) as advance:
         for i, one in enumerate(names):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,6 +44,8 @@ class NamedRdms:
         Shape (n_rdms, n_pairs), as `scipy.spatial.distance.squareform` has pairs.
     stimuli
         Their names.
+    has_names
+        Whether those were given; of arrays they are numbers.
     sources
         What a result says of the responses that each is of.
     """
@@ -51,6 +53,7 @@ class NamedRdms:
     names: tuple[str, ...]
     vectors: NDArray[np.float64]
     stimuli: tuple[str, ...]
+    has_names: bool
     sources: tuple[dict[str, Any], ...]
 
 
@@ -67,7 +70,8 @@ def rdms(
     ----------
     responses
         Labelled responses, or an array (stimuli, units); several as a list, or with names as a mapping. They may be
-        larger than the memory, which holds a block of stimuli and the matrix.
+        larger than the memory, which holds a block of stimuli and the matrix. Those with labels must have the same
+        stimuli in the same order; arrays are taken to be in that order.
     measure
         As in `berg.statistics.dissimilarity.dissimilarities`; "euclidean" is squared, and over the number of units.
         ``"crossnobis"`` needs repetitions: an axis ``repetition``, or an array (repetitions, stimuli, units).
@@ -110,7 +114,7 @@ def as_rdm(dissimilarities: Any, stimuli: Sequence[str] | None = None) -> xr.Dat
         A symmetric matrix (stimuli, stimuli) with a diagonal of 0, or its pairs as
         `scipy.spatial.distance.squareform` has them.
     stimuli
-        Their names; by default their numbers.
+        Their names; None: they have none, and are taken to be in the order of what they are compared with.
 
     Raises
     ------
@@ -138,7 +142,9 @@ def as_rdm(dissimilarities: Any, stimuli: Sequence[str] | None = None) -> xr.Dat
             "These are no dissimilarities: the matrix is not symmetric with a diagonal of 0. Of similarities, give "
             "1 - similarities; of responses, give the responses themselves."
         )
-    names = list(map(str, range(len(matrix)))) if stimuli is None else list(map(str, stimuli))
+    if stimuli is None:
+        return xr.DataArray(matrix, dims=(STIMULUS, OTHER))
+    names = list(map(str, stimuli))
     if len(names) != len(matrix):
         raise InvalidParameterError(f"{len(names)} names were given for {len(matrix)} stimuli.")
     return xr.DataArray(matrix, {STIMULUS: names, OTHER: names}, (STIMULUS, OTHER))
@@ -162,9 +168,34 @@ def named_rdms(
             vectors.append(vector)
             made.append(source)
             advance(1)
-    stimuli = same_stimuli(made, [f"{what} '{name}'" for name in each])
-    return NamedRdms(
-        tuple(each), np.stack(vectors), stimuli, tuple({"name": n} | m.source for n, m in zip(each, made, strict=True))
+    named = [has_names(own) for own in each.values()]
+    stimuli = common_stimuli(made, named, [f"{what} '{name}'" for name in each])
+    sources = tuple({"name": name} | own.source for name, own in zip(each, made, strict=True))
+    return NamedRdms(tuple(each), np.stack(vectors), stimuli, any(named), sources)
+
+
+def has_names(given: Any) -> bool:
+    """Whether what was given names its stimuli, as labelled responses do."""
+    return isinstance(given, (xr.Dataset, xr.DataTree)) or (
+        isinstance(given, xr.DataArray) and STIMULUS in given.coords
+    )
+
+
+def common_stimuli(made: Sequence[Patterns], named: Sequence[bool], what: Sequence[str]) -> tuple[str, ...]:
+    """The names of the stimuli; what has none, as arrays, is taken to be in the order of the others.
+
+    Raises
+    ------
+    InvalidParameterError
+        If those with names differ, or numbers of stimuli do.
+    """
+    names = next((own.stimuli for own, is_named in zip(made, named, strict=True) if is_named), made[0].stimuli)
+    return same_stimuli(
+        [
+            own if is_named or len(own.stimuli) != len(names) else replace(own, stimuli=names)
+            for own, is_named in zip(made, named, strict=True)
+        ],
+        what,
     )
 
 
@@ -194,9 +225,9 @@ def is_rdm(given: Any) -> bool:
 
 def _dissimilarities(given: Any, what: str, measure: Measure, noise: Noise) -> tuple[NDArray[np.float64], Patterns]:
     if is_rdm(given):
-        matrix = as_rdm(given.transpose(STIMULUS, OTHER).values, list(map(str, given[STIMULUS].values)))
-        names = tuple(map(str, matrix[STIMULUS].values))
-        return squareform(matrix.values, checks=False), Patterns((np.empty((len(names), 0)),), names, {})
+        matrix = as_rdm(given.transpose(STIMULUS, OTHER).values)
+        names = tuple(map(str, given[STIMULUS].values))  # numbers, if it has none
+        return squareform(matrix.values, checks=False), Patterns((), names, {})
     if measure == "crossnobis":
         return _cross_validated(given, what, noise)
     made = patterns(given, what)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,8 +14,8 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from berg.core.exceptions import InvalidParameterError, listing
-from berg.experiments.dissimilarity_matrices import Several, named_rdms, with_names
-from berg.experiments.patterns import STIMULUS, Patterns, patterns, same_stimuli
+from berg.experiments.dissimilarity_matrices import Several, common_stimuli, has_names, named_rdms, with_names
+from berg.experiments.patterns import STIMULUS, Patterns, patterns
 from berg.experiments.result import described, facts_of, parameters_of
 from berg.responses.labelled import outputs_of
 from berg.statistics.clusters import Clusters, cluster_test, cluster_test_over_subjects
@@ -42,6 +42,16 @@ class _Course:
     values: NDArray[Any]
     times: NDArray[Any]
     made: Patterns
+    has_names: bool
+
+
+@dataclass(frozen=True)
+class _Region:
+    """The mean dissimilarities of a region or a model."""
+
+    vector: Floats
+    made: Patterns
+    has_names: bool
 
 
 def fusion(
@@ -118,27 +128,26 @@ def fusion(
     """
     _check(regions, comparison, over, n_permutations, level)
     courses = {name: _course(own, f"in_time '{name}'") for name, own in with_names(in_time, "in_time").items()}
-    vectors, sources = _mean_rdms(regions, "regions", measure, show_progress)
-    others, more = _mean_rdms(models or {}, "models", measure, show_progress)
-    stimuli = same_stimuli(
-        [*(own.made for own in courses.values()), *sources.values(), *more.values()],
-        [*(f"in_time '{n}'" for n in courses), *(f"regions '{n}'" for n in sources), *(f"models '{n}'" for n in more)],
-    )
+    places = {str(name): _region(own, f"regions '{name}'", measure) for name, own in regions.items()}
+    others = {str(name): _region(own, f"models '{name}'", measure) for name, own in (models or {}).items()}
+    stimuli = _common({"in_time": courses, "regions": places, "models": others})
     times = _same_times(courses)
     size = _set_size(set_size, n_sets, len(stimuli))
+    vectors = np.stack([own.vector for own in places.values()])
     ranked = _standard(vectors, comparison)
     similarity, moments = _compare(courses, ranked, measure, comparison, show_progress)
     found = _clusters(similarity, moments, ranked, len(stimuli), over, n_permutations, level, seed, show_progress)
-    result = _result(similarity, found, list(courses), list(sources), times)
+    result = _result(similarity, found, list(courses), list(places), times)
     if n_sets:
         sets = _over_sets(courses, vectors, len(stimuli), size, n_sets, measure, comparison, seed, show_progress)
         result = result.assign(_spread(sets, times))
-    if more:
-        shared = _commonality(moments, ranked, _standard(others, comparison))
-        result = result.assign_coords(model=list(more)).assign(commonality=(("model", "region", TIME), shared))
-    told = {name: own.made for name, own in courses.items()} | sources | more
+    if others:
+        candidates = np.stack([own.vector for own in others.values()])
+        shared = _commonality(moments, ranked, _standard(candidates, comparison))
+        result = result.assign_coords(model=list(others)).assign(commonality=(("model", "region", TIME), shared))
+    told: list[tuple[str, _Course | _Region]] = [*courses.items(), *places.items(), *others.items()]
     return described(
-        result, "fusion", [{"name": name} | own.source for name, own in told.items()], seed,
+        result, "fusion", [{"name": name} | own.made.source for name, own in told], seed,
         measure=measure, comparison=comparison, over=over, n_permutations=n_permutations, level=level, set_size=size,
         n_sets=n_sets, n_stimuli=len(stimuli),
     )  # fmt: skip
@@ -167,7 +176,7 @@ def _course(given: Any, what: str) -> _Course:
         shapes = listing(str(tuple(output.shape)) for output in made.outputs)
         raise InvalidParameterError(f"{what} has the shape {shapes}; it must be (stimuli, channels, times).")
     if not isinstance(given, (xr.Dataset, xr.DataTree, xr.DataArray)):
-        return _Course(made.outputs[0], np.arange(made.outputs[0].shape[2]), made)
+        return _Course(made.outputs[0], np.arange(made.outputs[0].shape[2]), made, False)
     array = made.outputs[0]
     if TIME not in array.dims:
         raise InvalidParameterError(
@@ -175,7 +184,7 @@ def _course(given: Any, what: str) -> _Course:
         )
     labelled = given if isinstance(given, xr.DataArray) else next(iter(outputs_of(given).values()))
     times = labelled[TIME].values if TIME in labelled.coords else np.arange(array.sizes[TIME])
-    return _Course(array.transpose(STIMULUS, ..., TIME).values, times, made)
+    return _Course(array.transpose(STIMULUS, ..., TIME).values, times, made, has_names(given))
 
 
 def _same_times(courses: Mapping[str, _Course]) -> NDArray[Any]:
@@ -189,19 +198,19 @@ def _same_times(courses: Mapping[str, _Course]) -> NDArray[Any]:
     return first
 
 
-def _mean_rdms(
-    given: Mapping[str, Any], what: str, measure: Measure, show_progress: bool | None
-) -> tuple[Floats, dict[str, Patterns]]:
-    """Dissimilarities of each, the mean over its subjects, and what they are of."""
-    vectors, sources = [], {}
-    for name, own in given.items():
-        made = named_rdms(own, f"{what} '{name}'", measure, show_progress=show_progress)
-        vectors.append(made.vectors.mean(0))
-        units = {key: value for key, value in made.sources[0].items() if key not in ("name", "n_units")}
-        subjects = [str(source["subject"]) for source in made.sources if "subject" in source]
-        units |= {"subject": ", ".join(subjects)} if len(subjects) > 1 else {}
-        sources[str(name)] = Patterns((), made.stimuli, units)
-    return np.array(vectors), sources
+def _region(given: Any, what: str, measure: Measure) -> _Region:
+    """The mean over subjects, if there are several."""
+    made = named_rdms(given, what, measure, show_progress=False)
+    of_model = {key: value for key, value in made.sources[0].items() if key not in ("name", "n_units")}
+    subjects = [str(source["subject"]) for source in made.sources if "subject" in source]
+    of_model |= {"subject": ", ".join(subjects)} if len(subjects) > 1 else {}
+    return _Region(made.vectors.mean(0), Patterns((), made.stimuli, of_model), made.has_names)
+
+
+def _common(given: Mapping[str, Mapping[str, _Course | _Region]]) -> tuple[str, ...]:
+    """The names of the pictures, which must be the same everywhere."""
+    each = [(f"{what} '{name}'", own) for what, all_of in given.items() for name, own in all_of.items()]
+    return common_stimuli([own.made for _, own in each], [own.has_names for _, own in each], [name for name, _ in each])
 
 
 def _set_size(given: int | None, n_sets: int, n_stimuli: int) -> int | None:
@@ -219,9 +228,7 @@ def _set_size(given: int | None, n_sets: int, n_stimuli: int) -> int | None:
 
 def _standard(vectors: Floats, comparison: str) -> Floats:
     """Ranks or values with mean 0 and length 1, so that products are correlations; 0 for what does not vary."""
-    values = rankdata(vectors, axis=1) if comparison == "spearman" and len(vectors) else vectors.astype(np.float64)
-    if not len(values):
-        return values
+    values = rankdata(vectors, axis=1) if comparison == "spearman" else vectors
     values = values - values.mean(1, keepdims=True)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.where(length > 1e-12, length, np.inf))
@@ -325,7 +332,7 @@ def _over_sets(
             chosen = np.zeros(n_stimuli, bool)
             chosen[rng.choice(n_stimuli, size, replace=False)] = True
             regions = _standard(vectors[:, chosen[i] & chosen[j]], comparison)
-            on_set = {name: _Course(own.values[chosen], own.times, own.made) for name, own in courses.items()}
+            on_set = {name: replace(own, values=own.values[chosen]) for name, own in courses.items()}
             found.append(_compare(on_set, regions, measure, comparison, show=False)[0].mean(0))
             advance(1)
     return np.array(found)
@@ -373,7 +380,7 @@ def draw(result: xr.Dataset) -> Sheet:
         f"{told['n_stimuli']} pictures, {result.sizes['subject']} subject{'s' if result.sizes['subject'] > 1 else ''}",
         f"{told['measure']} dissimilarities, {told['comparison']}", *spread,
         f"bars: clusters, p < 0.05 corrected for times and regions, {told['n_permutations']:,} permutations of "
-        f"{told['over']}",
+        f"{told['over']}{'' if told['over'] == 'stimuli' else ', for these pictures'}",
         *facts_of(result),
     )  # fmt: skip
     n_models = result.sizes["model"] if shared else 0

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError, listing
-from berg.experiments.patterns import Patterns, Responses, patterns, same_stimuli
+from berg.experiments.dissimilarity_matrices import common_stimuli, has_names
+from berg.experiments.patterns import Patterns, Responses, patterns
 from berg.experiments.result import described, facts_of, parameters_of
 from berg.statistics.bootstrap import resampled_counts
 from berg.statistics.dissimilarity import check_finite
@@ -104,7 +105,9 @@ def partition(
     _check(spaces, penalties, level)
     measured = patterns(responses, "responses")
     made = {str(name): patterns(own, f"space '{name}'") for name, own in spaces.items()}
-    stimuli = same_stimuli([measured, *made.values()], ["responses", *(f"space '{name}'" for name in made)])
+    named = [has_names(own) for own in (responses, *spaces.values())]
+    what = ["responses", *(f"space '{name}'" for name in made)]
+    stimuli = common_stimuli([measured, *made.values()], named, what)
     Y = check_finite(measured.matrix())
     X, bands = _joined(made)
     left_out = _folds(folds, len(stimuli), groups)

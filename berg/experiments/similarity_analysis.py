@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from berg.experiments.dissimilarity_matrices import Measure, NamedRdms, Noise, Several, named_rdms
-from berg.experiments.patterns import Patterns, same_stimuli
+from berg.experiments.dissimilarity_matrices import Measure, NamedRdms, Noise, Several, common_stimuli, named_rdms
+from berg.experiments.patterns import Patterns
 from berg.experiments.result import described, facts_of, parameters_of
 from berg.statistics.p_values import benjamini_hochberg
 from berg.statistics.rdm_inference import Generalise, Inference, infer
@@ -52,6 +52,8 @@ def rsa(
         As in `berg.statistics.rdm_similarity.similarity`.
     generalise
         To other ``"stimuli"``, other ``"subjects"``, or ``"both"``; None: both, or stimuli if there is one subject.
+        Subjects alone are those who would see *these* stimuli, on which any two geometries are alike or unlike by
+        chance: of unrelated models it then finds one in six.
     n_resamples
         Of each bootstrap.
     level
@@ -102,7 +104,7 @@ def rsa(
 
 def check_same(one: NamedRdms, other: NamedRdms, what: tuple[str, str]) -> None:
     """Raise InvalidParameterError unless both are of the same stimuli in the same order."""
-    same_stimuli([Patterns((), each.stimuli, {}) for each in (one, other)], what)
+    common_stimuli([Patterns((), each.stimuli, {}) for each in (one, other)], [one.has_names, other.has_names], what)
 
 
 def _result(found: Inference, brains: NamedRdms, candidates: NamedRdms, level: float) -> xr.Dataset:
@@ -162,7 +164,7 @@ def draw(result: xr.Dataset) -> Sheet:
 
 
 def _others(generalise: str) -> str:
-    return "stimuli and subjects" if generalise == "both" else generalise
+    return {"both": "stimuli and subjects", "subjects": "subjects, these stimuli"}.get(generalise, generalise)
 
 
 def _draw_bars(axes: Axes, result: xr.Dataset) -> None:

@@ -66,6 +66,12 @@ def test_dissimilarities_take_the_place_of_responses(result):
     np.testing.assert_allclose(given, models["high"], atol=1e-12)
 
 
+def test_arrays_are_taken_to_be_in_the_order_of_what_has_names(result):
+    given = {"low": LOW, "high": experiments.as_rdm(pdist(HIGH, "correlation"))}
+    found = experiments.rsa(PEOPLE, given, n_resamples=200)
+    np.testing.assert_allclose(found["similarity"], result["similarity"], atol=1e-12)
+
+
 def test_matrices_are_those_of_scipy_and_crossnobis_takes_repetitions():
     found = experiments.rdms([labelled(LOW, subject=1), labelled(HIGH, subject=2)], measure="cosine")
     np.testing.assert_allclose(found["dissimilarity"][1], squareform(pdist(HIGH, "cosine")), atol=1e-12)
@@ -90,8 +96,14 @@ def test_alignment_is_that_of_every_pair():
 
 BAD = {
     "other stimuli": (
-        lambda: experiments.rsa(PEOPLE, {"high": HIGH}),
-        "Stimulus 0 is 'picture 0' in subjects and '0' in",
+        lambda: experiments.rsa(PEOPLE, {"high": labelled(HIGH).assign_coords(stimulus=np.arange(24))}),
+        "Stimulus 0 is 'picture 0' in subjects and '0' in models",
+    ),
+    "another order": (
+        lambda: experiments.cka(
+            {"a": labelled(LOW), "array": LOW, "b": labelled(HIGH)[{"stimulus": np.arange(24)[::-1]}]}
+        ),
+        "'picture 0' in responses 'a' and 'picture 23' in responses 'b'",
     ),
     "too few": (
         lambda: experiments.rsa(PEOPLE, {"high": labelled(HIGH[:5])}),
