@@ -211,6 +211,11 @@ def false_positives(n_runs: int) -> None:
         ))  # fmt: skip
         print(f"{'above zero, generalise to ' + generalise:60s} {above:.3f}")
         print(f"{'two models differ, generalise to ' + generalise:60s} {differ:.3f}", flush=True)
+    rng = np.random.default_rng(1)
+    own = [infer(*each_their_own(rng), "pearson", "subjects") for _ in range(n_runs)]
+    print(
+        f"{'above zero, subjects who have nothing in common':60s} {np.mean([t.p_above_zero < 0.05 for t in own]):.3f}"
+    )
     for over, n_subjects in (("stimuli", 1), ("stimuli", 4), ("subjects", 10)):
         name = f"fusion, any cluster, over {over}, {n_subjects} in time"
         print(f"{name:60s} {np.mean([fused(seed, over, n_subjects) for seed in range(n_runs)]):.3f}", flush=True)
@@ -225,6 +230,12 @@ def unrelated(rng: np.random.Generator, n: int = 24, n_subjects: int = 8) -> tup
     subjects = [dissimilarities(truth + rng.normal(size=truth.shape), "euclidean") for _ in range(n_subjects)]
     models = [dissimilarities(rng.normal(size=(n, 20)), "euclidean") for _ in range(2)]
     return np.stack(models), np.stack(subjects)
+
+
+def each_their_own(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two models and subjects of random patterns, each of a truth of its own."""
+    subjects = [unrelated(rng, n_subjects=1)[1][0] for _ in range(8)]
+    return unrelated(rng, n_subjects=1)[0], np.stack(subjects)
 
 
 def fused(seed: int, over: str, n_subjects: int) -> bool:

@@ -100,8 +100,10 @@ def rdms(
     matrices = np.stack([squareform(vector) for vector in made.vectors])
     result = xr.Dataset(
         {"dissimilarity": (("rdm", STIMULUS, OTHER), matrices)},
-        {"rdm": list(made.names), STIMULUS: list(made.stimuli), OTHER: list(made.stimuli)},
+        {"rdm": list(made.names)},
     )
+    if made.has_names:
+        result = result.assign_coords({STIMULUS: list(made.stimuli), OTHER: list(made.stimuli)})
     return described(result, "rdms", made.sources, None, measure=measure, noise=noise)
 
 

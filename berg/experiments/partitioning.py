@@ -317,7 +317,7 @@ def draw(result: xr.Dataset) -> Sheet:
     told = parameters_of(result)
     facts = (
         f"{told['n_stimuli']} stimuli, {result.sizes['unit']:,} units (bars: their mean, dots: units)",
-        f"{told['folds']} folds, {'a penalty' if told['penalties'] == 'one' else 'a penalty for each space'}",
+        f"{told['folds']} folds, a penalty per unit{'' if told['penalties'] == 'one' else ' and space'}",
         f"lines: {told['level']:.0%} intervals over stimuli",
         *facts_of(result),
     )

@@ -18,6 +18,7 @@ from berg.statistics.rdm_similarity import Comparison
 if TYPE_CHECKING:
     from berg.plotting.page import Sheet
 
+_POSITIVE = ("cosine", "whitened cosine")  # of any two sets of distances, which are positive, so that 0 is not chance
 _BAR, _DOT, _CEILING = "#7f9fc0", "0.2", "0.86"
 
 
@@ -65,9 +66,10 @@ def rsa(
     -------
     result
         ``similarity`` (model, subject); ``mean``, ``error``, ``low``, ``high`` and p values (model):
-        ``p_above_zero``, one-sided, and ``p_above_zero_fdr``, corrected over models; ``p_ceiling``, of the difference
-        from the lower bound; ``p_difference`` (model, other_model), two-sided, and ``p_difference_fdr``, corrected
-        over pairs; ``ceiling`` (bound), NaN of one subject.
+        ``p_above_zero``, one-sided, and ``p_above_zero_fdr``, corrected over models, NaN for cosines, which are above
+        0 for any two sets of distances, related or not; ``p_ceiling``, of the difference from the lower bound;
+        ``p_difference`` (model, other_model), two-sided, and ``p_difference_fdr``, corrected over pairs; ``ceiling``
+        (bound), NaN of one subject.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def rsa(
         n_resamples=n_resamples, seed=seed, show_progress=show_progress,
     )  # fmt: skip
     return described(
-        _result(found, brains, candidates, level), "rsa", [*brains.sources, *candidates.sources],
+        _result(found, brains, candidates, level, comparison), "rsa", [*brains.sources, *candidates.sources],
         None if chosen == "subjects" else seed, measure=measure, noise=noise, comparison=comparison, generalise=chosen,
         n_resamples=n_resamples, level=level, n_stimuli=len(brains.stimuli),
     )  # fmt: skip
@@ -107,8 +109,11 @@ def check_same(one: NamedRdms, other: NamedRdms, what: tuple[str, str]) -> None:
     common_stimuli([Patterns((), each.stimuli, {}) for each in (one, other)], [one.has_names, other.has_names], what)
 
 
-def _result(found: Inference, brains: NamedRdms, candidates: NamedRdms, level: float) -> xr.Dataset:
+def _result(
+    found: Inference, brains: NamedRdms, candidates: NamedRdms, level: float, comparison: Comparison
+) -> xr.Dataset:
     low, high = found.interval(level)
+    above_zero = np.full(len(candidates.names), np.nan) if comparison in _POSITIVE else found.p_above_zero
     pairs = np.triu_indices(len(candidates.names), 1)
     corrected = np.eye(len(candidates.names))
     corrected[pairs] = benjamini_hochberg(found.p_difference[pairs])
@@ -118,8 +123,8 @@ def _result(found: Inference, brains: NamedRdms, candidates: NamedRdms, level: f
         "error": found.error,
         "low": low,
         "high": high,
-        "p_above_zero": found.p_above_zero,
-        "p_above_zero_fdr": benjamini_hochberg(found.p_above_zero),
+        "p_above_zero": above_zero,
+        "p_above_zero_fdr": benjamini_hochberg(above_zero),
         "p_ceiling": found.p_ceiling,
     }
     between = {
@@ -151,7 +156,7 @@ def draw(result: xr.Dataset) -> Sheet:
         f"{told['n_stimuli']} stimuli, {n_subjects} subject{'s' if n_subjects > 1 else ''}",
         f"{told['measure']} dissimilarities, {told['comparison']}",
         f"lines: {told['level']:.0%} intervals for other {_others(told['generalise'])}",
-        "*: above 0, false discovery rate 5 %",
+        *(["*: above 0, false discovery rate 5 %"] if told["comparison"] not in _POSITIVE else []),
         *(["grey: noise ceiling"] if n_subjects > 1 else []),
         *facts_of(result),
     )

@@ -71,7 +71,10 @@ class Inference:
 
     @property
     def p_above_zero(self) -> Floats:
-        """Shape (n_models,): that a model is no better than unrelated dissimilarities; one-sided, not corrected."""
+        """Shape (n_models,): that a model is no better than unrelated dissimilarities; one-sided, not corrected.
+
+        Of correlations, by values or ranks: cosines of distances are above 0 for unrelated ones too.
+        """
         return np.asarray(student.sf(_over(self.mean, self.error), self.degrees_of_freedom))
 
     @property
@@ -111,7 +114,8 @@ def infer(
     models, subjects
         Shape (n_models, n_pairs) and (n_subjects, n_pairs).
     generalise
-        ``"subjects"``: to other people who see these stimuli; Student's t over subjects, no bootstrap. ``"stimuli"``:
+        ``"subjects"``: to other people who see *these* stimuli, on which unrelated geometries are alike or unlike by
+        chance, for all of them at once; Student's t over subjects, no bootstrap. ``"stimuli"``:
         to other stimuli for these subjects. ``"both"``: to both; three bootstraps (of stimuli, of subjects, of both)
         with the same draws, whose variances are combined.
     n_resamples

@@ -57,6 +57,13 @@ def test_one_subject_generalises_to_stimuli_and_has_no_ceiling():
     assert found["p_above_zero"].sel(model="high") < 0.01
 
 
+def test_cosines_are_above_zero_for_anything_and_are_not_tested_against_it():
+    found = experiments.rsa(PEOPLE, {"a": LOW, "b": HIGH}, comparison="cosine", n_resamples=100)
+    assert (found["mean"] > 0.5).all()
+    assert np.isnan(found["p_above_zero_fdr"]).all()
+    assert np.isfinite(found["p_difference"]).all()
+
+
 def test_dissimilarities_take_the_place_of_responses(result):
     matrices = experiments.rdms({"low": labelled(LOW), "high": labelled(HIGH)})
     models = {name: matrices["dissimilarity"].sel(rdm=name) for name in ("low", "high")}
