@@ -355,7 +355,7 @@ def _result(
     made |= {name: (("region", TIME), values) for name, values in of_times.items()}
     made |= {"peak": (("region",), times[mean.argmax(1)])}
     of_clusters = {
-        "region": np.array(regions, object)[found.course],
+        "region": np.array(regions)[found.course],
         "begin": times[found.begin],
         "end": times[found.end - 1],
         "mass": found.mass,

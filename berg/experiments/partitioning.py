@@ -102,6 +102,8 @@ def partition(
     >>> result.part_mean.round(1).values + 0.0
     array([0.9, 0. , 0. ])
     """
+    from berg.fitting.penalties import warn_of_edges
+
     _check(spaces, penalties, level)
     measured = patterns(responses, "responses")
     made = {str(name): patterns(own, f"space '{name}'") for name, own in spaces.items()}
@@ -115,6 +117,8 @@ def partition(
     fit = _by_bands(alphas, n_iterations, seed) if penalties == "each" else _by_ridge(alphas)
     with progress_bar("Fit", len(left_out) * len(subsets(len(bands))), "models", show_progress) as advance:
         predicted = _predict(X, Y, bands, left_out, fit, inner_folds, numbers, advance)
+    if alphas is not None and penalties == "one":  # of units for which all folds chose an edge
+        warn_of_edges(predicted.alphas.T[:, :1], alphas, "units")
     tested = np.sort(np.concatenate(left_out))
     drawn = np.arange(len(tested)) if numbers is None else np.unique(numbers[tested], return_inverse=True)[1]
     result = _result(Y[tested], predicted.at(tested), list(made), drawn, n_resamples, level, seed)

@@ -102,6 +102,14 @@ def test_signs_of_subjects_find_it_too():
     assert found["cluster_region"].values.tolist()[0] == "V1"
 
 
+def test_a_result_without_clusters_is_kept_and_drawn(tmp_path):
+    found = experiments.fusion(EEG, REGION, n_permutations=9, n_sets=0, level=1e-9)
+    assert found.sizes["cluster"] == 0
+    back = experiments.open_result(experiments.save(found, tmp_path / "a.nc"))
+    xr.testing.assert_equal(back.drop_vars("cluster_region"), found.drop_vars("cluster_region"))
+    assert experiments.draw(back)._repr_png_()
+
+
 def test_arrays_have_numbers_of_samples_for_times():
     rng = np.random.default_rng(2)
     found = experiments.fusion(rng.normal(size=(10, 4, 6)), {"a": rng.normal(size=(10, 5))}, n_permutations=9, n_sets=5)

@@ -10,6 +10,7 @@ from sklearn.model_selection import KFold
 from berg import experiments
 from berg.core.exceptions import InvalidParameterError
 from berg.experiments.result import parameters_of
+from berg.fitting.penalties import PenaltyGridWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::berg.fitting.penalties.PenaltyGridWarning")
 
@@ -94,6 +95,12 @@ def test_only_left_out_stimuli_count_and_groups_stay_together():
     apart = experiments.partition(copies[0], {"a": copies[1], "noise": copies[2]}, n_resamples=10)
     assert apart["r2_mean"].sel(subset="noise") > 0.3  # copies on both sides
     assert grouped["r2_mean"].sel(subset="noise") < 0.05
+
+
+@pytest.mark.filterwarnings("default::berg.fitting.penalties.PenaltyGridWarning")
+def test_penalties_at_the_edge_of_what_was_given_are_told():
+    with pytest.warns(PenaltyGridWarning, match="for 100.0% of the 8 units"):
+        experiments.partition(Y, {"a": A, "b": B}, alphas=[1e6, 1e7], folds=2, n_resamples=2)
 
 
 def test_a_unit_that_does_not_vary_has_no_r2():
