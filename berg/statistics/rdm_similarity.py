@@ -361,7 +361,7 @@ def _by_ranks(
     weight = weights[0, i] * weights[0, j]
     pairs = np.flatnonzero(weight)
     weight, counts = weight[pairs], counts[0]
-    ranks = _ranks(rdms[:, pairs], weight)
+    ranks = _ranks(np.take(rdms, pairs, axis=1), weight)
     subjects, models = ranks[:n_subjects], ranks[n_subjects:]
     similar = _of_ranks(models, subjects, weight, comparison) @ counts / counts.sum()
     drawn = np.flatnonzero(counts)
@@ -387,19 +387,27 @@ def _ranks(rows: Floats, weight: Floats) -> Floats:
     """
     n = rows.shape[1]
     bits = n.bit_length()
-    keys = np.sort((rows.astype(np.int64) << bits) + np.arange(n), axis=1)
-    places, ordered = keys & ((1 << bits) - 1), keys >> bits
+    kind: Any = np.int32 if rows.max() < 2 ** (31 - bits) else np.int64
+    keys: NDArray[Any] = rows.astype(kind)
+    keys <<= bits
+    keys |= np.arange(n, dtype=kind)
+    keys.sort(axis=1)
+    places = (keys & kind((1 << bits) - 1)).astype(np.intp)
+    keys >>= bits
     own = np.take(weight, places)
     ends = np.cumsum(own, axis=1)
     begins = ends - own
-    is_new = ordered[:, 1:] != ordered[:, :-1]
+    is_new = keys[:, 1:] != keys[:, :-1]
     if not is_new.all():
         begins[:, 1:] *= is_new
-        begins = np.maximum.accumulate(begins, axis=1)
+        np.maximum.accumulate(begins, axis=1, out=begins)
         ends[:, :-1][~is_new] = np.inf
         ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    begins += ends
+    begins += 1
     ranks = np.empty(rows.shape)
-    ranks.ravel()[(places + n * np.arange(len(rows))[:, None]).ravel()] = (begins + ends + 1).ravel()
+    places += n * np.arange(len(rows))[:, None]
+    ranks.ravel()[places.ravel()] = begins.ravel()
     return ranks
 
 

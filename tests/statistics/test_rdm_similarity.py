@@ -5,11 +5,18 @@ from marks import slow
 from rsatoolbox.inference import boot_noise_ceiling, eval_bootstrap_pattern, eval_dual_bootstrap, eval_fixed
 from rsatoolbox.model import ModelFixed
 from rsatoolbox.rdm import RDMs, compare
-from scipy.stats import kendalltau, ttest_1samp, ttest_rel
+from scipy.stats import kendalltau, rankdata, ttest_1samp, ttest_rel
 
 from berg.core.exceptions import InvalidParameterError
 from berg.statistics.rdm_inference import bootstraps, corrected_variances, infer
-from berg.statistics.rdm_similarity import COMPARISONS, noise_ceiling, resampled, resampled_correlations, similarity
+from berg.statistics.rdm_similarity import (
+    COMPARISONS,
+    _ranks,
+    noise_ceiling,
+    resampled,
+    resampled_correlations,
+    similarity,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Noise ceiling for tau")
 
@@ -122,6 +129,15 @@ def test_results_do_not_depend_on_blocks(comparison, monkeypatch):
     monkeypatch.setattr("berg.statistics.rdm_similarity._BLOCK", 250)
     in_blocks = resampled(MODELS, SUBJECTS, counts, None, comparison)
     np.testing.assert_allclose(in_blocks.columns, whole.columns, atol=1e-13)
+
+
+@pytest.mark.parametrize("largest", [40, 2**40])
+def test_ranks_of_few_and_of_large_numbers_are_those_of_the_drawn_values(largest):
+    rng = np.random.default_rng(6)
+    rows, times = rng.integers(0, largest, (3, 50)).astype(float), rng.integers(1, 4, 50)
+    expected = [rankdata(np.repeat(row, times)) for row in rows]
+    found = _ranks(rows, times.astype(float)) / 2
+    np.testing.assert_array_equal([np.repeat(row, times) for row in found], expected)
 
 
 def test_a_stimulus_drawn_for_more_than_half_of_all_has_the_limit():
