@@ -98,7 +98,7 @@ def partition(
     >>> rng = np.random.default_rng(0)
     >>> a, b = rng.standard_normal((2, 120, 10))
     >>> responses = a @ rng.standard_normal((10, 5)) + rng.standard_normal((120, 5))
-    >>> result = partition(responses, {"a": a, "b": b}, alphas=[1, 10, 100], n_resamples=100)
+    >>> result = partition(responses, {"a": a, "b": b}, n_resamples=100)
     >>> result.part_mean.round(1).values + 0.0
     array([0.9, 0. , 0. ])
     """
