@@ -19,9 +19,12 @@ EXPERIMENTS: dict[str, str] = {
     "cka": "cka",
     "commonality": "commonality",
     "fusion": "fusion",
+    "localise": "localise",
+    "map": "map_receptive_fields",
     "partition": "partition",
     "rdms": "rdms",
     "rsa": "rsa",
+    "tuning": "tuning",
 }
 """Name on the command line -> function of `berg.experiments`, which returns a result."""
 

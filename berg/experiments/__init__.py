@@ -17,11 +17,14 @@ _WHERE = {
     "commonality": "commonalities",
     "draw": "result",
     "fusion": "fusion_in_time",
+    "localise": "localisers",
+    "map_receptive_fields": "receptive_field_map",
     "open_result": "result",
     "partition": "partitioning",
     "rdms": "dissimilarity_matrices",
     "rsa": "similarity_analysis",
     "save": "result",
+    "tuning": "tuning_curves",
 }
 """The public functions, and the file of each; a file is imported when one of its functions is first asked for."""
 

@@ -24,9 +24,12 @@ _FIGURES: dict[str, str] = {
     "cka": "alignment",
     "commonality": "commonalities",
     "fusion": "fusion_in_time",
+    "localise": "localisers",
+    "map_receptive_fields": "receptive_field_map",
     "partition": "partitioning",
     "rdms": "dissimilarity_matrices",
     "rsa": "similarity_analysis",
+    "tuning": "tuning_curves",
 }
 """Experiment -> the file beside this one whose `draw` makes its figure."""
 
