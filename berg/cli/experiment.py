@@ -21,6 +21,7 @@ EXPERIMENTS: dict[str, str] = {
     "fusion": "fusion",
     "localise": "localise",
     "map": "map_receptive_fields",
+    "optimise": "optimise",
     "partition": "partition",
     "rdms": "rdms",
     "rsa": "rsa",
@@ -73,6 +74,8 @@ def experiment(
     if target.exists() and not overwrite:
         raise InvalidParameterError(f"{target} is there. Give another name with --out, or --overwrite.")
     result = function(**arguments)
+    if "summary" in result.attrs:
+        print(result.attrs["summary"])
     print(f"Result: {save(result, target, overwrite)}")
     print(f"Figure: {save_figure(draw(result), picture)}")
 

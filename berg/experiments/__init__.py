@@ -20,6 +20,7 @@ _WHERE = {
     "localise": "localisers",
     "map_receptive_fields": "receptive_field_map",
     "open_result": "result",
+    "optimise": "optimisation",
     "partition": "partitioning",
     "rdms": "dissimilarity_matrices",
     "rsa": "similarity_analysis",

@@ -26,6 +26,7 @@ _FIGURES: dict[str, str] = {
     "fusion": "fusion_in_time",
     "localise": "localisers",
     "map_receptive_fields": "receptive_field_map",
+    "optimise": "optimisation",
     "partition": "partitioning",
     "rdms": "dissimilarity_matrices",
     "rsa": "similarity_analysis",

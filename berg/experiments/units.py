@@ -139,6 +139,57 @@ class Responder:
         ]
 
 
+class PlainResponder(Responder):
+    """A model that is a class of its own: responses to pictures, no labels, no gradient."""
+
+    def __init__(self, model: Any, what: str = "model") -> None:
+        if not hasattr(model, "generate_response"):
+            Responder(model, what)  # which raises
+        self.model, self.labels, self.n_units = model, {}, 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where codes are kept."""
+        return torch.device("cpu")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The values of black and white."""
+        return 0.0, 255.0
+
+    @property
+    def unit(self) -> str:
+        """Not known."""
+        return "unit not given"
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What a result says of this model."""
+        return {"model_id": self.model.get_model_id(), "n_units": self.n_units}
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """There is no gradient; raise InvalidParameterError."""
+        raise InvalidParameterError(f"{self.model.get_model_id()} cannot be differentiated. Try search='evolution'.")
+
+    def encode(self, pictures: Any, batch_size: int | None = None) -> NDArray[np.float64]:
+        """Responses to pictures; shape (n_pictures, n_units)."""
+        responses = self.model.generate_response(pictures)
+        arrays = responses if isinstance(responses, tuple) else (responses,)
+        flat = np.concatenate([np.asarray(array, np.float64).reshape(len(pictures), -1) for array in arrays], axis=1)
+        self.n_units = flat.shape[1]
+        return flat
+
+    def integers(self, pictures: Tensor) -> NDArray[Any]:
+        """Pictures as uint8."""
+        return pictures.detach().clamp(0, 255).cpu().numpy().round().astype(np.uint8)
+
+
+def responder_of(model: Any, what: str, needs_gradient: bool) -> Responder:
+    """A model as a function from pictures to units, with a gradient if that is needed."""
+    is_plain = not needs_gradient and not isinstance(model, EncodingModel)
+    return PlainResponder(model, what) if is_plain else Responder(model, what)
+
+
 def shape_of(model: EncodingModel) -> list[str]:
     """The axes of the stimuli as the card has them, such as ``["batch_size", "3", "height", "width"]``."""
     stated = model.expected_input.shape

@@ -78,7 +78,8 @@ class Screen:
         if not 0 < cycles_per_deg <= self.pixels_per_deg / 2:
             raise InvalidParameterError(
                 f"Gratings of {cycles_per_deg:g} cycles per degree cannot be drawn with {self.pixels_per_deg:.3g} "
-                f"pixels per degree, which show up to {self.pixels_per_deg / 2:.3g}. Give more pixels, or a lower frequency."
+                f"pixels per degree, which show up to {self.pixels_per_deg / 2:.3g}. Give more pixels, or a lower "
+                "frequency."
             )
         across = self._across(orientation_deg)
         return np.asarray(np.cos(2 * np.pi * cycles_per_deg * across + np.deg2rad(phase_deg)))
@@ -99,17 +100,17 @@ class Screen:
         side = max(1, round(grain_deg * self.pixels_per_deg))
         n = -(-self.pixels // side)
         coarse = rng.choice([-1.0, 1.0], (n, n))
-        return coarse.repeat(side, 0).repeat(side, 1)[: self.pixels, : self.pixels]
+        return np.asarray(coarse.repeat(side, 0).repeat(side, 1)[: self.pixels, : self.pixels])
 
     def disc(self, x_deg: float, y_deg: float, radius_deg: float) -> Floats:
         """The aperture of a disc, soft over a pixel at its border, shape (pixels, pixels)."""
         distance = np.hypot(self.centres[None] - x_deg, -self.centres[:, None] - y_deg)
-        return np.clip((radius_deg - distance) * self.pixels_per_deg + 0.5, 0, 1)
+        return np.asarray(np.clip((radius_deg - distance) * self.pixels_per_deg + 0.5, 0, 1))
 
     def square(self, x_deg: float, y_deg: float, side_deg: float) -> Floats:
         """The aperture of a square, shape (pixels, pixels); pixels that it covers in part have that part."""
         columns = self._covered(self.centres, x_deg, side_deg)
-        return self._covered(-self.centres, y_deg, side_deg)[:, None] * columns[None]
+        return np.asarray(self._covered(-self.centres, y_deg, side_deg)[:, None] * columns[None])
 
     def bar(self, orientation_deg: float, position_deg: float, width_deg: float) -> Floats:
         """The aperture of a bar as long as the screen, shape (pixels, pixels).
@@ -145,7 +146,7 @@ class Screen:
         half = 0.5 / self.pixels_per_deg
         right = np.minimum(centres + half, middle + width / 2)
         left = np.maximum(centres - half, middle - width / 2)
-        return np.clip((right - left) / (2 * half), 0, 1)
+        return np.asarray(np.clip((right - left) / (2 * half), 0, 1))
 
 
 def encoded(luminance: Any) -> NDArray[np.uint8]:
