@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 EXPERIMENTS: dict[str, str] = {
+    "attribute": "attribute",
     "cka": "cka",
     "commonality": "commonality",
     "fusion": "fusion",

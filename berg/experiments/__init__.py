@@ -13,6 +13,7 @@ from typing import Any
 
 _WHERE = {
     "as_rdm": "dissimilarity_matrices",
+    "attribute": "attribution",
     "cka": "alignment",
     "commonality": "commonalities",
     "draw": "result",

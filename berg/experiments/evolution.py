@@ -1,8 +1,9 @@
 r"""Codes that evolve: a search that needs responses alone, no gradient.
 
 The search of Ponce et al. (2019, Cell 177:999; XDream): of each generation the best quarter stays; the others
-are children of two codes that are drawn with probability :math:`\mathrm{softmax}(z / 2)` of their z-scored scores, a
-quarter of the genes from the second parent; a quarter of the genes is changed by normal noise of standard deviation 0.75.
+are children of two codes that are drawn with probability :math:`\mathrm{softmax}(z / 2)` of their z-scored
+scores, a quarter of the genes from the second parent; a quarter of the genes is changed by normal noise of
+standard deviation 0.75.
 """
 
 from __future__ import annotations

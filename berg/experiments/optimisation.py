@@ -205,7 +205,7 @@ def optimise(
     size = _size_of(making)
     pictures_of_reference = _reference(reference, responders[0], size, seed)
     goal = Goal(objective, responders, pictures_of_reference, target)
-    batch = int(batch_size or getattr(model, "batch_size", 16))
+    batch: int = batch_size or getattr(model, "batch_size", None) or 16
     run = _follow if with_gradient else _evolved
     codes, curves = run(
         goal, making, n_pictures, steps, learning_rate, patience, population, batch, seed, show_progress

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT, PARAMETERS, SOURCES = "experiment", "parameters", "sources"
 _FIGURES: dict[str, str] = {
+    "attribute": "attribution",
     "cka": "alignment",
     "commonality": "commonalities",
     "fusion": "fusion_in_time",

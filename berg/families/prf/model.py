@@ -99,6 +99,15 @@ class PopulationReceptiveFields(torch.nn.Module):
         weights = self._cell_weights(picture_shape, contrast)
         return (predict_responses(contrast, weights, self.exponent.to(weights), self.amplitude.to(weights)),)
 
+    def draw_anew(self, rng: np.random.Generator) -> None:
+        """Give each voxel a place in a square picture by chance, and the size of another: what fits no brain."""
+        half = self.stimulus_width_deg / 2
+        for values in (self.x_deg, self.y_deg):
+            values.copy_(torch.from_numpy(rng.uniform(-half, half, values.shape)))
+        for values in (self.size_deg, self.exponent, self.amplitude):
+            values.copy_(values[torch.from_numpy(rng.permutation(len(values)))])
+        self._weights = None
+
     def _cell_weights(self, picture_shape: tuple[int, int], like: Tensor) -> Tensor:
         """Each voxel's weight on each cell; kept until a picture of another shape comes."""
         key = (picture_shape, like.dtype, like.device)
