@@ -321,6 +321,7 @@ class BERG:
         labelled: bool = False,
         size: int | None = None,
         fit: FIT | None = None,
+        flag: Any = False,
         **kwargs: Any,
     ) -> Any:
         """The in silico responses to the stimuli.
@@ -341,6 +342,10 @@ class BERG:
             Bring pictures in files, and PIL images, to this many pixels, height and width.
         fit
             How pictures that are not square are brought to `size`: ``"center_crop"``, ``"squash"`` or ``"pad"``.
+        flag
+            True: labelled responses, with the coordinates ``distance`` of each picture from those that the model was
+            trained with and ``is_flagged``, as far as the model's file keeps what those were like; or what
+            `berg.encoding.familiarity.familiarity` makes of pictures that are usual.
         **kwargs
             Passed to the model's `generate_response`, such as ``batch_size`` or ``show_progress`` (None: a bar on a
             terminal and in a notebook). With ``out="NAME.nc"``, or another ending of
@@ -360,6 +365,8 @@ class BERG:
         """
         _check_names(model, kwargs)
         stimulus = _sized(stimulus, size, fit)
+        if flag is not False:
+            return self._encode_flagged(model, stimulus, return_metadata, flag, **kwargs)
         if kwargs.get("scheduler") is not None:
             return _encode_on_cluster(model, stimulus, self.berg_dir, return_metadata, **kwargs)
         if _is_file(kwargs.get("out")):
@@ -385,6 +392,31 @@ class BERG:
         responses = one.generate_response(listed, **kwargs)
         responses = _labelled(responses, one, listed) if labelled else responses
         return (responses, one.get_metadata()) if return_metadata else responses
+
+    def _encode_flagged(self, model: Any, stimulus: Any, return_metadata: bool, flag: Any, **options: Any) -> Any:
+        """Labelled responses, with what is said of each picture as coordinates."""
+        from berg.encoding.familiarity import familiarity
+        from berg.models.encoding_model import EncodingModel
+
+        if (
+            not isinstance(model, EncodingModel)
+            or options.get("out") is not None
+            or options.get("scheduler") is not None
+        ):
+            raise InvalidParameterError(
+                "flag= takes one loaded model (berg.load), and returns labelled responses in memory; leave out and "
+                "scheduler out. For many pictures:  berg.experiments.flag(model, pictures)"
+            )
+        usual = familiarity(model) if flag is True else flag
+        judged = usual.judge(model, stimulus)
+        responses = self.encode(model, stimulus, labelled=True, **options)
+        found = {"distance": ("stimulus", judged.distance), "is_flagged": ("stimulus", judged.is_flagged)}
+        flagged = (
+            responses.map_over_datasets(lambda own: own.assign_coords(found) if own.data_vars else own)
+            if hasattr(responses, "leaves")
+            else responses.assign_coords(found)
+        )
+        return (flagged, model.get_metadata()) if return_metadata else flagged
 
     def _encode_to_file(
         self, model: Any, stimulus: Any, return_metadata: bool, *, out: Any, overwrite: bool = False, **options: Any

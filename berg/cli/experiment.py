@@ -19,6 +19,7 @@ EXPERIMENTS: dict[str, str] = {
     "attribute": "attribute",
     "cka": "cka",
     "commonality": "commonality",
+    "flag": "flag",
     "fusion": "fusion",
     "localise": "localise",
     "map": "map_receptive_fields",

@@ -17,6 +17,7 @@ _WHERE = {
     "cka": "alignment",
     "commonality": "commonalities",
     "draw": "result",
+    "flag": "familiarity_of_pictures",
     "fusion": "fusion_in_time",
     "localise": "localisers",
     "map_receptive_fields": "receptive_field_map",

@@ -135,9 +135,9 @@ def attribute(
     -------
     result
         ``attribution`` (stimulus, row, column) in the unit of the responses, of gradients per unit of pixel
-        value; ``picture``, ``response``, ``baseline_response``; of ``integrated`` ``incompleteness``, the part by which the map
-        does not add up, and ``n_steps``; with `check`, ``similarity`` to the map of random weights (rank correlation of
-        absolute values) and ``is_changed``.
+        value; ``picture``, ``response``, ``baseline_response``; of ``integrated`` ``incompleteness``, the part by
+        which the map does not add up, and ``n_steps``; with `check`, ``similarity`` to the map of random weights (rank
+        correlation of absolute values) and ``is_changed``.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def _options(
     if min(n_samples, n_masks, batch) < 1 or not 0 < noise <= 1 or not 1 <= side <= min(shape[1:]) or cells < 2:
         raise InvalidParameterError(
             f"n_samples={n_samples}, n_masks={n_masks}, noise={noise:g}, patch_pixels={side}, mask_cells={cells}: "
-            "numbers are positive, noise lies in (0, 1], a patch fits into the picture, and a mask has at least 2 cells."
+            "numbers are positive, noise lies in (0, 1], a patch fits into the picture, a mask has at least 2 cells."
         )
     grey = torch.full(shape, (low + high) / 2) if baseline is None else torch.from_numpy(np.array(baseline)).float()
     if tuple(grey.shape) != shape:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -24,6 +24,7 @@ _FIGURES: dict[str, str] = {
     "attribute": "attribution",
     "cka": "alignment",
     "commonality": "commonalities",
+    "flag": "familiarity_of_pictures",
     "fusion": "fusion_in_time",
     "localise": "localisers",
     "map_receptive_fields": "receptive_field_map",
@@ -89,8 +90,10 @@ def save(result: xr.Dataset, path: str | Path, overwrite: bool = False) -> Path:
         raise InvalidParameterError(f"'{target.name}' must end in .nc, in which results keep all labels.")
     if target.exists() and not overwrite:
         raise InvalidParameterError(f"{target} is there. Give another name, or overwrite=True.")
+    content = io.BytesIO()  # HDF5 reads again what it has written, which a file that is only written to refuses
+    result.to_netcdf(content, engine="h5netcdf")
     with replacing(target) as file:
-        result.to_netcdf(cast("io.IOBase", file), engine="h5netcdf")
+        file.write(content.getbuffer())
     return target
 
 

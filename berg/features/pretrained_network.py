@@ -95,6 +95,7 @@ class NetworkFeatures(nn.Module):
         self.transform = transform
         self.dtype = dtype
         self._layers: dict[str, Tensor] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}  # of each layer before it was laid flat
         self.nodes = list(nodes)
         modules = dict(self.network.named_modules())
         for node in self.nodes:
@@ -111,7 +112,8 @@ class NetworkFeatures(nn.Module):
                     f"The module '{name}' puts out {type(output).__name__}, not one tensor. Name another node, such as "
                     "the one that it is part of."
                 )
-            self._layers[node] = pooled(output, pooling, self.network, name)
+            self._layers[node] = layer = pooled(output, pooling, self.network, name)
+            self.shapes[node] = tuple(output.shape[1:]) if pooling == "all" else tuple(layer.shape[1:])
 
         return hook
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -59,11 +58,12 @@ parameters:
     )
 
 
-def pixel_model(weights: np.ndarray, power: float = 1.0, subject: int = 1) -> EncodingModel:
-    """A loaded model with weights of shape (n_units, 3, pixels, pixels)."""
-    n_units, _, pixels, _ = weights.shape
+def made_model(
+    features: torch.nn.Module, readout: torch.nn.Module, n_units: int, pixels: int, subject: int = 1
+) -> EncodingModel:
+    """A loaded model of these two halves."""
 
-    class PixelSums(EncodingModel):
+    class Made(EncodingModel):
         card = card_of(n_units, pixels)
 
         @classmethod
@@ -75,8 +75,15 @@ def pixel_model(weights: np.ndarray, power: float = 1.0, subject: int = 1) -> En
             return []
 
         def build(self) -> tuple[torch.nn.Module, torch.nn.Module]:
-            return Flat(), Sums(torch.from_numpy(copy.copy(weights)).flatten(1), power)
+            return features, readout
 
-    model = PixelSums(device="cpu", subject=subject)
+    model = Made(device="cpu", subject=subject)
     model.load_model()
     return model
+
+
+def pixel_model(weights: np.ndarray, power: float = 1.0, subject: int = 1) -> EncodingModel:
+    """A loaded model with weights of shape (n_units, 3, pixels, pixels)."""
+    n_units, _, pixels, _ = weights.shape
+    readout = Sums(torch.from_numpy(weights.copy()).flatten(1), power)
+    return made_model(Flat(), readout, n_units, pixels, subject)

@@ -35,6 +35,12 @@ def test_a_result_with_many_texts_is_kept_too(tmp_path):
     xr.testing.assert_identical(open_result(save(made, tmp_path / "a.nc")), made)
 
 
+def test_a_large_result_is_written_too(result, tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 3, 200, 200), np.uint8)
+    large = result.assign(picture=(("number", "colour", "row", "column"), pictures), name=("number", list("abcd")))
+    xr.testing.assert_identical(open_result(save(large, tmp_path / "a.nc")), large)
+
+
 def test_a_file_that_is_there_is_kept(result, tmp_path):
     path = save(result, tmp_path / "a.nc")
     with pytest.raises(InvalidParameterError, match="overwrite=True"):

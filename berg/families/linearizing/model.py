@@ -66,6 +66,7 @@ class Weights:
     n_pcas: int
     coefficients: dict[str, Rows]  # output -> rows, repeats one after another
     intercepts: dict[str, NDArray[np.float32]]
+    variance: NDArray[np.float32] | None = None  # of the components of the first PCA over the training pictures
 
 
 class LinearizingModel(EncodingModel):
@@ -123,6 +124,8 @@ class LinearizingModel(EncodingModel):
             "offset": weights.offset,
             "n_pcas": np.array([weights.n_pcas]),
         }
+        if weights.variance is not None:
+            tensors["variance"] = weights.variance
         for name, rows in weights.coefficients.items():
             tensors[f"{name}.coefficient"] = rows(np.arange(len(weights.intercepts[name])))
             tensors[f"{name}.intercept"] = weights.intercepts[name]
@@ -144,7 +147,8 @@ class LinearizingModel(EncodingModel):
                 raise CorruptedFileError(f"{weights.path} has NaN or infinite values in its regression. Get it again.")
             coefficients.append(torch.from_numpy(coefficient.reshape(*rows.shape, coefficient.shape[1])))
             intercepts.append(torch.from_numpy(intercept.reshape(rows.shape)))
-        return LinearReadout(projection, coefficients, intercepts)
+        variance = None if weights.variance is None else torch.from_numpy(np.array(weights.variance))
+        return LinearReadout(projection, coefficients, intercepts, variance)
 
     def _rows(self, output: OutputArray, lengths: Mapping[str, int]) -> NDArray[np.intp]:
         """The rows of the regression that belong to the selected units, shape (n_repeats, n_units)."""
@@ -174,6 +178,7 @@ class Published:
     mean: Floats
     pcas: list[tuple[Floats, Floats]]  # components (n_components, n_features) and mean (n_features,)
     regressions: dict[str, list[tuple[Floats, Floats]]]  # output -> per repeat: coefficients, intercepts
+    variance: Floats | None = None  # (n_components,), of the first PCA, if the file keeps it
 
 
 def read_published(path: Path, readout: Readout, outputs: list[OutputArray]) -> Published:
@@ -192,6 +197,8 @@ def read_published(path: Path, readout: Readout, outputs: list[OutputArray]) -> 
         (content.array(f"{place}.components_", ("K", "F")), content.array(f"{place}.mean_", ("F",)))
         for place in pca_places or ["pca_param"]
     ]
+    spread = f"{(pca_places or ['pca_param'])[0]}.explained_variance_"
+    variance = content.array(spread, ("K",)) if content.has(spread) else None
     regressions = {}
     for output in outputs:
         place = readout.regression.format(output=output.name)
@@ -200,7 +207,7 @@ def read_published(path: Path, readout: Readout, outputs: list[OutputArray]) -> 
         regressions[output.name] = [
             (content.array(f"{each}.coef_", ("U", "K")), content.array(f"{each}.intercept_", ("U",))) for each in places
         ]
-    return Published(scale, mean, pcas, regressions)
+    return Published(scale, mean, pcas, regressions, variance)
 
 
 class _Content:
@@ -269,6 +276,7 @@ def fold(published: Published, path: Path) -> Weights:
         len(published.pcas),
         {name: _rows_of(parts) for name, parts in published.regressions.items()},
         {name: _intercepts(parts) for name, parts in published.regressions.items()},
+        None if published.variance is None else published.variance.astype(np.float32),
     )
 
 
@@ -303,6 +311,7 @@ def joined(files: Iterable[Weights], n_files: int) -> Weights:
         n_files * first.n_pcas,
         {name: _rows_of_files([part.coefficients[name] for part in read], n) for name, n in _lengths(read).items()},
         {name: np.concatenate([part.intercepts[name] for part in read]) for name in first.intercepts},
+        first.variance,
     )
 
 
@@ -367,6 +376,7 @@ def read_converted(path: Path, outputs: list[str]) -> Weights:
         int(n_pcas),
         {output: _row_reader(path, f"{output}.coefficient") for output in outputs},
         {output: tensors[f"{output}.intercept"] for output in outputs},
+        read_safetensors(path, mapped=True).get("variance"),  # files of earlier versions do not keep it
     )
 
 

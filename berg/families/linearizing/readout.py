@@ -72,10 +72,19 @@ class LinearReadout(nn.Module):
         One per output, shape (n_repeats, n_units, n_components); n_repeats is 1 where the output has none.
     intercepts
         One per output, shape (n_repeats, n_units).
+    variance
+        Of the components (of the first PCA) over the training pictures, shape (n_components,); None if it is not known.
     """
 
-    def __init__(self, projection: Projection, coefficients: Sequence[Tensor], intercepts: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        projection: Projection,
+        coefficients: Sequence[Tensor],
+        intercepts: Sequence[Tensor],
+        variance: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        self.variance = variance
         self.projection = projection
         self.n_outputs = len(coefficients)
         for index, (coefficient, intercept) in enumerate(zip(coefficients, intercepts, strict=True)):
