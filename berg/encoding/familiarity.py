@@ -37,15 +37,15 @@ class Judged:
     distance, neighbour
         See `berg.statistics.familiarity`; neighbours are NaN where no pictures are known.
     is_flagged
-        Whether one of them exceeds its limit.
+        Whether one of them lies beyond its limits.
     limits
-        Of the two.
+        Lower and upper limit of the distance, upper limit of the distance to neighbours.
     """
 
     distance: Floats
     neighbour: Floats
     is_flagged: NDArray[np.bool_]
-    limits: tuple[float, float]
+    limits: tuple[float, float, float]
 
 
 class Familiarity(Protocol):
@@ -63,9 +63,10 @@ class ByReference:
 
     def judge(self, model: EncodingModel, pictures: Any, share: float = SHARE) -> Judged:
         """By the features of the network."""
-        limits = self.familiar.limits(share)
+        low, high, farthest = self.familiar.limits(share)
         distance, neighbour = self.familiar.measure(pooled_features(model, pictures))
-        return Judged(distance, neighbour, (distance > limits[0]) | (neighbour > limits[1]), limits)
+        is_flagged = (distance < low) | (distance > high) | (neighbour > farthest)
+        return Judged(distance, neighbour, is_flagged, (low, high, farthest))
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ByFile:
         variance = self.variance.double().numpy()
         distance = np.sqrt((scores**2 / variance).mean(1))
         limit = float(np.sqrt(chi2.ppf(1 - share, len(variance)) / len(variance)))
-        return Judged(distance, np.full(len(scores), np.nan), distance > limit, (limit, float("nan")))
+        return Judged(distance, np.full(len(scores), np.nan), distance > limit, (0.0, limit, float("nan")))
 
 
 def familiarity(model: EncodingModel, reference: Any = None) -> Familiarity:

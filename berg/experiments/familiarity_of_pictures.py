@@ -2,7 +2,7 @@
 
 A model answers to any picture, also to noise and line drawings that nobody fitted it to; what it says of them is a
 guess. Flagged are pictures whose features lie farther away than those of nearly all known ones, by the Mahalanobis
-distance or by that to their nearest neighbours (`berg.statistics.familiarity`).
+distance or by that to their nearest neighbours, or nearer to the mean than any (`berg.statistics.familiarity`).
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def flag(
             "distance": ("stimulus", judged.distance),
             "neighbour": ("stimulus", judged.neighbour),
             "is_flagged": ("stimulus", judged.is_flagged),
-            "distance_limit": judged.limits[0],
-            "neighbour_limit": judged.limits[1],
+            "distance_lower_limit": judged.limits[0],
+            "distance_limit": judged.limits[1],
+            "neighbour_limit": judged.limits[2],
         },
         {"stimulus": [str(name) for name in names]},
     )
@@ -118,6 +119,8 @@ def draw(result: xr.Dataset) -> Sheet:
 
 
 def _draw_distances(axes: Any, result: xr.Dataset, name: str, label: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     from berg.plotting.bars import LINE
 
     values = result[name].values
@@ -129,7 +132,12 @@ def _draw_distances(axes: Any, result: xr.Dataset, name: str, label: str) -> Non
     axes.hist(values, bins, weights=np.full(values.size, 100 / values.size), histtype="step", color="#3b6ea5",
               linewidth=1.2, label="these pictures")  # fmt: skip
     axes.axvline(float(result[f"{name}_limit"]), color=LINE, linewidth=1, label="limit")
+    if float(result.get(f"{name}_lower_limit", xr.DataArray(0.0))) > 0:
+        axes.axvline(float(result[f"{name}_lower_limit"]), color=LINE, linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)
     axes.set_ylabel("pictures (%)")
     axes.legend(frameon=False)

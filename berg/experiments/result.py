@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
@@ -90,10 +90,8 @@ def save(result: xr.Dataset, path: str | Path, overwrite: bool = False) -> Path:
         raise InvalidParameterError(f"'{target.name}' must end in .nc, in which results keep all labels.")
     if target.exists() and not overwrite:
         raise InvalidParameterError(f"{target} is there. Give another name, or overwrite=True.")
-    content = io.BytesIO()  # HDF5 reads again what it has written, which a file that is only written to refuses
-    result.to_netcdf(content, engine="h5netcdf")
     with replacing(target) as file:
-        file.write(content.getbuffer())
+        result.to_netcdf(cast("io.IOBase", file), engine="h5netcdf")
     return target
 
 

@@ -83,12 +83,16 @@ class Familiar:
         values = np.asarray(features, np.float64)
         return _measured(values, self.mean, self.scale, self.components, self.known)
 
-    def limits(self, share: float) -> tuple[float, float]:
-        """The distances that half of `share` of the known pictures exceed, each: together at most `share`."""
+    def limits(self, share: float) -> tuple[float, float, float]:
+        """Lower and upper limit of the distance, and upper limit of the distance to neighbours.
+
+        A third of `share` of the known pictures lies beyond each, so that at most `share` lies beyond any. Pictures
+        that are nearer to the mean than nearly all known ones are unusual too: noise is as average as no photograph.
+        """
         if not 0 < share < 1:
             raise InvalidParameterError(f"share is {share:g}; it must lie between 0 and 1, such as 0.05.")
-        at = 1 - share / 2
-        return float(np.quantile(self.distances, at)), float(np.quantile(self.neighbours, at))
+        low, high = np.quantile(self.distances, [share / 3, 1 - share / 3])
+        return float(low), float(high), float(np.quantile(self.neighbours, 1 - share / 3))
 
 
 def _basis(values: Floats, n_components: int) -> tuple[Floats, Floats, Floats, Floats]:

@@ -10,6 +10,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
 
+import berg
 from berg import BERG
 from berg.core.exceptions import InvalidParameterError
 from berg.encoding.familiarity import familiarity, pooled_features
@@ -133,7 +134,17 @@ def test_known_pictures_are_flagged_as_rarely_as_said():
     known = Familiar.of(rng.standard_t(5, (2000, 30)) @ mix)
     distance, neighbour = known.measure(rng.standard_t(5, (4000, 30)) @ mix)
     limits = known.limits(0.05)
-    assert 0.02 < np.mean((distance > limits[0]) | (neighbour > limits[1])) < 0.07
+    assert 0.03 < np.mean((distance < limits[0]) | (distance > limits[1]) | (neighbour > limits[2])) < 0.07
+    assert np.isclose(np.mean(distance < limits[0]), 0.05 / 3, atol=0.008)
+
+
+def test_noise_is_flagged_by_a_model_that_sees_contrast_alone():
+    """It is nearer to the mean contrast than any photograph."""
+    v1 = berg.load("fmri-szinte2024-prf_css", selection={"min_held_out_r2": 0.82})
+    noise = np.random.default_rng(0).integers(0, 256, (5, 3, 160, 160), np.uint8)
+    found = flag(v1, np.concatenate([squares(20, 160, seed=5), noise]), squares(100, 160))
+    assert found.is_flagged[20:].all()
+    assert found.is_flagged[:20].mean() < 0.3
 
 
 def test_distances_are_those_of_the_covariance_and_of_all_pairs():
