@@ -2,15 +2,15 @@ r"""What a picture is searched for: scores of responses, in standard deviations 
 
 With the mean response of a set of units, z-scored over reference pictures, :math:`z`:
 
-================  =====================================================================================
-objective         score of a picture
-================  =====================================================================================
-``maximise``      :math:`z`
-``minimise``      :math:`-z`
-``match``         :math:`-\overline{(z_u - t_u)^2}` over units u, with a target pattern t
-``contrast``      :math:`z_A - z_B`: drive A and not B
+=================  ============================================================================
+objective          score of a picture
+=================  ============================================================================
+``maximise``       :math:`z`
+``minimise``       :math:`-z`
+``match``          :math:`-\overline{(z_u - t_u)^2}` over units u, with a target pattern t
+``contrast``       :math:`z_A - z_B`: drive A and not B
 ``controversial``  the soft minimum of :math:`z_A` and :math:`-z_B`: A says much, B says little
-================  =====================================================================================
+=================  ============================================================================
 
 The soft minimum is :math:`-T \log \tfrac12 (e^{-a/T} + e^{-b/T})`, here with T = 0.5, after the controversial
 stimuli of Golan, Raju & Kriegeskorte (2020, PNAS 117:29330). Without z-scores, the model with the larger
