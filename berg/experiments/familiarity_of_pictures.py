@@ -140,4 +140,6 @@ def _draw_distances(axes: Any, result: xr.Dataset, name: str, label: str) -> Non
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)
     axes.set_ylabel("pictures (%)")
-    axes.legend(frameon=False)
+    axes.legend(
+        frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 0.98), handlelength=1.2, columnspacing=1
+    )

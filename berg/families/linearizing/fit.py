@@ -359,7 +359,7 @@ def _tensors(
     matrix, offset = _matrix(job, plan, features, basis, merged)
     tensors: dict[str, NDArray[Any]] = {"centre": mean.astype(np.float32), "matrix": matrix, "offset": offset}
     tensors["n_pcas"] = np.array([1])
-    if merged is None:
+    if merged is None and len(basis.parts) == 1:  # components of several bands go together
         tensors["variance"] = basis.scores.var(0, ddof=1).astype(np.float32)
     for name, files in solved.items():
         tensors[f"{name}.coefficient"] = coefficients[name]

@@ -177,6 +177,7 @@ def test_the_published_recipe_is_that_of_scikit_learn(pictures, features, cache,
     assert fitted.facts["n_components"] == 20
     variances = PCA(20, svd_solver="full").fit(standardized(features)[:N_TRAIN]).explained_variance_ratio_
     assert fitted.facts["explained_variance"] == [pytest.approx(variances.sum(), abs=1e-4)]
+    np.testing.assert_allclose(fitted.tensors["variance"], scores[:N_TRAIN].var(0, ddof=1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("n_units", [7, 80])  # fewer and more than components: the tensors are others
@@ -191,6 +192,7 @@ def test_ridge_without_pca_is_ridge_on_all_features(n_units, pictures, features,
     assert set(chosen) <= {30000, 1e6}
     np.testing.assert_allclose(found, np.where(chosen == 30000, *each), atol=1e-4)
     assert fitted.tensors["matrix"].shape == (min(n_units, N_TRAIN - 1), N_FEATURES)
+    assert ("variance" in fitted.tensors) == (n_units > N_TRAIN)
 
 
 def test_ridge_on_components_is_that_of_scikit_learn_at_the_penalties_that_were_chosen(
