@@ -24,7 +24,7 @@ from berg.core.parameter_validator import validate_parameters
 from berg.core.parameter_values import kind_of
 from berg.core.selection import check_selection, resolve_selection, resolve_times
 from berg.core.tables import html_table
-from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
+from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates, space_attributes
 from berg.features.precision import arithmetic, precision_of, with_precision
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models import model_display
@@ -372,6 +372,7 @@ class EncodingModel(BaseModelInterface):
             "berg_version": version("berg"),
             "licence": self.card.licence or "",
             "citation": self.card.citation or "",
+            **space_attributes(self.metadata),
         }
 
     def indices_of(self, output: str, axis: str) -> Indices:

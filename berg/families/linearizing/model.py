@@ -103,7 +103,7 @@ class LinearizingModel(EncodingModel):
 
     def attributes(self) -> dict[str, Any]:
         """What the responses are of, and the volume that the i, j, k of voxels count in."""
-        return {**super().attributes(), **volume_shape(self.card, self.metadata)}
+        return {**volume_shape(self.card, self.metadata), **super().attributes()}
 
     @classmethod
     def network_files(cls) -> list[WantedFile]:
