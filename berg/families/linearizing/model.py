@@ -44,7 +44,7 @@ class Features(CardPart):
     weights: str
     nodes: str | list[str]
     n_features: int  # of all nodes together
-    transform: Literal["preset", "as_trained"]
+    transform: Literal["preset", "as_trained", "squash", "centre_square"]
 
 
 class Readout(CardPart):
