@@ -133,6 +133,9 @@ class LinearizingModel(EncodingModel):
         projection = Projection(
             torch.from_numpy(weights.centre), matrix, torch.from_numpy(weights.offset), weights.n_pcas
         )
+        # Features that no PCA has centred are of one sign and cancel: float32 would lose 6e-6 of the responses.
+        is_whole = matrix.shape[0] == matrix.shape[1] and self.device.type != "mps"
+        exact = torch.float64 if is_whole else torch.float32
         coefficients, intercepts = [], []
         for output in self.card.outputs:
             lengths = {axis: axis_length(self.card, output.name, axis, self.metadata) for axis in output.axes[1:]}
@@ -142,8 +145,8 @@ class LinearizingModel(EncodingModel):
             coefficient, intercept = weights.coefficients[output.name](flat), weights.intercepts[output.name][flat]
             if not (np.isfinite(coefficient).all() and np.isfinite(intercept).all()):
                 raise CorruptedFileError(f"{weights.path} has NaN or infinite values in its regression. Get it again.")
-            coefficients.append(torch.from_numpy(coefficient.reshape(*rows.shape, coefficient.shape[1])))
-            intercepts.append(torch.from_numpy(intercept.reshape(rows.shape)))
+            coefficients.append(torch.from_numpy(coefficient.reshape(*rows.shape, coefficient.shape[1])).to(exact))
+            intercepts.append(torch.from_numpy(intercept.reshape(rows.shape)).to(exact))
         return LinearReadout(projection, coefficients, intercepts)
 
     def _rows(self, output: OutputArray, lengths: Mapping[str, int]) -> NDArray[np.intp]:
