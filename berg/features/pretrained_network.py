@@ -22,7 +22,7 @@ from torchvision.transforms import functional
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.file_names import expand
-from berg.features.fused_layers import with_fused_layers
+from berg.features.fused_layers import with_channels_last, with_fused_layers
 from berg.features.precision import dtype_of
 from berg.features.tokens import pooled, split_node
 
@@ -170,6 +170,8 @@ def network_features(
         made = TRANSFORMS[transform](preset)
         features = NetworkFeatures(network, listed, made, dtype_of(precision), compiled)
         features = features.to(device).eval().requires_grad_(False)
+        if device.type == "cpu":
+            with_channels_last(features.network)
         _in_memory[key] = features
     return features
 
