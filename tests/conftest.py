@@ -19,6 +19,7 @@ import pytest
 from published import layouts, reference
 
 from berg.core import model_registry
+from berg.weights.package_files import write_package_files
 
 AlexNetFeatures = Callable[[bool], tuple[reference.Images, reference.Floats]]
 FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.Floats]]
@@ -121,8 +122,10 @@ def alexnet_features(torch_home: Path) -> AlexNetFeatures:
 
 
 @pytest.fixture(scope="session")
-def zoo_dir(statistics: layouts.FeatureStatistics, alexnet_features: AlexNetFeatures) -> Iterator[Path]:
-    """The models on AlexNet (EEG with a PCA layout each), MEG, THINGS fMRI and TVSD."""
+def zoo_dir(
+    statistics: layouts.FeatureStatistics, alexnet_features: AlexNetFeatures, torch_home: Path
+) -> Iterator[Path]:
+    """The models on AlexNet (EEG with a PCA layout each), MEG, THINGS fMRI, TVSD and BOLD5000."""
     rng = np.random.default_rng(4)
     with tempfile.TemporaryDirectory() as folder:
         berg_dir = Path(folder)
@@ -137,7 +140,17 @@ def zoo_dir(statistics: layouts.FeatureStatistics, alexnet_features: AlexNetFeat
         layouts.write_meg(berg_dir, 1, rng, statistics, names=["all_training_splits", *splits])
         layouts.write_things_fmri(berg_dir, 1, rng, statistics)
         layouts.write_tvsd(berg_dir, "N", rng, statistics, names=["all_training_splits", *splits])
+        write_bold5000(berg_dir, torch_home, rng)
         yield berg_dir
+
+
+def write_bold5000(berg_dir: Path, torch_home: Path, rng: np.random.Generator) -> None:
+    """A random ResNet-18, and the first subject of BOLD5000 as it is converted from the package."""
+    layouts.write_resnet18(torch_home, rng)
+    card = model_registry.get_card(layouts.BOLD5000)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(layouts.write_img2fmri(Path(folder), rng).parent))
+        write_package_files(card, str(berg_dir), {"subject": "CSI1"})
 
 
 @pytest.fixture

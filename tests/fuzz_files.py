@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -134,12 +135,33 @@ def _gifti_labels(path: Path) -> None:
     gifti.GiftiImage(labeltable=table, darrays=[array]).to_filename(path)
 
 
+def _brain() -> Any:
+    """Twenty vertices and four voxels."""
+    from nibabel import cifti2
+
+    voxels = cifti2.BrainModelAxis.from_mask(np.ones((1, 2, 2)), "thalamus_left", np.diag([2.0, 2, 2, 1]))
+    return cifti2.BrainModelAxis.from_surface(np.arange(20), 30, "CortexLeft") + voxels
+
+
 def _cifti(path: Path) -> None:
     from nibabel import cifti2
 
-    brain = cifti2.BrainModelAxis.from_surface(np.arange(24), 30, "CortexLeft")
     names = cifti2.ScalarAxis([f"map {row}" for row in range(N_ROWS)])
-    cifti2.Cifti2Image(VALUES, (names, brain)).to_filename(path)
+    cifti2.Cifti2Image(VALUES, (names, _brain())).to_filename(path)
+
+
+def _cifti_series(path: Path) -> None:
+    from nibabel import cifti2
+
+    cifti2.Cifti2Image(VALUES, (cifti2.SeriesAxis(0, 2, N_ROWS), _brain())).to_filename(path)
+
+
+def _cifti_labels(path: Path) -> None:
+    from nibabel import cifti2
+
+    table = {0: ("???", (0.0, 0.0, 0.0, 0.0)), 3: ("V1", (1.0, 0.0, 0.0, 1.0))}
+    numbers = np.array([[0, 3] * 12], np.float32)
+    cifti2.Cifti2Image(numbers, (cifti2.LabelAxis(["areas"], [table]), _brain())).to_filename(path)
 
 
 def _fif(path: Path) -> None:
@@ -233,6 +255,8 @@ SEEDS: dict[str, list[Callable[[Path], None]]] = {
     "func.gii": [_gifti],
     "label.gii": [_gifti_labels],
     "dscalar.nii": [_cifti],
+    "dtseries.nii": [_cifti_series],
+    "dlabel.nii": [_cifti_labels],
     "annot": [_annot],
     "zarr": [_zarr, _zarr2],
     "-epo.fif": [_fif],
@@ -252,8 +276,8 @@ SEEDS: dict[str, list[Callable[[Path], None]]] = {
 }
 PICTURES = {"png", "jpg", "tif", "gif", "bmp", "webp"}
 RECORDINGS = [
-    "npy", "npz", "h5", "mat", "nii", "nii.gz", "mgh", "mgz", "func.gii", "label.gii", "dscalar.nii", "zarr",
-    "-epo.fif",
+    "npy", "npz", "h5", "mat", "nii", "nii.gz", "mgh", "mgz", "func.gii", "label.gii", "dscalar.nii", "dtseries.nii",
+    "dlabel.nii", "zarr", "-epo.fif",
 ]  # fmt: skip
 
 

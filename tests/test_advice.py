@@ -23,7 +23,8 @@ DOTTED = re.compile(r"(?<![.\w])berg((?:\.[A-Za-z_]\w*)+)(\(?)")
 KEYWORD = re.compile(r"in Python ([a-z_]+)=|\(([a-z_]+)=[A-Z][a-z]+\)")
 FILES = (".lock", *FORMATS)
 OF_OTHERS = {
-    "--upgrade", "--force-reinstall", "--gres", "--exclusive", "--remove-destination",  # of pip, SLURM and cp
+    "--upgrade", "--force-reinstall", "--no-deps",  # of pip
+    "--gres", "--exclusive", "--remove-destination",  # of SLURM and cp
     "--help", "--quiet", "--verbose",  # of every verb
 }  # fmt: skip
 

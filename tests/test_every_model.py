@@ -273,7 +273,7 @@ def test_the_batch_size_of_a_published_model_does_not_matter(model_id: str, dir_
     together = as_tuple(BERG().encode(model, images, batch_size=5))
     for size in (1, 2):
         for ours, theirs in zip(as_tuple(BERG().encode(model, images, batch_size=size)), together, strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+            assert np.abs(ours - theirs).max() < max(1e-5, 5e-5 * theirs.std())  # the rounding of other products
 
 
 @on_every_published_model

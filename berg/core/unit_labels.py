@@ -18,6 +18,7 @@ Metadata = Mapping[str, Any]
 AxisKey = tuple[str, str]  # output, axis
 Coordinate = tuple[str | tuple[str, ...], NDArray[Any]]
 TIME = "time"  # the coordinate in seconds
+SPACE = "space"  # what the metadata of a fitted model say of the files that it was fitted to
 OPTIONAL = "?"  # at the end of a place that need not be there
 
 
@@ -218,6 +219,31 @@ def volume_shape(card: ModelCard, metadata: Metadata) -> dict[str, list[int]]:
                 each = [list_at(str(place), output.name, metadata) for place in places]
                 return {"volume_shape": [int(indices.max()) + 1 for indices in each]}
     return {}
+
+
+def space_attributes(metadata: Metadata) -> dict[str, Any]:
+    """Where fitted units lie, as texts and numbers that a file can hold; nothing if the recordings did not say.
+
+    Returns
+    -------
+    attributes
+        ``volume_shape`` and ``fmri_affine`` (16 numbers, row by row) of voxels, and ``surface_vertices`` of CIFTI: how
+        many vertices each structure has in all.
+
+    Examples
+    --------
+    >>> space_attributes({"space": {"surface_vertices": {"CIFTI_STRUCTURE_CORTEX_LEFT": 32492}}})
+    {'surface_vertices': 'CIFTI_STRUCTURE_CORTEX_LEFT 32492'}
+    """
+    space, found = metadata.get(SPACE), dict[str, Any]()
+    if not isinstance(space, Mapping):
+        return found
+    shape, affine = (np.ravel(space.get(name, ())) for name in ("volume_shape", "fmri_affine"))
+    if shape.shape == (3,) and affine.shape == (16,):
+        found = {"volume_shape": [int(length) for length in shape], "fmri_affine": [float(value) for value in affine]}
+    if surfaces := space.get("surface_vertices"):
+        found["surface_vertices"] = "; ".join(f"{name} {count}" for name, count in surfaces.items())
+    return found
 
 
 def axis_attributes(card: ModelCard, output: OutputArray, metadata: Metadata) -> dict[str, float]:

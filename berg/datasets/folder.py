@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, MissingFileError, did_you_mean, listing
-from berg.datasets.assembly import assembled
+from berg.core.stacklevel import users_stacklevel
+from berg.datasets.assembly import DatasetWarning, assembled
 from berg.datasets.card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
+from berg.datasets.grayordinates import is_cifti, places_in
 from berg.datasets.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
 from berg.datasets.matching_files import (
     Space,
@@ -30,7 +33,7 @@ from berg.datasets.matching_files import (
 )
 from berg.datasets.recordings import Coordinates, OutputData, order_of_rows
 from berg.datasets.response_arrays import ScaledRows
-from berg.datasets.response_files import ResponseFile, open_responses
+from berg.datasets.response_files import ResponseFile, masked, open_responses
 from berg.datasets.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
 from berg.stimuli import stimulus_set
 from berg.stimuli.stimulus_files import warn_of_order
@@ -192,11 +195,10 @@ class _Folder:
 
     def _output(self, name: str, own: ResponsesCard, order: Indices | None, n_stimuli: int) -> OutputData:
         with self._at("responses", name):
-            mask = self._mask(own.mask, "responses", name, "mask")
-            found = self._responses(own, mask)
+            found, mask = self._responses(own, self._mask(own.mask, "responses", name, "mask"))
             space = space_of_responses("the responses", found)
             check_hemisphere(name, space)
-            self._check_space(own.mask, space, "mask")
+            self._check_step(found, order)
             unit = checked_unit(own.unit, own.scale, found.unit)
             rows = found.rows if own.scale == 1 else ScaledRows(found.rows, own.scale)
             axes = (*((found.row_axis,) if found.n_repetitions == 1 else ("stimulus", "repetition")),)
@@ -216,23 +218,58 @@ class _Folder:
             f"holds {listing(found.ravel(), 3)}."
         )
 
-    def _responses(self, own: ResponsesCard, mask: Any) -> ResponseFile:
+    def _responses(self, own: ResponsesCard, mask: Any) -> tuple[ResponseFile, Any]:
+        """The responses of all files, and the mask in the order of their units."""
         texts = [text.partition("::") for text in own.path]
         files = [(file, key or own.key) for text, _, key in texts for file in self._matching(text)]
+        given = None if mask is None else _list(mask)
+        in_order = given is None or not is_cifti(files[0][0])  # of CIFTI, files may have orders of their own
         parts = [
-            open_responses(file, key and self._filled(key), own.axes, None if mask is None else _list(mask))
+            open_responses(file, key and self._filled(key), own.axes, given if in_order else None)
             for file, key in files
         ]
-        return joined([file for file, _ in files], parts)
+        found = joined([file for file, _ in files], parts)
+        given = self._in_space(own.mask, given, space_of_responses("the responses", found), "mask")
+        return (found, mask) if in_order else (masked(found, given, files[0][0]), given)
 
-    def _check_space(self, given: Values | None, space: Space, name: str) -> None:
-        """A mask, or labels, of the same shape may still be of another space."""
+    def _in_space(self, given: Values | None, labels: Any, space: Space, name: str) -> Any:
+        """Labels or a mask in the order of the units, if their file has grayordinates; else as they are.
+
+        Raises
+        ------
+        DatasetError
+            If they are of another space, which may have the same shape.
+        """
         if given is None or given.path is None:
-            return
+            return labels
         path = self._path(given.path)
         own = space_of(path)
-        if own is not None:
-            check_same_space(space, replace(own, name=f"{name} {path.name}"))
+        if own is None:
+            return labels
+        check_same_space(space, replace(own, name=f"{name} {path.name}"))
+        if space.brain is None or own.brain is None or isinstance(labels, dict):
+            return labels
+        return labels[places_in(space.brain, own.brain)]
+
+    def _check_step(self, found: ResponseFile, order: Indices | None) -> None:
+        """Hold the time between the rows of a file to what `dataset.yaml` says of it."""
+        step = found.attributes.get("series_step")
+        if step is None or step[1] != "SECOND":
+            return
+        stated = self.card.sampling_interval_s
+        if stated is not None and not np.isclose(stated, step[0], rtol=1e-3):
+            raise DatasetError(
+                f"sampling_interval_s is {stated:g}, and the rows of the series are {step[0]:g} s apart. Write  "
+                f"sampling_interval_s: {step[0]:g}  or give the series that is meant."
+            )
+        if stated is None and order is None:
+            warnings.warn(
+                f"The rows of the responses are {step[0]:g} s apart (series), one for each stimulus. If they are one "
+                f"recording in time, write  sampling_interval_s: {step[0]:g}  into dataset.yaml; as it stands, each "
+                "row counts as an independent sample.",
+                DatasetWarning,
+                stacklevel=users_stacklevel(),
+            )
 
     def _matching(self, text: str) -> list[Path]:
         place = self._path(text)
@@ -256,7 +293,7 @@ class _Folder:
             keys = ("responses", name, "coordinates", label)
             with self._at(*keys):
                 labels = self._labels(given, *keys, as_text=label in NAMES)
-                self._check_space(given, space, label)
+                labels = self._in_space(given, labels, space, label)
                 check_labels_shape(label, labels, space)
                 axis = _axis_of(label, given, lengths, labels)
                 coordinates[label] = (axis, _along(labels, lengths[axis], mask, given.first, label))

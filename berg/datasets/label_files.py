@@ -21,8 +21,9 @@ from berg.core.exceptions import (
     listing,
 )
 from berg.datasets.epoch_files import open_epochs
+from berg.datasets.grayordinates import UNLABELLED, header_of, is_cifti, values_of_map
 from berg.datasets.surface_files import open_surface
-from berg.datasets.volume_files import VOLUMES, read_volume
+from berg.datasets.volume_files import VOLUMES, open_volumes, read_volume
 from berg.stimuli.arrays import HDF5, array_keys, npz_names, open_npy, open_npz, open_zarr, zarr_array
 from berg.system.file_errors import check_readable, reading
 from berg.system.hdf5_files import has_array, hdf5_values, open_hdf5
@@ -39,9 +40,10 @@ def read_labels(path: Path, key: str | None = None, *, as_text: bool = False) ->
     ----------
     path
         ``.npy``, ``.npz``, HDF5, zarr; ``.tsv``, ``.csv`` (with a head line; also ``.gz``), ``.txt`` (one a line),
-        ``.json``; NIfTI or MGH; GIFTI (labels, shapes) and FreeSurfer's ``.annot``; ``-epo.fif`` (events).
+        ``.json``; NIfTI or MGH; GIFTI (labels, shapes), CIFTI (labels, maps) and FreeSurfer's ``.annot``;
+        ``-epo.fif`` (events).
     key
-        The array in a file of several, the column, or the key (``a.b`` for b in a).
+        The array in a file of several, the column, the map, or the key (``a.b`` for b in a).
     as_text
         Leave what stands in a text file as it is written: ``1.10`` and ``007`` are names then. Else texts become
         numbers as in `numbers_or_names`.
@@ -271,7 +273,19 @@ def _without_doubles(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]
 
 
 def _volume(path: Path, key: str | None) -> Any:
-    return np.squeeze(read_volume(path))
+    return _map(path, key) if is_cifti(path) else np.squeeze(read_volume(path))
+
+
+def _map(path: Path, key: str | None) -> Any:
+    """A map of a CIFTI file: one value, or the name of its label, for each grayordinate."""
+    with open_volumes(path) as image:
+        header = header_of(path, image)
+        if not header.names:
+            raise DatasetError(f"{path} is a series; a list of labels is a map (.dscalar.nii, .dlabel.nii).")
+        name = chosen_key(path, header.names, key)
+        if header.names.count(name) > 1:
+            raise DatasetError(f"{path} has {header.names.count(name)} maps '{name}'. Give each a name of its own.")
+        return values_of_map(path, header, image.dataobj, header.names.index(name))
 
 
 def _gifti(path: Path, key: str | None) -> Any:
@@ -284,7 +298,8 @@ def _gifti(path: Path, key: str | None) -> Any:
         return values
     if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
         raise DatasetError(f"{path} has a table of labels, and values that are not whole numbers.")
-    return np.array([names.get(int(value), "") for value in values])
+    texts = [names.get(int(value), "") for value in values]
+    return np.array(["" if text == UNLABELLED else text for text in texts])
 
 
 def _annotation(path: Path, key: str | None) -> Any:

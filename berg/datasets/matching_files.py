@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import DatasetError, InvalidParameterError, listing
+from berg.datasets.grayordinates import BrainModels, header_of, is_cifti, places_in
 from berg.datasets.response_arrays import ReorderedRows, ResponseArray, StackedRows
 from berg.datasets.response_files import ResponseFile
 from berg.datasets.splits import Indices
@@ -37,12 +38,15 @@ class Space:
         Of a volume; None of a surface.
     structure
         The part of the brain that vertices are of; None if the file does not say.
+    brain
+        Which grayordinate each value is of, in the order of a CIFTI file; None of another.
     """
 
     name: str
     shape: tuple[int, ...] | None = None
     affine: NDArray[Any] | None = None
     structure: str | None = None
+    brain: BrainModels | None = None
 
 
 def space_of(path: Path) -> Space | None:
@@ -59,6 +63,8 @@ def space_of(path: Path) -> Space | None:
         if not lower.endswith(VOLUMES):
             return None
         with open_volumes(path) as image:
+            if is_cifti(path):
+                return Space(path.name, brain=header_of(path, image).brain)
             shape = tuple(int(length) for length in image.shape[:3])
             affine = getattr(image, "affine", None)
             is_volume = affine is not None and len(shape) == 3 and shape[1:] != (1, 1)
@@ -67,6 +73,8 @@ def space_of(path: Path) -> Space | None:
 
 def space_of_responses(name: str, found: ResponseFile) -> Space:
     """The space of responses, as far as their file says."""
+    if found.brain is not None:
+        return Space(name, brain=found.brain)
     facts = found.attributes
     return Space(name, facts.get("volume_shape"), facts.get("fmri_affine"), found.structure)
 
@@ -74,11 +82,15 @@ def space_of_responses(name: str, found: ResponseFile) -> Space:
 def check_same_space(one: Space, other: Space) -> None:
     """Raise if two files are of different spaces; what one of them does not say is not compared.
 
+    Of grayordinates, `other` may have more than `one`, and they may stand in another order; see `places_in`.
+
     Raises
     ------
     DatasetError
         With both values.
     """
+    if one.brain is not None or other.brain is not None:
+        return _check_grayordinates(one, other)
     if one.structure and other.structure and one.structure != other.structure:
         raise DatasetError(f"{other.name} is of {other.structure}, {one.name} of {one.structure}.")
     if one.shape is None or other.shape is None:
@@ -92,6 +104,37 @@ def check_same_space(one: Space, other: Space) -> None:
             f"{other.name} and {one.name} have other affines: {_rows(other.affine)} and {_rows(one.affine)}. Their "
             "voxels lie at different places. Resample one to the other."
         )
+
+
+def _check_grayordinates(one: Space, other: Space) -> None:
+    if one.brain is None or other.brain is None:
+        return _check_not_mixed(one, other)
+    for structure, n_vertices in one.brain.n_vertices.items():
+        if (n_others := other.brain.n_vertices.get(structure, n_vertices)) != n_vertices:
+            raise DatasetError(
+                f"{other.name} has surfaces of {n_others:,} vertices ({structure}), {one.name} of {n_vertices:,}. "
+                "Resample one to the other."
+            )
+    volumes = [Space(own.name, own.brain.volume_shape, own.brain.affine) for own in (one, other) if own.brain]
+    check_same_space(*volumes)
+    missing = np.flatnonzero(places_in(one.brain, other.brain) < 0)
+    if len(missing):
+        raise DatasetError(
+            f"{other.name} has {other.brain}, {one.name} {one.brain}: {one.brain.named(int(missing[0]))} is in the "
+            "latter alone. Give files of the same brain models."
+        )
+
+
+def _check_not_mixed(one: Space, other: Space) -> None:
+    """Raise if one file is of grayordinates, and the other says that it is of something else."""
+    of_brain, elsewhere = (one, other) if one.brain is not None else (other, one)
+    if elsewhere.shape is None and elsewhere.structure is None:
+        return
+    what = f"a volume of {elsewhere.shape} voxels" if elsewhere.shape else f"vertices of {elsewhere.structure}"
+    raise DatasetError(
+        f"{elsewhere.name} is {what}, {of_brain.name} of {of_brain.brain}. Write both as CIFTI (.dscalar.nii, "
+        ".dlabel.nii), or both not."
+    )
 
 
 def _apart(one: Space, other: Space) -> float:
@@ -111,8 +154,22 @@ def _rows(affine: NDArray[Any]) -> str:
 def check_hemisphere(output: str, space: Space) -> None:
     """Raise DatasetError if responses called ``lh`` are of the right side, or the other way round."""
     side = _HEMISPHERES.get(output.lower())
+    if side and space.brain is not None:
+        return _check_structures(output, side, space)
     if side and space.structure and space.structure.endswith(("Left", "Right")) and not space.structure.endswith(side):
         raise DatasetError(f"'{output}' has the responses of {space.structure} ({space.name}).")
+
+
+def _check_structures(output: str, side: str, space: Space) -> None:
+    """Raise DatasetError if some grayordinates are not of this side."""
+    assert space.brain is not None
+    names = dict.fromkeys(space.brain.structures.tolist())
+    others = [name.removeprefix("CIFTI_STRUCTURE_") for name in names if not name.endswith(side.upper())]
+    if others:
+        raise DatasetError(
+            f"'{output}' has the responses of {listing(others, 3)} too. Pick one structure:  "
+            f"FILE::CORTEX_{side.upper()}"
+        )
 
 
 def check_labels_shape(name: str, labels: Any, space: Space) -> None:
@@ -146,7 +203,8 @@ def joined(files: Sequence[Path], parts: Sequence[ResponseFile]) -> ResponseFile
 
 
 def _as_in(name: Path, first: ResponseFile, file: Path, part: ResponseFile) -> ResponseFile:
-    """A file's responses with their channels in the order of the first file."""
+    """A file's responses with their channels or grayordinates in the order of the first file."""
+    part = _grayordinates_as_in(name, first, file, part)
     _check_alike(name, first, file, part)
     check_same_space(space_of_responses(name.name, first), space_of_responses(file.name, part))
     interval = first.attributes.get("sampling_interval_s", 1.0)
@@ -158,6 +216,20 @@ def _as_in(name: Path, first: ResponseFile, file: Path, part: ResponseFile) -> R
             order = _order(values, own, label, (name.name, file.name))
             part = replace(part, rows=_reordered(part, axis, order))
     return part
+
+
+def _grayordinates_as_in(name: Path, first: ResponseFile, file: Path, part: ResponseFile) -> ResponseFile:
+    """A file's responses with their grayordinates in the order of the first file, which must have the same."""
+    if first.brain is None or part.brain is None:
+        return part
+    spaces = [space_of_responses(own.name, found) for own, found in ((name, first), (file, part))]
+    check_same_space(*spaces)
+    check_same_space(*spaces[::-1])
+    order = places_in(first.brain, part.brain)
+    if np.array_equal(order, np.arange(len(order))):
+        return part
+    coordinates = {label: (axis, values[order]) for label, (axis, values) in part.coordinates.items()}
+    return replace(part, rows=ReorderedRows(part.rows, order), coordinates=coordinates, brain=part.brain.take(order))
 
 
 def _check_alike(name: Path, first: ResponseFile, file: Path, part: ResponseFile) -> None:
@@ -175,11 +247,18 @@ def _check_alike(name: Path, first: ResponseFile, file: Path, part: ResponseFile
             part.attributes.get("sampling_interval_s"),
             first.attributes.get("sampling_interval_s"),
         ),
+        ("a step between rows of", _step(part), _step(first)),
     )
     for what, own, others in facts:
         same = own == others or (isinstance(own, float) and isinstance(others, float) and np.isclose(own, others))
         if not same:
             raise DatasetError(f"{file} has {what} {own}; {name} {others}. Files that are joined must agree.")
+
+
+def _step(found: ResponseFile) -> str:
+    """From one row of a series to the next, as text; of maps there is none."""
+    step = found.attributes.get("series_step")
+    return "no time" if step is None else f"{step[0]:.6g} {step[1].lower()}"
 
 
 def _check_times(label: str, values: Any, own: Any, interval: float, names: tuple[str, str]) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.core.exceptions import DatasetError, listing
+from berg.core.exceptions import CorruptedFileError, DatasetError, listing
 from berg.datasets.epoch_files import open_epochs
+from berg.datasets.grayordinates import FACTS, BrainModels, CiftiHeader, header_of, structures_named
 from berg.datasets.label_files import chosen_key, hdf5_key, reader_of
 from berg.datasets.response_arrays import (
     BLOCK_BYTES,
@@ -29,7 +30,7 @@ from berg.datasets.response_arrays import (
 )
 from berg.datasets.splits import Indices
 from berg.datasets.surface_files import open_surface, structure_of, surface_rows
-from berg.datasets.volume_files import VOLUMES, inflated, is_compressed, open_volumes
+from berg.datasets.volume_files import CIFTI, VOLUMES, inflated, is_compressed, open_volumes
 from berg.stimuli.arrays import (
     HDF5,
     array_keys,
@@ -66,6 +67,8 @@ class ResponseFile:
         Of the values, where the format fixes it.
     structure
         The part of the brain that vertices are of, such as ``CortexLeft``, if the file says so.
+    brain
+        Which grayordinate each unit is, of CIFTI.
     """
 
     rows: ResponseArray
@@ -76,6 +79,7 @@ class ResponseFile:
     attributes: dict[str, Any] = field(default_factory=dict)
     unit: str | None = None
     structure: str | None = None
+    brain: BrainModels | None = None
 
 
 def open_responses(
@@ -83,16 +87,16 @@ def open_responses(
 ) -> ResponseFile:
     """The responses in a file; values are read when they are asked for.
 
-    Read in parts: ``.npy``, ``.npz`` that is not compressed, HDF5, zarr, NIfTI and MGH that are not compressed.
+    Read in parts: ``.npy``, ``.npz`` that is not compressed, HDF5, zarr, NIfTI, CIFTI and MGH that are not compressed.
     All others are read once, into a temporary file.
 
     Parameters
     ----------
     path
         ``.npy``, ``.npz``, HDF5, a folder of zarr; ``.nii``, ``.mgh`` (also ``.nii.gz``, ``.mgz``); ``.gii``, with an
-        array for each row; ``-epo.fif``.
+        array for each row; ``.dscalar.nii`` and ``.dtseries.nii``, with a map or sample for each row; ``-epo.fif``.
     key
-        The array in a file of several; of epochs, the type of the channels.
+        The array in a file of several; of epochs, the type of the channels; of CIFTI, a structure.
     axes
         Of an array, in its order (see `berg.datasets.response_arrays.as_rows`). None: rows, then units.
     mask
@@ -171,14 +175,58 @@ def _stored(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
 
 
 def _volumes(path: Path, key: str | None, axes: Any, mask: Any) -> ResponseFile:
-    """Volumes (x, y, z, n); MGH files of a surface are (n_vertices, 1, 1, n)."""
+    """Volumes (x, y, z, n); MGH files of a surface are (n_vertices, 1, 1, n), CIFTI has rows of grayordinates."""
     with open_volumes(path) as image:
+        if hasattr(image, "nifti_header"):
+            found = _of_grayordinates(path, image, key, axes)
+            return found if mask is None else masked(found, mask, path)
+        if path.name.lower().endswith(CIFTI):
+            raise CorruptedFileError(f"{path} is called CIFTI, and its header is none of CIFTI-2. Get it again.")
         return _of_volumes(path, image, axes, mask)
+
+
+def _of_grayordinates(path: Path, image: Any, key: str | None, axes: Any) -> ResponseFile:
+    header = header_of(path, image)
+    if header.is_labels:
+        raise DatasetError(
+            f"{path} holds labels. Responses are maps or series (.dscalar.nii, .dtseries.nii); name it under "
+            "coordinates, as roi."
+        )
+    rows = _rows_of_grayordinates(image, header)
+    name = unit_axes(axes)[0] if axes else "grayordinate"
+    labels = {label: (name, values) for label, values in header.brain.labels.items()}
+    found = ResponseFile(rows, (name,), "presentation", 1, labels, _facts(header), header.unit, None, header.brain)
+    return found if key is None else _picked(found, structures_named(path, header.brain, key))
+
+
+def _facts(header: CiftiHeader) -> dict[str, Any]:
+    return {**header.brain.facts, **({} if header.step is None else {"series_step": header.step})}
+
+
+def _rows_of_grayordinates(image: Any, header: CiftiHeader) -> ResponseArray:
+    rows = MappedRows(image.dataobj.get_unscaled(), (1 - header.axis,), (header.axis,))
+    return ScaledRows(rows, float(image.dataobj.slope), float(image.dataobj.inter))
+
+
+def masked(found: ResponseFile, mask: NDArray[Any], path: Path) -> ResponseFile:
+    """Some of the grayordinates of a CIFTI file: those at which a mask of its units is not 0."""
+    return _picked(found, _kept(path, mask, found.rows.shape))
+
+
+def _picked(found: ResponseFile, kept: Indices) -> ResponseFile:
+    assert found.brain is not None
+    return replace(
+        found,
+        rows=MaskedRows(found.rows, kept),
+        coordinates={label: (axis, values[kept]) for label, (axis, values) in found.coordinates.items()},
+        brain=(brain := found.brain.take(kept)),
+        attributes={**{name: own for name, own in found.attributes.items() if name not in FACTS}, **brain.facts},
+    )
 
 
 def _of_volumes(path: Path, image: Any, axes: Any, mask: Any) -> ResponseFile:
     shape = tuple(int(length) for length in image.shape)
-    if len(shape) not in (3, 4) or not hasattr(image.dataobj, "get_unscaled"):  # CIFTI has one axis of units
+    if len(shape) not in (3, 4) or not hasattr(image.dataobj, "get_unscaled"):
         raise DatasetError(f"{path} has the shape {shape}; volumes have (x, y, z, n). Save its .get_fdata() as .npy.")
     kept = _kept(path, mask, shape[:3])
     name = unit_axes(axes or ())[0] if axes else "vertex" if shape[1:3] == (1, 1) else "voxel"

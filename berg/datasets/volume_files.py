@@ -1,4 +1,4 @@
-"""Volumes in NIfTI and MGH files."""
+"""Volumes in NIfTI and MGH files, and the grayordinates of CIFTI-2, which is NIfTI-2 with a header of its own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import CorruptedFileError, DatasetError
+from berg.datasets.grayordinates import check_declared, is_cifti
 from berg.system.memory import size_words
 
 VOLUMES = (".nii", ".nii.gz", ".mgh", ".mgz")
+CIFTI = (".dscalar.nii", ".dtseries.nii", ".dlabel.nii")
 _DEFLATE = 1032  # times smaller, at most
 
 
@@ -33,12 +35,14 @@ def open_volumes(path: Path) -> Iterator[Any]:
     CorruptedFileError
         If its header says that it holds more than the file can.
     DatasetError
-        If its values are colours or complex numbers.
+        If its values are colours or complex numbers, or it is a compressed file of CIFTI.
     """
     import nibabel
     from nibabel.fileholders import FileHolder
 
     if path.suffix.lower() != ".mgh":
+        if is_cifti(path):
+            check_declared(path)
         image = nibabel.load(path, mmap="r")
         _check_values(path, image)
         yield image

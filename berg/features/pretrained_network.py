@@ -9,6 +9,7 @@ Models that ask for the same network, nodes, transform, precision and device sha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -21,7 +22,7 @@ from torchvision.transforms import functional
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.file_names import expand
-from berg.features.fused_layers import with_fused_layers
+from berg.features.fused_layers import with_channels_last, with_fused_layers
 from berg.features.precision import dtype_of
 from berg.features.tokens import pooled, split_node
 
@@ -151,7 +152,8 @@ def network_features(
         Names of modules whose outputs are the features; ``layer_{0..11}`` stands for twelve names, and ``:cls`` and
         ``:mean`` behind a name for a part of its tokens, see `berg.features.tokens`.
     transform
-        ``preset`` or ``as_trained``; see `PresetTransform` and `AsTrainedTransform`.
+        ``preset``, ``as_trained``, ``squash`` or ``centre_square``; see `PresetTransform`, `AsTrainedTransform` and
+        `ResizedTransform`.
     precision
         See `berg.features.precision`; not ``auto``.
     compiled
@@ -170,6 +172,8 @@ def network_features(
         made = TRANSFORMS[transform](preset)
         features = NetworkFeatures(network, listed, made, dtype_of(precision), compiled)
         features = features.to(device).eval().requires_grad_(False)
+        if device.type == "cpu":
+            with_channels_last(features.network)
         _in_memory[key] = features
     return features
 
@@ -301,7 +305,43 @@ def _resize_by_pil(picture: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(resized).transpose(2, 0, 1)
 
 
+class ResizedTransform(nn.Module):
+    """torchvision's resize of pictures in files, by PIL, to the network's input size, and its centre crop.
+
+    Pictures in floating point go through PyTorch's bilinear, antialiased resize, which is differentiable and differs
+    from PIL's by its rounding.
+
+    Parameters
+    ----------
+    squash
+        Bring both sides to the size, whatever the proportions were; else the shorter one.
+    """
+
+    def __init__(self, preset: Preset, squash: bool) -> None:
+        super().__init__()
+        size = preset.crop_size[0]
+        self.size = [size, size] if squash else [size]
+        self.crop = [size, size]
+        self.normalise = Normalise(preset)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if pictures.is_floating_point():
+            bilinear = functional.InterpolationMode.BILINEAR
+            resized = functional.resize(pictures, self.size, bilinear, antialias=True)
+        else:
+            by_pil = np.stack([self._by_pil(picture) for picture in pictures.cpu().numpy()])
+            resized = torch.from_numpy(by_pil).to(pictures.device).float()
+        normalised: Tensor = self.normalise(functional.center_crop(resized, self.crop))
+        return normalised
+
+    def _by_pil(self, picture: np.ndarray) -> np.ndarray:
+        resized = functional.resize(Image.fromarray(picture.transpose(1, 2, 0)), self.size)
+        return np.asarray(resized).transpose(2, 0, 1)
+
+
 TRANSFORMS: dict[str, Callable[[Preset], nn.Module]] = {
     "preset": PresetTransform,
     "as_trained": AsTrainedTransform,
+    "squash": partial(ResizedTransform, squash=True),
+    "centre_square": partial(ResizedTransform, squash=False),
 }

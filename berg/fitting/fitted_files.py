@@ -20,6 +20,7 @@ from berg.core.card_schema import REPETITION
 from berg.core.card_yaml import parse_card_yaml
 from berg.core.layout import ACCURACY, METADATA, WEIGHTS
 from berg.core.model_card import ModelCard
+from berg.core.unit_labels import SPACE
 from berg.evaluation.accuracy_summary import fill_performance
 from berg.evaluation.accuracy_table import accuracy_values, write_accuracy
 from berg.evaluation.report import write_report
@@ -38,6 +39,7 @@ from berg.weights.sample import Sample, write_sample
 N_SAMPLE = 4
 FINGERPRINT = "fingerprint"
 """In the metadata, under ``encoding_models.fit``: of the card, the parameters, the stimuli and the responses."""
+_VOLUME = ("volume_shape", "fmri_affine")
 _STORE = re.compile(r"(?m)^(\s+store:\s*)(built_in|package)\b")
 
 
@@ -187,9 +189,24 @@ def metadata_of(job: FitJob, fitted: Fitted, accuracy: xr.Dataset | xr.DataTree 
     ledger = job.files.ledger
     of = {FINGERPRINT: _hash(ledger.read_text("utf-8"))} if ledger.is_file() else {}
     models.setdefault("fit", {"berg_version": version("berg"), **of, **fitted.facts})
+    if space := _space(job):
+        found.setdefault(SPACE, space)
     for place in places(job.card):
         if place.axis != REPETITION and not _has(found, place.path):
             _put(found, place.path, _values(job, place, accuracy))
+    return found
+
+
+def _space(job: FitJob) -> dict[str, Any]:
+    """Where the units lie, as far as the files of all outputs say the same."""
+    facts = [output.attributes for output in job.dataset.outputs.values()]
+    surfaces: dict[str, int] = {}
+    for own in facts:
+        surfaces |= own.get("surface_vertices", {})
+    found: dict[str, Any] = {"surface_vertices": surfaces} if surfaces else {}
+    volumes = [[np.asarray(own[name]) for name in _VOLUME] for own in facts if set(_VOLUME) <= set(own)]
+    if len({tuple(part.tobytes() for part in volume) for volume in volumes}) == 1:
+        found |= dict(zip(_VOLUME, volumes[0], strict=True))
     return found
 
 

@@ -24,7 +24,7 @@ from berg.core.parameter_validator import validate_parameters
 from berg.core.parameter_values import kind_of
 from berg.core.selection import check_selection, resolve_selection, resolve_times
 from berg.core.tables import html_table
-from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates
+from berg.core.unit_labels import AxisKey, Indices, axis_attributes, coordinates, space_attributes
 from berg.features.precision import arithmetic, precision_of, with_precision
 from berg.interfaces.base_model import BaseModelInterface
 from berg.models import model_display
@@ -45,6 +45,7 @@ from berg.system.memory import reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.system.threads import Threads
 from berg.weights import model_files
+from berg.weights.package_files import write_package_files
 from berg.weights.safetensors_files import write_safetensors
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class EncodingModel(BaseModelInterface):
     ) -> list[Path]:
         """Write a safetensors file beside each published weights file; loading prefers it.
 
-        Each file is read again and compared before it gets its name. The published files stay.
+        Each file is read again and compared before it gets its name. The published files stay. Weights that a Python
+        package brings are read where it is installed, and written into the BERG directory with their metadata.
 
         Returns
         -------
@@ -161,6 +163,8 @@ class EncodingModel(BaseModelInterface):
         }
         if cls.card.files is not None and cls.card.files.store != "berg_dir":
             raise InvalidParameterError(f"The weights of {cls.card.model_id} are built in and need no conversion.")
+        if cls.card.files is not None and cls.card.files.from_package is not None:
+            return [write_package_files(cls.card, berg_dir, values)]
         written = []
         for path in cls.weights_paths(berg_dir, values, published=True):
             source = {
@@ -372,6 +376,7 @@ class EncodingModel(BaseModelInterface):
             "berg_version": version("berg"),
             "licence": self.card.licence or "",
             "citation": self.card.citation or "",
+            **space_attributes(self.metadata),
         }
 
     def indices_of(self, output: str, axis: str) -> Indices:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError
 from berg.responses.labelled import Labelled, attributes_of, outputs_of
@@ -42,6 +44,39 @@ def _is_surface(labelled: Labelled) -> bool:
     )
 
 
+def surface_sizes(attributes: Mapping[str, Any]) -> dict[str, int]:
+    """How many vertices each structure has in all, as a model fitted to CIFTI says.
+
+    >>> surface_sizes({"surface_vertices": "CIFTI_STRUCTURE_CORTEX_LEFT 32492"})
+    {'CIFTI_STRUCTURE_CORTEX_LEFT': 32492}
+    """
+    each = (text.rpartition(" ") for text in str(attributes.get("surface_vertices", "")).split("; "))
+    return {name: int(count) for name, _, count in each if name and count.isdecimal()}
+
+
+def is_grayordinates(labelled: Labelled) -> bool:
+    """Whether the units say of which structure they are, and which vertex or voxel of it."""
+    attributes = attributes_of(labelled)
+    surfaces = set(surface_sizes(attributes))
+    has_volume = {"volume_shape", "fmri_affine"} <= set(attributes)
+    return all(
+        array.ndim == 2 and "structure" in array.coords and _has_places(array, surfaces, has_volume)
+        for array in outputs_of(labelled).values()
+    )
+
+
+def _has_places(array: xr.DataArray, surfaces: set[str], has_volume: bool) -> bool:
+    """Whether each unit is a vertex of a surface whose size is known, or a voxel of a volume that is known."""
+    is_vertex = np.isin(array["structure"].values.astype(str), list(surfaces))
+    vertices = "vertex" in array.coords and bool((array["vertex"].values[is_vertex] >= 0).all())
+    voxels = has_volume and all(axis in array.coords and (array[axis].values[~is_vertex] >= 0).all() for axis in "ijk")
+    return (vertices or not is_vertex.any()) and (voxels or bool(is_vertex.all()))
+
+
+def _is_cifti(labelled: Labelled) -> bool:
+    return is_grayordinates(labelled) or _is_surface(labelled)
+
+
 def _is_sensors(labelled: Labelled) -> bool:
     modality = str(attributes_of(labelled).get("model_id")).split("-")[0]
     arrays = list(outputs_of(labelled).values())
@@ -71,7 +106,7 @@ FORMATS = {
     ".nii": Format("NIfTI", *_VOLUME),
     ".nii.gz": Format("NIfTI", *_VOLUME),
     ".func.gii": Format("GIFTI", *_SURFACE),
-    ".dscalar.nii": Format("CIFTI", *_SURFACE),
+    ".dscalar.nii": Format("CIFTI", f"{_SURFACE[0]}, or grayordinates fitted to CIFTI", _is_cifti, "nibabel"),
     "-epo.fif": Format("MNE", *_SENSORS),
     "-ave.fif": Format("MNE", *_SENSORS),
 }

@@ -1,4 +1,4 @@
-"""Responses of vertices of fsaverage as GIFTI and CIFTI-2."""
+"""Responses of vertices of fsaverage as GIFTI and CIFTI-2, and of grayordinates as CIFTI-2."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
-from berg.responses.formats import check_fits, export_extra, stimulus_names
+from berg.responses.formats import check_fits, export_extra, is_grayordinates, stimulus_names, surface_sizes
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def to_cifti(
     Raises
     ------
     InvalidParameterError
-        If the responses are not vertices of fsaverage, or there are none; it says which formats fit.
+        If the responses are neither vertices of fsaverage nor grayordinates, or there are none; it says which formats
+        fit.
     MissingExtraError
         Without nibabel.
 
@@ -110,18 +112,56 @@ def to_cifti(
         from nibabel import cifti2
     labelled = as_labelled(responses, metadata, stimuli)
     check_fits(labelled, ".dscalar.nii")
-    sorted_arrays = {name: array.sortby("vertex") for name, array in outputs_of(labelled).items() if array.size}
-    if not sorted_arrays:
+    arrays = {name: array for name, array in outputs_of(labelled).items() if array.size}
+    if not arrays:
         raise InvalidParameterError("No vertex is selected, and a CIFTI file needs one. Select more, or use .func.gii.")
+    if is_grayordinates(labelled):
+        return _cifti(labelled, *_grayordinates(arrays, attributes_of(labelled)))
+    sorted_arrays = {name: array.sortby("vertex") for name, array in arrays.items()}
     parts = [
         cifti2.BrainModelAxis.from_surface(array["vertex"].values, array.attrs["vertex_total"], CORTEX[name])
         for name, array in sorted_arrays.items()
     ]
     brain = sum(parts[1:], start=parts[0])
-    unit, model = str(next(iter(sorted_arrays.values())).units), str(attributes_of(labelled).get("model_id", ""))
-    meta = [{"Unit": unit, "Model": model}] * len(stimulus_names(labelled))
-    maps = cifti2.ScalarAxis(stimulus_names(labelled), meta)
-    values = np.concatenate([array.values for array in sorted_arrays.values()], axis=1)
+    return _cifti(labelled, brain, np.concatenate([array.values for array in sorted_arrays.values()], axis=1))
+
+
+def _cifti(labelled: Labelled, brain: Any, values: NDArray[np.float32]) -> nib.Cifti2Image:
+    """An image of these values, with a map of its own for each stimulus."""
+    from nibabel import cifti2
+
+    names, model = stimulus_names(labelled), str(attributes_of(labelled).get("model_id", ""))
+    unit = str(next(iter(outputs_of(labelled).values())).attrs["units"])
+    maps = cifti2.ScalarAxis(names, [{"Unit": unit, "Model": model}] * len(names))
     image = cifti2.Cifti2Image(values, (maps, brain))
     image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS")
     return image
+
+
+def _grayordinates(outputs: Mapping[str, xr.DataArray], facts: Mapping[str, Any]) -> tuple[Any, NDArray[np.float32]]:
+    """nibabel's axis of the units of all outputs, and their responses in its order.
+
+    The units of a structure stand together, its vertices in ascending order, as CIFTI has them.
+    """
+    from nibabel import cifti2
+
+    arrays = list(outputs.values())
+    structures = np.concatenate([array["structure"].values.astype(str) for array in arrays])
+    vertices = np.concatenate([_label(array, "vertex") for array in arrays])
+    voxels = np.column_stack([np.concatenate([_label(array, axis) for array in arrays]) for axis in "ijk"])
+    _, first, number = np.unique(structures, return_index=True, return_inverse=True)
+    order = np.lexsort((vertices, first[number]))
+    brain = cifti2.BrainModelAxis(
+        structures[order],
+        voxels[order],
+        vertices[order],
+        np.reshape(facts["fmri_affine"], (4, 4)) if "fmri_affine" in facts else None,
+        tuple(int(length) for length in facts["volume_shape"]) if "volume_shape" in facts else None,
+        surface_sizes(facts),
+    )
+    return brain, np.concatenate([array.values for array in arrays], axis=1)[:, order]
+
+
+def _label(array: xr.DataArray, name: str) -> NDArray[np.intp]:
+    """A label of the units, -1 if they have no such label."""
+    return array[name].values.astype(np.intp) if name in array.coords else np.full(array.shape[1], -1)

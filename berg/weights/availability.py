@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from berg.core.commands import listed_values
+from berg.core.commands import how_to_get, listed_values
 from berg.core.exceptions import CorruptedFileError, StimulusError, listing
 from berg.core.file_names import name_fields
 from berg.core.layout import METADATA, WEIGHTS, ModelId
@@ -127,6 +127,8 @@ def _of_files(card: ModelCard, folder: Path) -> Availability:
         return Availability("here", here, of, reason=reason)
     if wrong:
         return Availability("cannot run", {}, of, reason=reason)
+    if card.files is not None and card.files.from_package is not None:
+        return Availability("cannot run", {}, of, reason=f"its weights are not here. {how_to_get(card, None, {})}")
     if not _is_published(card):
         return Availability("not here", {}, of)
     return Availability("to download", {}, of, _published_size(card))

@@ -43,6 +43,8 @@ def plan(
 ) -> list[WantedFile]:
     """The files of a model, with what is known of each; asks nobody.
 
+    Of a model whose weights a Python package brings, only its network is downloaded.
+
     Parameters
     ----------
     names
@@ -50,6 +52,8 @@ def plan(
     """
     if card.files is None or card.files.store != "berg_dir":
         raise InvalidParameterError(f"{card.model_id} brings its files along; there is nothing to download.")
+    if card.files.from_package is not None:
+        return [_from_mirror(network, network_source) for network in networks]
     known = known_files(card, berg_dir)
     inside = ModelId.parse(card.model_id).folder("").as_posix()
     where = parse_source(source) if isinstance(source, str) else source

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from berg.core.commands import download_command
+from berg.core.commands import download_command, how_to_get
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, listing
 from berg.core.file_names import fields_of, file_name, generations, name_fields
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
@@ -206,7 +206,7 @@ def _how_to_get(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]
     """The command that fetches the files of a model; nothing for files that a package brings along."""
     if _files(card).store != "berg_dir":
         return ""
-    return f" Get them with:  {download_command(card, berg_dir, values)}"
+    return f" {how_to_get(card, berg_dir, values)}"
 
 
 def file_names(card: ModelCard, values: Mapping[str, Any], parts: Sequence[str] = ("",)) -> list[str]:

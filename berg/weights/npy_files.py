@@ -54,6 +54,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("collections", "OrderedDict"): "ordered dict",
     ("sklearn.decomposition._pca", "PCA"): "attributes",
     ("sklearn.decomposition.pca", "PCA"): "attributes",
+    ("sklearn.linear_model._ridge", "Ridge"): "attributes",
 }
 
 _DTYPE = re.compile(r"f[248]|[iu][1248]|b1|O8?|[US][1-9]\d{0,4}")
@@ -109,6 +110,24 @@ def read_npy(path: str | os.PathLike[str]) -> object:
     order: Literal["C", "F"] = "F" if header["fortran"] == "True" else "C"
     array = array_from_bytes(path, data[start:], dtype, shape, order)
     return array if array.nbytes >= MAPPED_FROM_BYTES else array.copy(order)
+
+
+def read_inert_pickle(path: str | os.PathLike[str]) -> object:
+    """Return what a plain pickle holds, as ``joblib.dump`` of small objects and ``pickle.dump`` write it.
+
+    Returns
+    -------
+    value
+        As of `read_npy`; of a scikit-learn PCA or Ridge the dict of its attributes.
+
+    Raises
+    ------
+    MissingFileError, UnsafeFileError, CorruptedFileError
+        As of `read_npy`.
+    """
+    path = Path(path)
+    data = map_file(path)
+    return Builder(path, len(data), MAKERS).build(read_records(data, path, ALLOWED))
 
 
 def npy_header(path: Path, data: memoryview) -> tuple[str, tuple[int, ...], int]:

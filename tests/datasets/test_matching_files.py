@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import zarr
-from nibabel import cifti2, gifti
+from nibabel import gifti
 
 from berg.core.exceptions import CorruptedFileError, DatasetError, StorageError, UnsafeFileError
 from berg.datasets.dataset import EncodingDataset
@@ -410,11 +410,3 @@ def test_a_fif_file_that_leads_back_to_itself_is_not_read_for_ever(tmp_path):
     for read in (open_responses, read_labels):
         with pytest.raises(CorruptedFileError, match="its tags lead back"):
             read(tmp_path / "a-epo.fif")
-
-
-def test_cifti_is_no_volume(tmp_path):
-    brain = cifti2.BrainModelAxis.from_surface(np.arange(24), 30, "CortexLeft")
-    image = cifti2.Cifti2Image(np.zeros((N, 24), np.float32), (cifti2.ScalarAxis(list("abcdef")), brain))
-    image.to_filename(tmp_path / "a.dscalar.nii")
-    with pytest.raises(DatasetError, match=r"a\.dscalar\.nii has the shape"):
-        open_responses(tmp_path / "a.dscalar.nii")

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 from torchvision.transforms import InterpolationMode
 
-from berg.features.fused_layers import FusedLinear, PatchEmbedding, SelfAttention, with_fused_layers
+from berg.features.fused_layers import FusedLinear, PatchEmbedding, SelfAttention, with_channels_last, with_fused_layers
 from berg.features.pretrained_network import NetworkFeatures, PresetTransform
 
 
@@ -133,3 +133,23 @@ class Small:
     resize_size, crop_size = [36], [32]
     interpolation, antialias = InterpolationMode.BILINEAR, True
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(("name", "nodes"), [("alexnet", ["features.2", "features.7"]), ("resnet18", ["layer1"])])
+def test_the_order_in_memory_changes_neither_axes_nor_values(name, nodes):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, pictures = torchvision.models.get_model(name).eval(), torch.randn(2, 3, 64, 96)
+    found = []
+    for own in (copy.deepcopy(network), with_channels_last(copy.deepcopy(network))):
+        layers = NetworkFeatures(own, nodes, nn.Identity(), torch.float32)
+        with torch.no_grad():
+            found.append(layers(pictures))
+    assert next(own.parameters()).is_contiguous(memory_format=torch.channels_last)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+
+
+def test_networks_that_are_not_known_keep_their_order():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3))
+    assert with_channels_last(network)[0].weight.is_contiguous()

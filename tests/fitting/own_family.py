@@ -36,7 +36,7 @@ class PixelModel(EncodingModel):
 
     def build(self) -> tuple[torch.nn.Module, torch.nn.Module]:
         weights = read_safetensors(model_files.weights_path(self.card, self.berg_dir, self.file_values))
-        voxels = self.indices_of("responses", "voxel")
+        voxels = self.indices_of("responses", self.card.outputs[0].axes[1])
         return Pixels(), Linear(*(torch.from_numpy(weights[name][voxels]) for name in ("coefficients", "intercepts")))
 
 

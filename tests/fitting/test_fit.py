@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import own_family
 import psutil
 import pytest
 import yaml
+from nibabel import cifti2
 from safetensors.numpy import load_file
 
 from berg import BERG
@@ -31,6 +33,7 @@ from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
 from berg.fitting import fitted_files
 from berg.fitting.fit import fit_model, fit_subjects
+from berg.responses.save import save_responses
 from berg.testing import check_model
 from berg.weights.inventory import verify_files
 
@@ -433,3 +436,82 @@ def test_the_command_fits_evaluates_and_checks(card, truth, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "weights_subject-01.safetensors" in printed.out
     assert "Ready:  berg pack fmri-pixels-ols" in printed.out
+
+
+# Grayordinates
+
+BRAIN = sum(
+    (
+        cifti2.BrainModelAxis.from_surface(np.array([4, 8]), 10, "CortexRight"),
+        cifti2.BrainModelAxis.from_mask(np.eye(3)[None] > 0, "putamen_left", np.diag([2.0, 2, 2, 1])),
+    ),
+    start=cifti2.BrainModelAxis.from_surface(np.array([1]), 10, "CortexLeft"),
+)
+ORDER = np.array([3, 4, 5, 1, 2, 0])
+TURNED = BRAIN[3:] + BRAIN[1:3] + BRAIN[:1]
+STRUCTURES = {
+    "outputs": [{"name": "responses", "axes": ["stimulus", "grayordinate"], "unit": "z-scored beta"}],
+    "axes": {"grayordinate": {"coordinates": {n: f"fmri.{n}" for n in ("structure", "vertex", "i", "j", "k", "roi")}}},
+    "select": {"structure": {"kind": "roi", "axis": "grayordinate", "metadata": "fmri.structure"}},
+    "parameters": {
+        **CARD["parameters"],
+        "selection": {
+            "type": "dict",
+            "description": "Which structures.",
+            "properties": {
+                "structure": {"type": "str or list", "example": [str(BRAIN.name[1])], "description": "By name."}
+            },
+        },
+    },
+}
+
+
+def write_sessions(folder: Path, truth: dict[str, Any], kind: str) -> None:
+    """Two sessions of CIFTI, the second with its brain models in another order, as is the atlas."""
+    measured, half = truth["measured"], N_STIMULI
+    for name, axis, values in (("1", BRAIN, measured[:half]), ("2", TURNED, measured[half:, ORDER])):
+        rows = cifti2.SeriesAxis(0, 1, half) if kind == "dtseries" else cifti2.ScalarAxis(list(map(str, range(half))))
+        cifti2.Cifti2Image(values, (rows, axis)).to_filename(folder / f"session{name}.{kind}.nii")
+    table = {key: (name, (0, 0, 0, 1)) for key, name in enumerate(["???", "V1", "V2"])}
+    areas = cifti2.LabelAxis(["areas"], [table])
+    cifti2.Cifti2Image(np.array([[0, 1, 1, 2, 2, 0.0]], np.float32), (areas, TURNED)).to_filename(
+        folder / "areas.dlabel.nii"
+    )
+    for name in ("stimuli", "presentations"):
+        np.save(folder / f"{name}.npy", truth[name])
+    (folder / "dataset.yaml").write_text(
+        f"stimuli: stimuli.npy\npresentations: presentations.npy\nresponses:\n  responses:\n"
+        f"    path: session*.{kind}.nii\n    unit: z-scored beta\n"
+        f"    coordinates: {{roi: areas.dlabel.nii}}\n"
+    )
+
+
+@pytest.mark.slow  # the check takes most of it
+@pytest.mark.parametrize("kind", ["dscalar", "dtseries"])
+def test_sessions_of_grayordinates_become_a_model_with_their_structures(kind, registry, truth, tmp_path, capsys):
+    folder, path = tmp_path / "data", tmp_path / "fmri-pixels-ols.yaml"
+    folder.mkdir()
+    path.write_text(yaml.safe_dump(CARD | STRUCTURES, sort_keys=False))
+    model_registry.register_card(path)
+    write_sessions(folder, truth, kind)
+    main(["dataset", "check", str(folder)])
+    assert "6 grayordinate" in capsys.readouterr().out
+    where = ["--data", str(folder), "--berg-dir", str(tmp_path / "berg"), "--cache", str(tmp_path / "cache")]
+    main(["fit", str(path), *where, "--subject", "1", "--bootstrap", "0", "--device", "cpu"])
+    berg = BERG(tmp_path / "berg")
+    model = berg.get_encoding_model("fmri-pixels-ols", subject=1, device="cpu")
+    labelled = berg.encode(model, truth["stimuli"][:40], labelled=True)
+    found = labelled["responses"]
+    assert found["structure"].values.tolist() == BRAIN.name.tolist()
+    assert found["vertex"].values.tolist() == BRAIN.vertex.tolist()
+    assert found["roi"].values.tolist() == ["", "V2", "V2", "", "V1", "V1"]
+    for unit in range(N_VOXELS - 1):  # the last is nothing but noise
+        assert np.corrcoef(found.values[:, unit], truth["clean"][:40, unit])[0, 1] > 0.95
+    save_responses(labelled, tmp_path / "x.dscalar.nii")
+    image = nibabel.load(tmp_path / "x.dscalar.nii")
+    assert image.header.get_axis(1) == BRAIN
+    np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), found.values)
+    deep = berg.get_encoding_model(
+        "fmri-pixels-ols", subject=1, device="cpu", selection={"structure": [str(BRAIN.name[3])]}
+    )
+    np.testing.assert_allclose(berg.encode(deep, truth["stimuli"][:40]), found.values[:, 3:], rtol=1e-5, atol=1e-6)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,17 +37,21 @@ FWRF = "fmri-nsd-fwrf"
 MEG = "meg-things_meg_1-vit_b_32"
 THINGS_FMRI = "fmri-things_fmri_1-vit_b_32"
 TVSD = "utah_array-tvsd-vit_b_32"
+BOLD5000 = "fmri-bold5000-resnet18"
 ALEXNET = {
     f"{data}-{network}"
     for data in ("fmri-nsd_fsaverage", "eeg-things_eeg_2")
     for network in ("alexnet", "alexnet_untrained")
 }
-ZOO = {*ALEXNET, MEG, THINGS_FMRI, TVSD}
+ZOO = {*ALEXNET, MEG, THINGS_FMRI, TVSD, BOLD5000}
 
 N_FEATURES = 12 * 50 * 768  # blocks x tokens x width of ViT-B/32
 N_VERTICES = 163842
 BACKBONE_FILE = "hub/checkpoints/vit_b_32-d86f8d99.pth"
 ALEXNET_FILE = "hub/checkpoints/alexnet-owt-7be5be79.pth"
+RESNET_FILE = "hub/checkpoints/resnet18-f37072fd.pth"
+BOLD5000_REGIONS = ("EarlyVis", "OPA", "LOC", "RSC", "PPA")
+BOLD5000_AFFINE = np.array([[2.0, 0, 0, -67], [0, 2, 0, -106], [0, 0, 2, -49], [0, 0, 0, 1]])
 
 FSAVERAGE_ROIS = (
     *("V1d", "V1v", "V2d", "V2v", "V3d", "V3v", "hV4"),
@@ -823,3 +828,64 @@ def tvsd_metadata(
             "noise_ceiling": rng.uniform(0, 1, shape),
         },
     }
+
+
+# BOLD5000 on ResNet-18, in the layout of the package img2fmri
+
+
+def write_resnet18(torch_home: Path, rng: np.random.Generator) -> Path:
+    """Write random weights of ResNet-18 where torchvision looks for IMAGENET1K_V1.
+
+    Returns
+    -------
+    path
+        ``torch_home/hub/checkpoints/resnet18-f37072fd.pth``, 47 MB.
+    """
+    from torchvision.models import resnet18
+
+    with torch.device("meta"):
+        shapes = {name: tuple(x.shape) for name, x in resnet18().state_dict().items()}
+    state = {
+        name: torch.ones(shape)
+        if name.endswith("running_var")
+        else torch.zeros(shape, dtype=torch.int64 if name.endswith("tracked") else torch.float32)
+        if not shape or name.endswith("running_mean")
+        else _alexnet_tensor(rng, shape) + (len(shape) == 1 and name.endswith("weight"))
+        for name, shape in shapes.items()
+    }
+    path = Path(torch_home, RESNET_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path)
+    return path
+
+
+def write_img2fmri(folder: Path, rng: np.random.Generator, subjects: Collection[int] = (1,)) -> Path:
+    """Write a package with a few voxels per region: scikit-learn's Ridge in pickles, masks of both hemispheres.
+
+    Some masks were resampled and have fractions, as the published ones; two regions have a voxel in common.
+
+    Returns
+    -------
+    folder
+        Of the package, in `folder`. To import it is an error.
+    """
+    import nibabel
+    from sklearn.linear_model import Ridge
+
+    package = folder / "img2fmri"
+    for inside in ("models", "derivatives/bool_masks"):
+        (package / inside).mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").write_text("raise RuntimeError('the package was imported')\n")
+    for subject, (number, region) in product(subjects, enumerate(BOLD5000_REGIONS)):
+        n_voxels = 0
+        for side, first in (("LH", 0), ("RH", 4)):
+            mask = np.zeros((8, 7, 6))
+            mask[first : first + 3, number : number + 2, 2 + subject - 1] = rng.choice([0.125, 1], (3, 2))
+            n_voxels += int((mask > 0).sum())
+            name = f"derivatives_spm_sub-CSI{subject}_sub-CSI{subject}_mask-{side}{region}.nii.gz"
+            nibabel.Nifti1Image(mask, BOLD5000_AFFINE).to_filename(package / "derivatives" / "bool_masks" / name)
+        ridge = Ridge(alpha=10.0).fit(
+            rng.standard_normal((20, 512), np.float32), rng.standard_normal((20, n_voxels), np.float32)
+        )
+        (package / "models" / f"subj{subject}_{region}_model.pkl").write_bytes(pickle.dumps(ridge, protocol=4))
+    return package

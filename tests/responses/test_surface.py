@@ -1,6 +1,8 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import xarray as xr
+from nibabel import cifti2
 from nilearn.surface import SurfaceImage, load_surf_data
 from published import layouts
 
@@ -139,3 +141,48 @@ def test_vertices_of_another_surface_are_refused(encoded):
         InvalidParameterError, match=r"do not fit into GIFTI .*fsaverage.*Use one of .nc, .npz, .csv, .mat"
     ):
         to_gifti(responses, metadata)
+
+
+# Grayordinates
+
+LEFT, RIGHT, THALAMUS = (f"CIFTI_STRUCTURE_{name}" for name in ("CORTEX_LEFT", "CORTEX_RIGHT", "THALAMUS_LEFT"))
+UNITS = [(RIGHT, 7, -1, -1, -1), (THALAMUS, -1, 1, 2, 0), (RIGHT, 2, -1, -1, -1), (THALAMUS, -1, 0, 2, 1)]
+AFFINE = np.array([[2.0, 0, 0, -4], [0, 2, 0, 3], [0, 0, 2.5, 1], [0, 0, 0, 1]])
+SURFACES = f"{LEFT} 12; {RIGHT} 12"
+VOLUME = {"volume_shape": [3, 4, 5], "fmri_affine": AFFINE.ravel().tolist()}
+FACTS = {"surface_vertices": SURFACES, **VOLUME}
+
+
+def grayordinates(units=UNITS, facts=FACTS, leave_out=()):
+    """Labelled responses as a model that was fitted to CIFTI gives them."""
+    columns = zip(("structure", "vertex", "i", "j", "k"), zip(*units, strict=True), strict=True)
+    labels = {name: ("grayordinate", list(values)) for name, values in columns if name not in leave_out}
+    values = np.arange(2.0 * len(units), dtype=np.float32).reshape(2, -1)
+    array = xr.DataArray(values, dims=("stimulus", "grayordinate"), coords={"stimulus": NAMES, **labels})
+    return xr.Dataset({"responses": array.assign_attrs(units="beta")}, attrs={"model_id": "fmri-a-b", **facts})
+
+
+def test_grayordinates_are_written_structure_by_structure(tmp_path):
+    save_responses(grayordinates(), tmp_path / "x.dscalar.nii")
+    image = nib.load(tmp_path / "x.dscalar.nii")
+    names, brain = (image.header.get_axis(axis) for axis in (0, 1))
+    voxels = cifti2.BrainModelAxis([THALAMUS] * 2, [[1, 2, 0], [0, 2, 1]], None, AFFINE, (3, 4, 5), {})
+    assert brain == cifti2.BrainModelAxis.from_surface([2, 7], 12, RIGHT) + voxels
+    assert image.get_fdata()[0].tolist() == [2.0, 0.0, 1.0, 3.0]
+    assert names.name.tolist() == NAMES
+    assert names.meta[0]["Unit"] == "beta"
+
+
+@pytest.mark.parametrize(
+    "labelled",
+    [
+        grayordinates(facts={}),
+        grayordinates(facts=VOLUME),
+        grayordinates(leave_out=["k"]),
+        grayordinates(leave_out=["structure"]),
+    ],
+    ids=["no sizes", "no surface", "no places of voxels", "no structures"],
+)
+def test_units_whose_places_are_not_known_are_no_cifti(labelled):
+    with pytest.raises(InvalidParameterError, match=r"do not fit into CIFTI .* or grayordinates fitted to CIFTI"):
+        to_cifti(labelled)

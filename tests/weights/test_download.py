@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transfer.file_servers import Bucket, bucket
+from published import layouts
+from transfer.file_servers import Bucket, bucket, static_server
 
 from berg import BERG
+from berg.cli.app import main
 from berg.core.exceptions import (
     CorruptedFileError,
     InvalidParameterError,
@@ -232,6 +234,32 @@ def test_the_network_is_fetched_too_and_its_published_hash_must_fit(monkeypatch,
     fetched = berg.download(EEG, subject=1, source=mirror)
     assert [each.was_here for each in fetched] == [True, True, False]
     assert (tmp_path / "torch" / "hub" / "checkpoints" / weights.name).stat().st_size == weights.stat().st_size
+
+
+@pytest.mark.slow
+def test_a_further_model_comes_from_a_web_server_under_its_published_names(
+    statistics, torch_home, tmp_path, monkeypatch, capsys
+):
+    published, here = tmp_path / "published", tmp_path / "here"
+    splits = [f"single_training_split_{split}" for split in (1, 2, 3, 4)]
+    layouts.write_meg(published, 1, np.random.default_rng(6), statistics, names=["all_training_splits", *splits])
+    weights = torch_home / layouts.BACKBONE_FILE
+    monkeypatch.setattr(torchvision_network, "published_hash", lambda _: hash_file(weights)[:8])
+    for parameters, names in (([], ["all_training_splits"]), (["--parameter", "train_splits=single"], splits)):
+        with static_server(published) as (host, port):
+            where = ["--berg-dir", str(here), "--source", f"http://{host}:{port}"]
+            main(["download", layouts.MEG, "--subject", "1", *where, *parameters])
+        assert "metadata_P1.npy" in capsys.readouterr().out
+        for name in [f"encoding_models_weights/weights_P1_{name}.npy" for name in names] + ["metadata/metadata_P1.npy"]:
+            folders = [layouts.model_folder(folder, layouts.MEG) for folder in (published, here)]
+            assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    assert {held.state for held in verify_files(here)} == {"whole"}
+    for options in ({}, {"train_splits": "single"}):
+        ones, others = (
+            BERG(folder).encode(layouts.MEG, PICTURES, subject=1, device="cpu", **options)
+            for folder in (published, here)
+        )
+        np.testing.assert_array_equal(ones, others)
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ class Features(CardPart):
     weights: str
     nodes: str | list[str]
     n_features: int  # of all nodes together
-    transform: Literal["preset", "as_trained"]
+    transform: Literal["preset", "as_trained", "squash", "centre_square"]
 
 
 class Readout(CardPart):
@@ -104,7 +104,7 @@ class LinearizingModel(EncodingModel):
 
     def attributes(self) -> dict[str, Any]:
         """What the responses are of, and the volume that the i, j, k of voxels count in."""
-        return {**super().attributes(), **volume_shape(self.card, self.metadata)}
+        return {**volume_shape(self.card, self.metadata), **super().attributes()}
 
     @classmethod
     def network_files(cls) -> list[WantedFile]:
@@ -136,6 +136,9 @@ class LinearizingModel(EncodingModel):
         projection = Projection(
             torch.from_numpy(weights.centre), matrix, torch.from_numpy(weights.offset), weights.n_pcas
         )
+        # Features that no PCA has centred are of one sign and cancel: float32 would lose 6e-6 of the responses.
+        is_whole = matrix.shape[0] == matrix.shape[1] and self.device.type != "mps"
+        exact = torch.float64 if is_whole else torch.float32
         coefficients, intercepts = [], []
         for output in self.card.outputs:
             lengths = {axis: axis_length(self.card, output.name, axis, self.metadata) for axis in output.axes[1:]}
@@ -145,8 +148,8 @@ class LinearizingModel(EncodingModel):
             coefficient, intercept = weights.coefficients[output.name](flat), weights.intercepts[output.name][flat]
             if not (np.isfinite(coefficient).all() and np.isfinite(intercept).all()):
                 raise CorruptedFileError(f"{weights.path} has NaN or infinite values in its regression. Get it again.")
-            coefficients.append(torch.from_numpy(coefficient.reshape(*rows.shape, coefficient.shape[1])))
-            intercepts.append(torch.from_numpy(intercept.reshape(rows.shape)))
+            coefficients.append(torch.from_numpy(coefficient.reshape(*rows.shape, coefficient.shape[1])).to(exact))
+            intercepts.append(torch.from_numpy(intercept.reshape(rows.shape)).to(exact))
         variance = None if weights.variance is None else torch.from_numpy(np.array(weights.variance))
         return LinearReadout(projection, coefficients, intercepts, variance)
 

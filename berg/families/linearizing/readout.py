@@ -69,7 +69,8 @@ class LinearReadout(nn.Module):
     projection
         Shared by all outputs.
     coefficients
-        One per output, shape (n_repeats, n_units, n_components); n_repeats is 1 where the output has none.
+        One per output, shape (n_repeats, n_units, n_components); n_repeats is 1 where the output has none. In their
+        precision the regression is computed; responses are float32.
     intercepts
         One per output, shape (n_repeats, n_units).
     variance
@@ -100,7 +101,7 @@ class LinearReadout(nn.Module):
         coefficient, intercept = getattr(self, f"coefficient{index}"), getattr(self, f"intercept{index}")
         if components.shape[1] == 1:  # one PCA for all repeats: one matrix product, its result in order
             flat = linear(components[:, 0].to(coefficient), coefficient.flatten(0, 1), intercept.flatten())
-            return flat.reshape(len(flat), *intercept.shape)
+            return flat.reshape(len(flat), *intercept.shape).float()
         by_repeat = components.to(coefficient.dtype).transpose(0, 1)  # (n_pcas, batch, n_components)
         return torch.stack(
             [linear(*each) for each in zip(by_repeat, coefficient, intercept, strict=True)],

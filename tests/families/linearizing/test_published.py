@@ -26,7 +26,7 @@ MEG, TVSD, THINGS = layouts.MEG, layouts.TVSD, layouts.THINGS_FMRI
 SOME = (300, 400)
 N_SENSORS, N_TIMES = len(layouts.MEG_SENSORS), 61
 SPLITS = [f"single_training_split_{split}" for split in (1, 2, 3, 4)]
-SUBJECTS: dict[str, Any] = {TVSD: "N"}
+SUBJECTS: dict[str, Any] = {TVSD: "N", layouts.BOLD5000: "CSI1"}
 
 
 def load(berg_dir: Path, model_id: str, **options: Any) -> Any:
