@@ -163,8 +163,11 @@ _CardDumper.add_representer(str, _represent_text)
 
 
 def _example(family: str, modality: str, template: dict[str, Any]) -> dict[str, Any]:
-    """A card of the family, of the same modality if there is one; else the template."""
-    cards = [card for card in _cards() if card.family == family]
+    """A card of the family, of the same modality if there is one; else the template.
+
+    Models whose weights lie in another package are no example: nobody else's are read from there.
+    """
+    cards = [card for card in _cards() if card.family == family and not (card.files and card.files.from_package)]
     cards.sort(key=lambda card: (card.modality != modality, card.model_id))
     return cards[0].raw if cards else template
 
