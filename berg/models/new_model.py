@@ -12,7 +12,6 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from string import Template
 from textwrap import shorten
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
@@ -316,5 +315,8 @@ def _class_files(card: Mapping[str, str], model_id: str, modality: str, out: Pat
 
 
 def _from_template(name: str, words: Mapping[str, str]) -> str:
-    text = (_HERE / "templates" / f"{name}.txt").read_text(encoding="utf-8")
-    return Template(text).substitute(words)
+    import jinja2
+
+    folder = jinja2.FileSystemLoader(_HERE / "templates")
+    made = jinja2.Environment(loader=folder, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return made.get_template(f"{name}.jinja").render(words)

@@ -141,8 +141,8 @@ import matplotlib.pyplot as plt
 
 accuracy = toolkit.accuracy("{card.model_id}")
 r = accuracy["held_out_r"]
-by_region = r.groupby(accuracy["roi"]) if "roi" in accuracy.coords else {{"all units": r}}
-for name, values in by_region:
+by_region = dict(r.groupby(accuracy["roi"])) if "roi" in accuracy.coords else {{"all units": r}}
+for name, values in by_region.items():
     print(f"{{name}}: {{values.size:,}} units, median r {{float(values.median()):.2f}}")
 
 figure, axes = plt.subplots(figsize=(6, 2.6), layout="constrained")
