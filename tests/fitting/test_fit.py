@@ -56,7 +56,9 @@ CARD: dict[str, Any] = {
     },
     "output": {"shape": ["batch_size", "n_voxels"], "description": "One number per voxel."},
     "outputs": [{"name": "responses", "axes": ["stimulus", "voxel"], "unit": "z-scored beta"}],
-    "axes": {"voxel": {"coordinates": {"voxel": "fmri.voxel", "roi": "fmri.roi", "r": "encoding_models.r", **OPTIONAL}}},
+    "axes": {
+        "voxel": {"coordinates": {"voxel": "fmri.voxel", "roi": "fmri.roi", "r": "encoding_models.r", **OPTIONAL}}
+    },
     "parameters": {
         "subject": {
             "type": "int",
