@@ -45,7 +45,7 @@ def plot(
     group
         Which of several models or subjects of a store.
     sounds
-        Folders and .wav files: the sound of the stimulus is drawn above its response.
+        Folders and sound files: the sound of the stimulus is drawn above its response.
     """
     from berg.plotting.figures import draw
     from berg.plotting.page import check_figure_file, save
