@@ -205,8 +205,8 @@ def _on_grey(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGBA")
     if picture.getchannel("A").getextrema() != (255, 255):
         warnings.warn(
-            "Pictures have transparent parts, through which mid-grey (128) shows. For another background lay them on it "
-            "first, and save them without transparency.",
+            "Pictures have transparent parts, through which mid-grey (128) shows. For another background lay them on "
+            "it first, and save them without transparency.",
             StimulusWarning,
             stacklevel=users_stacklevel(),
         )
