@@ -101,9 +101,8 @@ def on_another_surface(tmp_path):
     """Responses on a surface of 2,562 vertices a hemisphere, and the files of a made-up mesh."""
     nibabel = pytest.importorskip("nibabel")
     pytest.importorskip("nilearn")
-    from nilearn.surface import load_surf_mesh
-
     import nilearn
+    from nilearn.surface import load_surf_mesh
 
     folder = Path(nilearn.__file__).parent / "datasets" / "data" / "fsaverage5"
     outputs, labels = [], {}
