@@ -45,8 +45,10 @@ def texts():
     """(file, text), each once."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if text := text_of(node):
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in nodes:
+            if id(node) not in parts and (text := text_of(node)):
                 found.setdefault((path.relative_to(PACKAGE).as_posix(), text))
     return list(found)
 

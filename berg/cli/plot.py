@@ -95,7 +95,9 @@ def open_labelled(path: Path, group: str | None) -> Labelled:
     import xarray as xr
 
     if not path.exists():
-        raise MissingFileError(f"There is no file {path}. Write responses with:  berg encode MODEL --out responses.nc")
+        raise MissingFileError(
+            f"There is no file {path}. Write responses with:  berg encode MODEL --images FOLDER --out {path.name}"
+        )
     if path.suffix == ".zarr":
         from berg.responses.store import open_responses
 

@@ -23,6 +23,13 @@ def download_command(card: ModelCard, berg_dir: str | Path | None, values: Mappi
     return _command("download", card, berg_dir, values)
 
 
+def evaluate_command(card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
+    """What to type to measure the accuracy of one subject on recordings of one's own."""
+    words = ["berg", "evaluate", card.model_id, "--data", "FOLDER"]
+    words += ["--subject", str(values["subject"])] if values.get("subject") is not None else []
+    return shlex.join([*words, *given_berg_dir(berg_dir)])
+
+
 def _command(verb: str, card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
     words = ["berg", verb, card.model_id]
     for field in name_fields(card):

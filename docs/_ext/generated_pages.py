@@ -149,7 +149,7 @@ for name, values in by_region.items():
 
 figure, axes = plt.subplots(figsize=(6, 2.6), layout="constrained")
 axes.hist(r.values.ravel(), 40)
-axes.set(xlabel="Pearson r on held-out data", ylabel="units")
+axes.set(xlabel="Pearson r on held-out data", ylabel="units");
 ```"""
 
 
