@@ -229,6 +229,7 @@ def test_a_model_whose_card_lies_in_a_berg_directory_is_found_there(tmp_path, mo
     assert ModelUnderTest(MODEL, tmp_path.name).card.model_id == MODEL
 
 
+@pytest.mark.slow
 def test_the_bars_that_notebooks_show_are_not_counted_as_printed_by_the_model(monkeypatch):
     monkeypatch.setattr(progress, "in_notebook", lambda: True)
     built_in = ModelUnderTest("fmri-szinte2024-prf_css", selection={"min_held_out_r2": 0.6})
