@@ -64,12 +64,6 @@ def test_a_command_that_only_reads_cards_needs_no_numpy(words, tmp_path):
     assert run(code, tmp_path, tmp_path)[-2] == "False"
 
 
-def test_pydantic_is_not_there_when_the_words_of_berg_list_are_read(tmp_path):
-    """If it is, cyclopts makes a validator for each word: a seventh of the time of the command."""
-    code = "import sys\nimport berg.cli.app, berg.cli.list\nprint('pydantic' in sys.modules)"
-    assert run(code, tmp_path, tmp_path)[0] == "False"
-
-
 def test_the_watch_itself_sees_sockets_files_and_packages(tmp_path):
     code = WATCHED + "import socket; socket.socket().close(); open('x', 'w').close(); import xarray\nprint(seen)"
     seen = "\n".join(run(code, tmp_path, tmp_path))

@@ -5,19 +5,17 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
 
 from berg.cli.json_output import Json, print_json
-from berg.core import settings
+from berg.core import model_registry, settings
 from berg.core.exceptions import ModelNotFoundError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from berg.core.model_card import ModelCard
-    from berg.weights.availability import Availability
+from berg.core.model_card import ModelCard
+from berg.weights.availability import Availability, availability
 
 
 def list_models(
@@ -49,10 +47,6 @@ def list_models(
     berg_dir
         The BERG directory, whose models are listed too. See:  berg where
     """
-    # Imported here: pydantic, which reads cards, would else be there when the words are read, and check each of them.
-    from berg.core import model_registry
-    from berg.weights.availability import availability
-
     folder = settings.berg_dir(berg_dir).value
     model_registry.add_store(folder)
     wanted = {"modality": modality, "species": species, "stimuli": stimuli}
@@ -67,8 +61,6 @@ def list_models(
     if json:
         print_json([_as_json(card, state) for card, state in chosen])
     else:
-        from rich.console import Console
-
         Console(width=None if sys.stdout.isatty() else 200, markup=False).print(_table(chosen))
     for name, problem in model_registry.PROBLEMS.items():
         print(f"left out: {problem if name in problem else f'{name}: {problem}'}", file=sys.stderr)
@@ -92,8 +84,6 @@ def _as_json(card: ModelCard, state: Availability) -> dict[str, Any]:
 
 
 def _table(found: list[tuple[ModelCard, Availability]]) -> Table:
-    from rich.table import Table
-
     table = Table("model", "here?", "species", "stimuli", "architecture", box=None)
     for card, state in found:
         table.add_row(card.model_id, str(state), card.species, card.stimuli, card.architecture)
