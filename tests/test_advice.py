@@ -7,15 +7,19 @@ import ast
 import importlib
 import inspect
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
 
 import berg
 from berg.cli.app import VERBS, app
+from berg.core import model_registry
 from berg.responses.formats import FORMATS
 
+MODEL = "fmri-szinte2024-prf_css"
 PACKAGE = Path(berg.__file__).parent
 COMMAND = re.compile(r"(?:(?<=  )|(?<=`)|(?<=^))berg ([a-z][a-z-]*)((?:(?!  )[^`\n])*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -42,8 +46,10 @@ def texts():
     """(file, text), each once."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if text := text_of(node):
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in nodes:
+            if id(node) not in parts and (text := text_of(node)):
                 found.setdefault((path.relative_to(PACKAGE).as_posix(), text))
     return list(found)
 
@@ -123,3 +129,116 @@ def test_every_argument_that_a_text_gives_is_one_of_some_function():
 
 def test_the_options_of_encode_in_python_are_told_by_its_signature():
     assert {"size", "fit", "labelled", "return_metadata"} <= set(inspect.signature(berg.BERG.encode).parameters)
+
+
+# Advised commands are parsed by the command itself, and advised calls are held to the function that they name.
+
+PLACEHOLDERS = {
+    "MODEL": MODEL, "MODEL_ID": MODEL, "CARD_OR_ID": MODEL, "FOLDER": "folder", "FILE": "responses.nc",
+    "LEFT": "lh.gii", "RIGHT": "rh.gii", "{family}": "prf",
+}  # fmt: skip
+WHOLE = sorted({(verb, rest.strip(), file) for verb, rest, file in COMMANDS if re.match(r" [\w{-]", rest)})
+PARTS = {"dataset check", "convert {}{}"}  # the name of a verb in a sentence; a command that the code puts together
+
+
+def words_of(verb, rest, filled):
+    """The words of a command as one types them: without what is in brackets, and with names for placeholders."""
+    text = re.sub(r"\[[^\]]*\]|:.*$", "", rest)
+    return [verb, *(PLACEHOLDERS.get(word, word).replace("{}", filled) for word in shlex.split(text))]
+
+
+def is_parsed(words):
+    try:
+        app.parse_args(words, print_error=False, exit_on_error=False)
+    except CycloptsError:
+        return False
+    return True
+
+
+def test_every_advised_command_can_be_typed():
+    tried = [(verb, rest, file) for verb, rest, file in WHOLE if f"{verb} {rest}" not in PARTS]
+    assert len(tried) > 20
+    wrong = [
+        (file, f"berg {verb} {rest}")
+        for verb, rest, file in tried
+        if not any(is_parsed(words_of(verb, rest, filled)) for filled in (MODEL, "1"))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "words", ["encode MODEL --out a.nc", "evaluate MODEL", "new MODEL --class --nothing", "download --subject 1"]
+)
+def test_a_command_that_cannot_be_typed_is_seen(words):
+    verb, _, rest = words.partition(" ")
+    assert not is_parsed(words_of(verb, rest, MODEL))
+
+
+CALL = re.compile(r"(?<![\w.])((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)\(((?:[^()]|\([^()]*\))*)\)")
+GIVEN = re.compile(r"(?:^|, ?)([a-z_]+)=")
+
+
+@cache
+def arguments_by_name():
+    """The arguments of every function and class of the package by its name; None among them: it takes any."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            own = [node] if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") else []
+            if isinstance(node, ast.ClassDef):
+                own = [part for part in node.body if getattr(part, "name", "") == "__init__"]
+                fields = {part.target.id for part in node.body if isinstance(part, ast.AnnAssign)}
+                found.setdefault(node.name, set()).update(fields)
+            for function in own:
+                names = {each.arg for each in (*function.args.args, *function.args.kwonlyargs)}
+                found.setdefault(node.name, set()).update(names | ({None} if function.args.kwarg else set()))
+    return found
+
+
+def wide_arguments():
+    """What functions with ``**`` pass on: options of encoding, and parameters of the models."""
+    known = arguments_by_name()
+    passed = ("encode", "get_encoding_model", "generate_response", "encode_to_store", "encode_on_cluster", "load")
+    parameters = {name for card in model_registry.readable_cards() for name in card.parameters}
+    return set().union(*(known[name] for name in passed)) | parameters - {None}
+
+
+def advised_calls():
+    """(file, function, argument) of our functions; calls inside of a call count for themselves."""
+    for file, text in texts():
+        for name, inside in CALL.findall(text):
+            *of, last = name.split(".")
+            if (
+                last in arguments_by_name()
+                and last != "sel"
+                and (not of or of[0] in ("berg", "model", "toolkit", "BERG"))
+            ):
+                outer = re.sub(r"\([^()]*\)", "", inside)
+                yield from ((file, last, given) for given in GIVEN.findall(outer))
+                yield from ((file, *call) for call in advised_inside(inside))
+
+
+def advised_inside(text):
+    for name, inside in CALL.findall(text):
+        if name.startswith("berg.") and (last := name.rpartition(".")[2]) in arguments_by_name():
+            yield from ((last, given) for given in GIVEN.findall(inside))
+
+
+def unknown_arguments(calls):
+    wide = wide_arguments()
+    for file, function, given in calls:
+        known = arguments_by_name()[function]
+        if given not in known and not (None in known and given in wide):
+            yield file, f"{function}({given}=)"
+
+
+def test_every_advised_argument_is_one_of_the_function_that_is_named():
+    calls = sorted(set(advised_calls()))
+    assert len(calls) > 20
+    assert list(unknown_arguments(calls)) == []
+
+
+def test_an_argument_of_another_function_is_seen():
+    assert list(unknown_arguments([("a.py", "load_images", "sampling_rate")]))
+    assert list(unknown_arguments([("a.py", "encode", "batchsize")]))
+    assert not list(unknown_arguments([("a.py", "encode", "subject"), ("a.py", "load_images", "recursive")]))

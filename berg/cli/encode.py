@@ -48,7 +48,7 @@ def encode(
         in SLURM's jobs; or the address of a dask scheduler, such as tcp://10.0.0.1:8786.
     slurm
         What each job of SLURM asks for: memory=8GB,cores=4,walltime=1:00:00,partition=gpu,gres=gpu:1. Any other word
-        is an option of sbatch.
+        is an option of sbatch. Memory and wall time that are not said come from an estimate on this machine.
     """
     given = options or EncodeOptions()
     if out.suffix != ".zarr":

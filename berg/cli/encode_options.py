@@ -50,10 +50,12 @@ class EncodeOptions:
     ----------
     images
         Folders and picture files; a folder stands for its pictures in the order of their names.
+    recursive
+        Take what lies in the folders of a folder too.
     video
         A video, whose frames are the stimuli; responses are labelled with their times in seconds.
     sounds
-        Folders and .wav files of one channel and one length, likewise.
+        Folders and sounds of one channel and one length, likewise: .wav, and with the extra sound .flac, .mp3, .ogg.
     array
         A .npy file, an HDF5 file or a zarr array that holds the stimuli; never read whole.
     dataset
@@ -84,6 +86,7 @@ class EncodeOptions:
     """
 
     images: Files = None
+    recursive: Annotated[bool, Parameter(negative="")] = False
     video: Annotated[Path | None, Parameter(group=STIMULI)] = None
     sounds: Files = None
     array: Annotated[Path | None, Parameter(group=STIMULI)] = None
@@ -142,7 +145,7 @@ class EncodeOptions:
         if self.video is not None:
             return partial(load_video, self.video.absolute(), self.size, self.fit, places_of(self.places)), None
         given = [path.absolute() for path in self.images or self.sounds or []]
-        files = reader_of("image" if self.images else "sound").list_files(given)
+        files = reader_of("image" if self.images else "sound").list_files(given, self.recursive)
         names = file_names(files)
         if self.images and self.size:
             return partial(ResizedPictures, files, self.size, self.fit), names

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from berg.cli.json_output import Json, print_json
-from berg.core.exceptions import ModelNotFoundError
+from berg.core.exceptions import ModelNotFoundError, listing
 from berg.facade import BERG
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def find(
         The BERG directory. See:  berg where
     """
     asked = {"species": species, "modality": modality, "dataset": dataset, "stimuli": stimuli}
-    rows = BERG(berg_dir).find_models(**asked, roi=roi, subject=subject, min_r=min_r)
+    toolkit = BERG(berg_dir)
+    rows = toolkit.find_models(**asked, roi=roi, subject=subject, min_r=min_r)
     if not rows:
         given = {**asked, "roi": roi, "subject": subject, "min-r": min_r}
         words = ", ".join(f"{key} {value}" for key, value in given.items() if value is not None)
@@ -66,7 +67,7 @@ def find(
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     if known:
         console.print(_table(known, min_r))
-    _print_unknown([row for row in rows if row.unknown], console)
+    _print_unknown([row for row in rows if row.unknown], console, toolkit.berg_dir)
 
 
 def _table(rows: list[FoundModel], min_r: float | None) -> Table:
@@ -81,8 +82,13 @@ def _table(rows: list[FoundModel], min_r: float | None) -> Table:
     return table
 
 
-def _print_unknown(rows: list[FoundModel], console: Console) -> None:
-    """One line for all subjects of a model, with the reason of the first."""
+def _print_unknown(rows: list[FoundModel], console: Console, berg_dir: str | Path) -> None:
+    """One line for all subjects of a model, with the reason of the first; one for all if there is no directory."""
+    if rows and not Path(berg_dir).is_dir():
+        models = listing(dict.fromkeys(row.model_id for row in rows))
+        console.print(f"accuracy not known: {models}", soft_wrap=True, markup=False)
+        console.print(f"  There is no BERG directory {berg_dir}. See:  berg where", soft_wrap=True, markup=False)
+        return
     for model_id, group in groupby(rows, key=lambda row: row.model_id):
         found = list(group)
         subjects = ", ".join(str(row.subject) for row in found if row.subject is not None)

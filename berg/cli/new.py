@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from berg.core.exceptions import InvalidParameterError
+
+if TYPE_CHECKING:
+    from berg.models.card_of_data import DataFacts
 
 WAYS = """\
 A new model is a card and weights (--family), or a card and a class (--class).
@@ -28,6 +32,7 @@ def new(
     own_class: Annotated[bool, Parameter(name="--class", negative="")] = False,
     out: Path = Path(),
     description: str | None = None,
+    data: Path | None = None,
 ) -> None:
     """Write the files of a new model, with TODO where only you know what to say.
 
@@ -46,6 +51,9 @@ def new(
         The checkout or the folder; here, if not given.
     description
         What the model predicts, in a sentence, for the card.
+    data
+        The folder of the recordings that it is to be fitted to: outputs, units, regions, channels and subjects of the
+        card then come from its dataset.yaml. Look at it before:  berg dataset check FOLDER
     """
     from berg.models.new_model import families, write_new_model
 
@@ -56,5 +64,29 @@ def new(
         return
     if (family is None) != own_class:
         raise InvalidParameterError(f"Say one of --family and --class.\n\n{ways}")
-    for path in write_new_model(model_id, family, out, description):
+    if data is not None and family is None:
+        raise InvalidParameterError(
+            "--data is for the card of a family, which berg fit reads. Add --family linearizing"
+        )
+    facts = None if data is None else _facts(data)
+    for path in write_new_model(model_id, family, out, description, facts):
         print(path)
+
+
+def _facts(folder: Path) -> DataFacts:
+    """What the recordings in a folder say of themselves; of several subjects, those of the first."""
+    from berg.datasets.card import NAME, DatasetCard
+    from berg.datasets.dataset import EncodingDataset
+    from berg.models.card_of_data import DataFacts, OutputFacts
+
+    card = DatasetCard.read(folder / NAME if folder.is_dir() else folder)
+    dataset = EncodingDataset.open(folder, next(iter(card.subjects), None))
+    outputs = [
+        OutputFacts(name, own.axes, own.shape, own.unit, _labels(own.coordinates))
+        for name, own in dataset.outputs.items()
+    ]
+    return DataFacts(outputs, card.subjects)
+
+
+def _labels(coordinates: Mapping[str, tuple[str, Any]]) -> dict[str, tuple[str, list[Any]]]:
+    return {name: (axis, values.tolist()) for name, (axis, values) in coordinates.items()}

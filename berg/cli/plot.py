@@ -11,8 +11,10 @@ from cyclopts import Parameter
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, did_you_mean, listing
 
 if TYPE_CHECKING:
+    from berg.plotting.meshes import Meshes
     from berg.responses.labelled import Labelled
 
+Files = Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 Figure = Literal["surface", "flatmap", "joint", "topomap", "time_course", "visual_field", "volume", "roi_bars", "rate"]
 
@@ -25,7 +27,10 @@ def plot(
     out: Path | None = None,
     figure: Figure | None = None,
     group: str | None = None,
-    sounds: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    sounds: Files = None,
+    mesh: Files = None,
+    flat: Files = None,
+    sulci: Files = None,
 ) -> None:
     """Draw responses as their labels say: on the cortex, on the head, in the visual field, in time, by region.
 
@@ -45,7 +50,14 @@ def plot(
     group
         Which of several models or subjects of a store.
     sounds
-        Folders and .wav files: the sound of the stimulus is drawn above its response.
+        Folders and sound files: the sound of the stimulus is drawn above its response.
+    mesh
+        The surface of vertices that are not on fsaverage, such as fsLR: two .surf.gii files to draw from the sides
+        (inflated), of the left hemisphere and of the right.
+    flat
+        Likewise its flat maps.
+    sulci
+        Likewise two .shape.gii files with the depth of the sulci.
     """
     from berg.plotting.figures import draw
     from berg.plotting.page import check_figure_file, save
@@ -57,14 +69,35 @@ def plot(
     if sounds:
         figure = figure or "rate"
         options["sound"] = _sound(sounds, stimulus, labelled)
+    if mesh or flat or sulci:
+        options["mesh"] = _meshes(mesh, flat, sulci)
     print(f"Figure: {save(draw(labelled, stimulus, minus, figure=figure, **options), target)}")
+
+
+def _meshes(mesh: list[Path] | None, flat: list[Path] | None, sulci: list[Path] | None) -> Meshes:
+    """Both hemispheres, of files that were given as left and right."""
+    from berg.plotting.meshes import HEMISPHERES, read_mesh
+
+    if mesh is None:
+        raise InvalidParameterError("--flat and --sulci are of a surface. Give that too:  --mesh LEFT RIGHT")
+    for option, files in (("--mesh", mesh), ("--flat", flat), ("--sulci", sulci)):
+        if files is not None and len(files) != len(HEMISPHERES):
+            raise InvalidParameterError(
+                f"{option} takes two files, of the left and of the right hemisphere, got {len(files)}:  {option} LEFT "
+                "RIGHT"
+            )
+    nothing = [None] * len(HEMISPHERES)
+    both = zip(HEMISPHERES, mesh, flat or nothing, sulci or nothing, strict=True)
+    return {name: read_mesh(name, inflated, on_map, depth) for name, inflated, on_map, depth in both}
 
 
 def open_labelled(path: Path, group: str | None) -> Labelled:
     import xarray as xr
 
     if not path.exists():
-        raise MissingFileError(f"There is no file {path}. Write responses with:  berg encode MODEL --out responses.nc")
+        raise MissingFileError(
+            f"There is no file {path}. Write responses with:  berg encode MODEL --images FOLDER --out {path.name}"
+        )
     if path.suffix == ".zarr":
         from berg.responses.store import open_responses
 

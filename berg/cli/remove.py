@@ -62,9 +62,11 @@ def remove(
 def _agrees(n_files: int) -> bool:
     try:
         return input(f"Delete these {n_files} files? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # nobody is there to answer; --yes says so beforehand
+    except EOFError as error:
         print()
-        return False
+        raise InvalidParameterError(
+            "Nothing was deleted: nobody is there to answer. To delete without being asked, add --yes."
+        ) from error
 
 
 def _size(file: Held) -> str:

@@ -33,6 +33,13 @@ def how_to_get(card: ModelCard, berg_dir: str | Path | None, values: Mapping[str
     )
 
 
+def evaluate_command(card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
+    """What to type to measure the accuracy of one subject on recordings of one's own."""
+    words = ["berg", "evaluate", card.model_id, "--data", "FOLDER"]
+    words += ["--subject", str(values["subject"])] if values.get("subject") is not None else []
+    return shlex.join([*words, *given_berg_dir(berg_dir)])
+
+
 def _command(verb: str, card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
     words = ["berg", verb, card.model_id]
     for field in name_fields(card):

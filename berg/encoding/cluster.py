@@ -23,7 +23,9 @@ from typing import Any, cast
 import torch
 
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, WorkerLostError, listing
-from berg.encoding.dask_scheduler import connected
+from berg.encoding.dask_scheduler import connected, slurm_described
+from berg.encoding.estimate import Estimate, estimate
+from berg.encoding.slurm_jobs import with_estimate
 from berg.encoding.store_identity import sampled_content
 from berg.encoding.stream import fill, warn_of_damaged
 from berg.encoding.task import OnDamaged, Task, check_options, prepare
@@ -206,7 +208,8 @@ def encode_on_cluster(
         Of each worker, for computing. None: those that dask gave it (of local workers, its share of the cores).
     slurm
         What each job of ``slurm:8`` asks for, such as ``{"memory": "8GB", "walltime": "1:00:00"}``; see
-        `berg.encoding.dask_scheduler.job_options`.
+        `berg.encoding.slurm_jobs.job_options`. Memory and wall time that neither this nor dask's configuration says
+        are measured on this machine first.
 
     Returns
     -------
@@ -236,7 +239,10 @@ def encode_on_cluster(
     how = {"sampling_rate": sampling_rate, "on_damaged": on_damaged, "stimulus_names": stimulus_names}
     job = _Job(models, _absolute(stimulus), store_path, how, threads)
     with store_lock(store_path) as held:
-        with connected(scheduler, slurm) as client, _registered(client, job) as encoder:
+        with (
+            connected(scheduler, _jobs(job, scheduler, slurm, batch_size)) as client,
+            _registered(client, job) as encoder,
+        ):
             begun = _begin(client, encoder, batch_size, compression, overwrite, verify_stimuli, held)
             lost, unreadable = _encode_missing(client, encoder, begun, show_progress)
         store = ResponseStore(store_path)
@@ -244,6 +250,22 @@ def encode_on_cluster(
         raise _failure(store, lost, unreadable)
     warn_of_damaged(store, read_names(store_path))
     return open_responses(store_path)
+
+
+def _jobs(
+    job: _Job, scheduler: Client | str, given: Mapping[str, str] | None, batch_size: int | None
+) -> Mapping[str, str] | None:
+    """What each job of SLURM asks for; what is not said comes from an estimate on this machine."""
+    kind, _, number = str(scheduler).partition(":")
+    if kind != "slurm" or not number.isdecimal() or int(number) < 1:
+        return given
+
+    def measure() -> Estimate:
+        rate = job.options["sampling_rate"]
+        models, stimuli = _load(job.recipes), _opened(job.stimulus)
+        return estimate(models, stimuli, job.path, batch_size=batch_size, sampling_rate=rate)
+
+    return with_estimate(given or {}, slurm_described(), int(number), measure)
 
 
 @contextmanager

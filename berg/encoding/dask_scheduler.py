@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError, listing
+from berg.encoding.slurm_jobs import job_options
 
 try:
     import dask
@@ -22,8 +23,6 @@ except ImportError as missing:
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CONFIGURATION = "dask's configuration (~/.config/dask/jobqueue.yaml)"
-_CORES, _MEMORY = 4, "16GB"  # of a job, if nobody says it
-_NAMES_OF_DASK = {"walltime": "walltime", "partition": "queue", "account": "account"}
 _REPLACE_EVERY = 5_000  # milliseconds between two checks for jobs that are gone
 
 
@@ -38,7 +37,8 @@ def connected(scheduler: Client | str, jobs: Mapping[str, str] | None = None) ->
         if it has any; ``slurm:8``, eight workers in jobs as dask's configuration says (``jobqueue.slurm``); the
         address of a scheduler that runs, such as ``tcp://10.0.0.1:8786``; or a `distributed.Client`.
     jobs
-        What each job of SLURM asks for, see `job_options`. It comes before dask's configuration.
+        What each job of SLURM asks for, see `berg.encoding.slurm_jobs.job_options`; it comes before dask's
+        configuration.
 
     Raises
     ------
@@ -73,6 +73,16 @@ class _OwnGPU(Nanny):  # type: ignore[misc]
         super().__init__(*arguments, name=name, env=environment, **options)
 
 
+def slurm_described() -> dict[str, Any]:
+    """What dask's configuration says of jobs of SLURM."""
+    try:
+        import dask_jobqueue  # noqa: F401  # which brings its part of the configuration
+    except ImportError as error:
+        raise MissingExtraError('SLURM needs dask-jobqueue:  pip install "berg[cluster]"') from error
+    described: dict[str, Any] = dask.config.get("jobqueue.slurm")
+    return described
+
+
 def _local(n_workers: int, jobs: Mapping[str, str]) -> SpecCluster:
     if jobs:
         raise InvalidParameterError(f"{listing(jobs)} describe jobs of SLURM: --scheduler slurm:{n_workers}")
@@ -80,39 +90,10 @@ def _local(n_workers: int, jobs: Mapping[str, str]) -> SpecCluster:
     return LocalCluster(n_workers=n_workers, worker_class=_OwnGPU, dashboard_address=free_port, memory_limit=None)
 
 
-def job_options(jobs: Mapping[str, str], described: Mapping[str, Any]) -> dict[str, Any]:
-    """What a job of SLURM asks for, in the words of dask-jobqueue.
-
-    Parameters
-    ----------
-    jobs
-        ``memory`` (such as 8GB), ``cores``, ``walltime`` (hours:minutes:seconds), ``partition`` and ``account``; any
-        other word is an option of sbatch, such as ``gres=gpu:1``.
-    described
-        dask's configuration, ``jobqueue.slurm``, for what is not given. If neither says it: 4 cores, 16 GB.
-
-    Examples
-    --------
-    >>> described = {"cores": None, "memory": None, "job-extra-directives": []}
-    >>> job_options({"memory": "8GB", "partition": "gpu", "gres": "gpu:1"}, described)
-    {'cores': 4, 'memory': '8GB', 'queue': 'gpu', 'job_extra_directives': ['--gres=gpu:1']}
-    """
-    words = dict(jobs)
-    cores = words.pop("cores", described["cores"] or _CORES)
-    if not str(cores).isdecimal() or int(cores) < 1:
-        raise InvalidParameterError(f"cores={cores}: a job has whole cores. For example --slurm cores=4")
-    options: dict[str, Any] = {"cores": int(cores), "memory": words.pop("memory", described["memory"] or _MEMORY)}
-    options |= {own: words.pop(name) for name, own in _NAMES_OF_DASK.items() if name in words}
-    extra = [f"--{name}={text}" for name, text in words.items()]
-    return {**options, "job_extra_directives": [*described["job-extra-directives"], *extra]}
-
-
 def _slurm(n_workers: int, jobs: Mapping[str, str]) -> SpecCluster:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError as error:
-        raise MissingExtraError('SLURM needs dask-jobqueue:  pip install "berg[cluster]"') from error
-    described = dask.config.get("jobqueue.slurm")
+    described = slurm_described()
+    from dask_jobqueue import SLURMCluster
+
     ports = {"dashboard_address": ":0", **described["scheduler-options"]}
     return SLURMCluster(n_workers=n_workers, scheduler_options=ports, **job_options(jobs, described))
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from berg.core import model_registry
+from berg.core.commands import evaluate_command
 from berg.core.exceptions import InvalidParameterError, MissingFileError
 from berg.core.model_card import ModelCard
 from berg.core.parameter_validator import validate_parameters
@@ -100,7 +101,7 @@ def _whole_table(model_class: Any, berg_dir: str | None, values: Mapping[str, An
     if found is None:
         raise MissingFileError(
             f"Nothing is known of the accuracy of {card.model_id}: there is no {path}, and its metadata hold none per "
-            f"unit. Make it with:  berg evaluate {card.model_id} --data FOLDER"
+            f"unit. Make it with:  {evaluate_command(card, berg_dir, values)}"
         )
     return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from berg.core.card_schema import REPETITION, OutputArray
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.core.model_card import ModelCard
+from berg.core.unit_labels import OPTIONAL
 from berg.datasets.dataset import EncodingDataset
 
 ACCURACY = ("r", "r2", "noise_ceiling", "noise_normalised")
@@ -26,6 +27,8 @@ class Place:
         Of the coordinate, or of the selection key.
     is_roi
         Whether only a selection by region reads it.
+    is_optional
+        Whether it may be missing.
     """
 
     path: str
@@ -33,6 +36,7 @@ class Place:
     output: str
     axis: str
     is_roi: bool
+    is_optional: bool
 
 
 def check_agreement(card: ModelCard, dataset: EncodingDataset, known: Collection[str] = ()) -> None:
@@ -56,6 +60,7 @@ def check_agreement(card: ModelCard, dataset: EncodingDataset, known: Collection
         )
     for output in card.outputs:
         _check_axes(card, output, dataset)
+        _check_coordinates(card, output, known)
     for place in places(card):
         _check_place(place, dataset, known)
 
@@ -77,25 +82,43 @@ def _check_axes(card: ModelCard, output: OutputArray, dataset: EncodingDataset) 
             )
 
 
+def _check_coordinates(card: ModelCard, output: OutputArray, known: Collection[str]) -> None:
+    """Raise if the card says that the metadata hold what a fit does not write there."""
+    written = {place.path for place in places(card)}
+    for name, path in output.coordinates.items():
+        place = written_at(path, output)
+        if path.endswith(OPTIONAL) or place in written or {name, place.rpartition(".")[2]} & set(known):
+            continue
+        raise InvalidParameterError(
+            f"The card says that the metadata hold '{name}' of each unit of output '{output.name}' ({place}), which a "
+            "fit does not write: what it measures goes into the table of accuracy. With a question mark the place may "
+            f"be empty; write in the card, under 'outputs', coordinates: {{{name}: {place}{OPTIONAL}}}"
+        )
+
+
 def places(card: ModelCard) -> Iterator[Place]:
-    """What the metadata of a model must hold."""
+    """What the metadata of a model must hold, or may."""
     by_path: dict[str, Place] = {}
     for output in card.outputs:
         for axis in output.axes[1:]:
             for name, path in card.axes[axis].coordinates.items():
-                found = Place(path.format(output=output.name), name, output.name, axis, False)
+                found = Place(written_at(path, output), name, output.name, axis, False, path.endswith(OPTIONAL))
                 by_path.setdefault(found.path, found)
         for key, selector in card.select.items():
             if selector.metadata and selector.axis in output.axes and selector.output in (None, output.name):
-                path = selector.metadata.format(output=output.name)
-                is_roi = selector.kind == "roi"
-                by_path.setdefault(path, Place(path, key, output.name, str(selector.axis), is_roi))
+                path, axis, is_roi = written_at(selector.metadata, output), str(selector.axis), selector.kind == "roi"
+                by_path.setdefault(path, Place(path, key, output.name, axis, is_roi, False))
     yield from by_path.values()
+
+
+def written_at(place: str, output: OutputArray) -> str:
+    """Where a fit writes what is read at a place: at the first of several, and without the question mark."""
+    return place.format(output=output.name).removesuffix(OPTIONAL).split("|")[0]
 
 
 def _check_place(place: Place, dataset: EncodingDataset, known: Collection[str]) -> None:
     held = dataset.outputs[place.output].coordinates
-    if place.axis == REPETITION or place.name in (*held, *known, *ACCURACY, place.axis):
+    if place.is_optional or place.axis == REPETITION or place.name in (*held, *known, *ACCURACY, place.axis):
         return
     last = place.path.rpartition(".")[2]
     if last in (*held, *known, *ACCURACY):

@@ -192,8 +192,10 @@ def metadata_of(job: FitJob, fitted: Fitted, accuracy: xr.Dataset | xr.DataTree 
     if space := _space(job):
         found.setdefault(SPACE, space)
     for place in places(job.card):
-        if place.axis != REPETITION and not _has(found, place.path):
-            _put(found, place.path, _values(job, place, accuracy))
+        if place.axis == REPETITION or _has(found, place.path):
+            continue
+        if (values := _values(job, place, accuracy)) is not None:
+            _put(found, place.path, values)
     return found
 
 
@@ -211,6 +213,7 @@ def _space(job: FitJob) -> dict[str, Any]:
 
 
 def _values(job: FitJob, place: Place, accuracy: xr.Dataset | xr.DataTree | None) -> Any:
+    """What belongs there; None for what may be missing, and is not known."""
     output = job.dataset.outputs[place.output]
     length = output.shape[output.axes.index(place.axis)]
     for name in (place.name, place.path.rpartition(".")[2]):
@@ -219,7 +222,9 @@ def _values(job: FitJob, place: Place, accuracy: xr.Dataset | xr.DataTree | None
             return regions(values) if place.is_roi else values
         if accuracy is not None and (found := accuracy_values(accuracy, place.output, name)) is not None:
             return found
-    return np.arange(length) if place.name == place.axis else np.full(length, np.nan)
+    if place.name == place.axis:
+        return np.arange(length)
+    return None if place.is_optional else np.full(length, np.nan)
 
 
 def regions(labels: NDArray[Any]) -> dict[str, NDArray[np.intp]]:

@@ -12,7 +12,6 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from string import Template
 from textwrap import shorten
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
@@ -25,12 +24,15 @@ from berg.core.card_yaml import read_card_yaml
 from berg.core.exceptions import BERGError, InvalidParameterError, RegistrationError, did_you_mean, listing
 from berg.core.layout import ModelId
 from berg.core.model_card import ModelCard
+from berg.models.card_of_data import DataFacts, parts_of_card
 
 _HERE = Path(__file__).parent
 _FAMILIES = "berg.families"
 
 
-def write_new_model(model_id: str, family: str | None, out: Path, description: str | None = None) -> list[Path]:
+def write_new_model(
+    model_id: str, family: str | None, out: Path, description: str | None = None, data: DataFacts | None = None
+) -> list[Path]:
     """Write the files of a new model; nothing that is there is overwritten.
 
     In a checkout (`out` holds ``berg/models``) each file goes to its place there. Elsewhere a card of a
@@ -42,6 +44,8 @@ def write_new_model(model_id: str, family: str | None, out: Path, description: s
         The family of the card; None: a class of its own.
     description
         For the card.
+    data
+        The recordings that the model is to be fitted to, of which the card then says what there is.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def write_new_model(model_id: str, family: str | None, out: Path, description: s
     parts = ModelId.parse(model_id)
     if model_id in model_registry.get_available_models():
         raise RegistrationError(f"There is a model '{model_id}' already (berg describe {model_id}). Choose another id.")
-    card = {f"{model_id}.yaml": new_card(model_id, family, description)}
+    card = {f"{model_id}.yaml": new_card(model_id, family, description, data)}
     files = _in_place(card, out) if family else _class_files(card, model_id, parts.modality, out)
     if there := [path for path in files if path.exists()]:
         raise InvalidParameterError(f"{listing(there)} is there already. Nothing was written; move it or use --out.")
@@ -85,7 +89,9 @@ def _cards() -> Iterator[ModelCard]:
 # The card
 
 
-def new_card(model_id: str, family: str | None = None, description: str | None = None) -> str:
+def new_card(
+    model_id: str, family: str | None = None, description: str | None = None, data: DataFacts | None = None
+) -> str:
     """The YAML of a new card.
 
     >>> print(new_card("meg-mine-linear", "prf"))  # doctest: +ELLIPSIS
@@ -110,10 +116,20 @@ def new_card(model_id: str, family: str | None = None, description: str | None =
         card |= {"family": family, **_family_parts(family, given, marks)}
     if given is template:  # of which every shape is an example
         given = {**given, "input": _said(given["input"], marks), "output": _said(given["output"], marks)}
-    card |= {"input": given["input"], "output": _output(given["output"], template["output"], marks)}
-    if family is not None:
+    of_data = None if data is None else parts_of_card(data, parts.modality)
+    if of_data is not None:
+        given = {**given, **of_data, "parameters": {**given["parameters"], **of_data["parameters"]}}
+    output = given["output"] if of_data else _output(given["output"], template["output"], marks)
+    card |= {"input": given["input"], "output": output}
+    if of_data is not None:
+        files = {name: given["files"][name] for name in ("weights", "metadata")}
+        card |= {key: of_data[key] for key in ("outputs", "axes", "select")} | {"files": files}
+    elif family is not None:
         card |= _machine_readable(given, marks)
-    card["parameters"] = {name: _parameter(name, part, marks) for name, part in given["parameters"].items()}
+    known_parameters = of_data["parameters"] if of_data else {}
+    card["parameters"] = {
+        name: known_parameters.get(name) or _parameter(name, part, marks) for name, part in given["parameters"].items()
+    }
     card |= {key: marks.all_in(template[key]) for key in ("performance", "references", "licence", "citation")}
     return f"# What begins with TODO is yours to say. Then:  berg check {model_id}.yaml\n{marks.dump(card)}"
 
@@ -319,5 +335,8 @@ def _class_files(card: Mapping[str, str], model_id: str, modality: str, out: Pat
 
 
 def _from_template(name: str, words: Mapping[str, str]) -> str:
-    text = (_HERE / "templates" / f"{name}.txt").read_text(encoding="utf-8")
-    return Template(text).substitute(words)
+    import jinja2
+
+    folder = jinja2.FileSystemLoader(_HERE / "templates")
+    made = jinja2.Environment(loader=folder, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    return made.get_template(f"{name}.jinja").render(words)

@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from berg.core.exceptions import InvalidParameterError
 
@@ -41,7 +43,9 @@ STYLE: Any = {
 """Sizes in points for a figure as wide as a page; text in SVG and PDF stays text."""
 
 _TITLE, _LINE, _MARGIN = 0.3, 0.125, 0.08  # inches
+_TITLE_LINE = 0.17
 _FOOTER_POINTS, _LETTERS_PER_INCH = 6, 23
+_TITLE_FONT: Any = {"size": 10, "weight": "bold"}
 
 
 class Sheet(Figure):
@@ -79,28 +83,32 @@ def styled() -> Iterator[None]:
 def new_sheet(
     height: float, title: str, facts: Sequence[str], width: float = WIDE, layout: str | None = None
 ) -> tuple[Sheet, Frame]:
-    """A sheet with its title on top and the facts below; `height` inches between them are free."""
+    """A sheet with its title on top, in as many lines as it needs, and the facts below; `height` inches are free."""
     letters = int(_LETTERS_PER_INCH * (width - 2 * _MARGIN))
     lines = textwrap.wrap("  ·  ".join(facts), letters, break_long_words=True)
     below = _LINE * len(lines) + 1.5 * _MARGIN
-    sheet_height = height + below + _TITLE
+    title_lines = _title_lines(title, width - 2 * _MARGIN)
+    sheet_height = height + below + _TITLE + _TITLE_LINE * (len(title_lines) - 1)
     sheet = Sheet(figsize=(width, sheet_height), dpi=100, layout=layout)  # type: ignore[arg-type]
     left = _MARGIN / width
-    wrapped = "\n".join(textwrap.wrap(title, int(13 * width), max_lines=1, placeholder=" …"))
-    sheet.text(left, 1 - _MARGIN / sheet_height, wrapped, size=10, va="top", weight="bold", parse_math=False)
-    sheet.text(
-        left,
-        _MARGIN / 2 / sheet_height,
-        "\n".join(lines),
-        size=_FOOTER_POINTS,
-        color="0.35",
-        va="bottom",
-        linespacing=1.25,
-        parse_math=False,
-    )
+    on_top: Any = {"va": "top", "linespacing": 1.2, "parse_math": False}
+    sheet.text(left, 1 - _MARGIN / sheet_height, "\n".join(title_lines), **_TITLE_FONT, **on_top)
+    small: Any = {"size": _FOOTER_POINTS, "va": "bottom", "color": "0.35", "parse_math": False}
+    sheet.text(left, _MARGIN / 2 / sheet_height, "\n".join(lines), linespacing=1.25, **small)
     if engine := sheet.get_layout_engine():
         engine.set(rect=(0, below / sheet_height, 1, height / sheet_height))  # type: ignore[call-arg]
     return sheet, Frame(width, height, below, sheet_height)
+
+
+def _title_lines(title: str, room: float) -> list[str]:
+    """The title in lines that fit into so many inches."""
+    font = FontProperties(**_TITLE_FONT)
+    for letters in range(int(13 * room), 10, -1):
+        lines = textwrap.wrap(title, letters)
+        widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines]
+        if max(widths, default=0) <= 72 * room:
+            break
+    return lines
 
 
 def in_ms(milliseconds: float) -> str:

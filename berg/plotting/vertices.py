@@ -77,7 +77,7 @@ def _meshes_of(wholes: Values) -> Meshes:
                 f"These responses are on a surface of {len(whole):,} vertices{known}, whose mesh is not on board: "
                 "only that of fsaverage is. Read it from your files, mesh = {name: berg.plotting.read_mesh(name, "
                 "inflated, flat, sulci) for both 'lh' and 'rh'}, and give it:  berg.plotting.surface(labelled, "
-                "mesh=mesh)"
+                "mesh=mesh)   On the command line:  berg plot FILE --mesh LEFT.surf.gii RIGHT.surf.gii"
             )
     return fsaverage5()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
+from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError, StimulusWarning
 from berg.core.regular_file import check_regular_file
+from berg.core.stacklevel import users_stacklevel
 from berg.stimuli.stimulus_files import file_names, stimulus_files
 
 FIT = Literal["center_crop", "squash", "pad"]
@@ -55,19 +57,19 @@ _SAMPLE_FORMAT, _SIGNED, _WHITE_IS_ZERO, _SEPARATE = 339, 2, 0, 2
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm"}
 
 
-def image_files(places: Iterable[Path | str]) -> list[Path]:
+def image_files(places: Iterable[Path | str], recursive: bool = False) -> list[Path]:
     """The picture files among files and folders; a folder stands for its pictures, sorted by name.
 
     See `berg.stimuli.stimulus_files.stimulus_files`, also for what it raises and warns of.
     """
-    files = stimulus_files(places, ENDINGS, "picture")
+    files = stimulus_files(places, ENDINGS, "picture", recursive)
     if not files:
         raise MissingFileError("No pictures were given.")
     return files
 
 
 def load_images(
-    files: Picture | Sequence[Picture], size: int | None = None, fit: FIT = "center_crop"
+    files: Picture | Sequence[Picture], size: int | None = None, fit: FIT = "center_crop", *, recursive: bool = False
 ) -> NDArray[np.uint8]:
     """Pictures as one array, as models take them.
 
@@ -87,6 +89,8 @@ def load_images(
     fit
         What is done to a picture that is not square: ``center_crop`` cuts the longer side,
         ``squash`` changes its proportions, ``pad`` adds mid-grey to the shorter side.
+    recursive
+        Take the pictures in the folders of a folder too.
 
     Returns
     -------
@@ -109,7 +113,7 @@ def load_images(
     (2, 3, 224, 224)
     """
     check_sizing(size, fit)
-    pictures = _pictures(files)
+    pictures = _pictures(files, recursive)
     first = sized(_upright(pictures[0]), size, fit)
     images = np.empty((len(pictures), 3, *first.shape[:2]), np.uint8)
     for index, picture in enumerate(pictures):
@@ -131,12 +135,17 @@ def check_sizing(size: int | None, fit: str) -> None:
         raise InvalidParameterError(f"size must be a number of pixels from 1, got {size}.")
 
 
-def _pictures(given: Picture | Sequence[Picture]) -> list[Path | Image.Image]:
+def _pictures(given: Picture | Sequence[Picture], recursive: bool) -> list[Path | Image.Image]:
     """Files and PIL images in their order, a folder replaced by its pictures."""
     places = [given] if isinstance(given, (str, Path, Image.Image)) else list(given)
     found: list[Path | Image.Image] = []
     for place in places:
-        found += [place] if isinstance(place, Image.Image) else image_files([place])
+        if not isinstance(place, (str, Path, Image.Image)):
+            raise InvalidParameterError(
+                f"load_images takes files, folders and PIL images, got {type(place).__name__}. A model takes an array "
+                "as it is; a single picture as PIL.Image.fromarray(array), shape (height, width, 3), uint8."
+            )
+        found += [place] if isinstance(place, Image.Image) else image_files([place], recursive)
     return found or list(image_files([]))
 
 
@@ -177,11 +186,7 @@ def _upright(file: Path | str | Image.Image) -> Image.Image:
             turn = _UPRIGHT.get(_orientation(opened))
             picture = _in_8_bits(_with_its_colours(opened))
             picture = picture if turn is None else picture.transpose(turn)
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                grey = Image.new("RGBA", picture.size, (128, 128, 128, 255))
-                picture = Image.alpha_composite(grey, picture)
-            return picture.convert("RGB")
+            return _on_grey(picture).convert("RGB")
     except StimulusError:
         raise
     except MemoryError as error:
@@ -191,6 +196,21 @@ def _upright(file: Path | str | Image.Image) -> Image.Image:
         ) from error
     except UNREADABLE as error:
         raise _unreadable(file, error) from error
+
+
+def _on_grey(picture: Image.Image) -> Image.Image:
+    """The picture laid on mid-grey, which shows through what is transparent; that is told once."""
+    if not picture.has_transparency_data:
+        return picture
+    picture = picture.convert("RGBA")
+    if picture.getchannel("A").getextrema() != (255, 255):
+        warnings.warn(
+            "Pictures have transparent parts, through which mid-grey (128) shows. For another background lay them on "
+            "it first, and save them without transparency.",
+            StimulusWarning,
+            stacklevel=users_stacklevel(),
+        )
+    return Image.alpha_composite(Image.new("RGBA", picture.size, (128, 128, 128, 255)), picture)
 
 
 def _load(picture: Image.Image) -> None:

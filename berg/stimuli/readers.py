@@ -37,7 +37,7 @@ class Open(Protocol):
 class ListFiles(Protocol):
     """The files of this kind among files and folders, in their order."""
 
-    def __call__(self, places: Iterable[Path | str], /) -> list[Path]: ...
+    def __call__(self, places: Iterable[Path | str], /, recursive: bool = False) -> list[Path]: ...
 
 
 class ReadFiles(Protocol):

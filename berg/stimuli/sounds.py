@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, StimulusError, listing
 from berg.core.regular_file import check_regular_file
+from berg.stimuli import compressed_sounds
 from berg.stimuli.checks import as_array, as_expected, check_stimulus, is_dataset
 from berg.stimuli.stimulus_files import check_links, stimulus_files
 from berg.stimuli.wav_header import check_whole
 
 _FILTER_SAMPLES, _STEPS = 20, 32  # length of the anti-alias filter in samples of the lower rate, steps in one of them
-ENDINGS = {".wav"}
+ENDINGS = {".wav", *compressed_sounds.ENDINGS}
 MIN_RATE, MAX_RATE = 1_000, 1_000_000
 MAX_CHANNELS = 8  # an array of shape (many, at most so many) is one sound of several channels, not a batch
 
@@ -39,18 +40,18 @@ _UNREADABLE = (  # what comes out of scipy for damaged files
 )
 
 
-def sound_files(places: Iterable[Path | str]) -> list[Path]:
-    """The .wav files among files and folders; a folder stands for its sounds, sorted by name.
+def sound_files(places: Iterable[Path | str], recursive: bool = False) -> list[Path]:
+    """The sounds (.wav, .flac, .mp3, .ogg) among files and folders; a folder stands for its sounds, sorted by name.
 
     See `berg.stimuli.stimulus_files.stimulus_files`, also for what it raises and warns of.
     """
-    return stimulus_files(places, ENDINGS, "sound")
+    return stimulus_files(places, ENDINGS, "sound", recursive)
 
 
 def open_sounds(
     stimulus: Any, expected: StimulusInput, sampling_rate: Any, check_files: bool
 ) -> SoundArray | SoundFiles:
-    """Sounds in .wav files or in an array; see `berg.stimuli.open.open_stimuli`."""
+    """Sounds in files or in an array; see `berg.stimuli.open.open_stimuli`."""
     files = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
     if isinstance(files, Sequence) and len(files) and all(isinstance(file, (str, Path)) for file in files):
         listed = sound_files(files)
@@ -61,7 +62,7 @@ def open_sounds(
 
 
 def read_sounds(files: Sequence[Path | str]) -> NDArray[Any]:
-    """Sounds of .wav files as they are, shape (n_sounds, n_samples).
+    """Sounds of files as they are, shape (n_sounds, n_samples).
 
     Raises
     ------
@@ -77,7 +78,7 @@ def read_sounds(files: Sequence[Path | str]) -> NDArray[Any]:
 
 
 def read_sound(file: Path | str) -> tuple[NDArray[np.float64], int]:
-    """A .wav file of one channel.
+    """A sound of one channel: .wav, or with the extra ``sound`` .flac, .mp3 and .ogg.
 
     Returns
     -------
@@ -88,13 +89,25 @@ def read_sound(file: Path | str) -> tuple[NDArray[np.float64], int]:
 
     Raises
     ------
+    MissingExtraError
+        For a compressed file without soundfile.
     StimulusError
-        For a file that is no .wav file or is damaged, for one that is shorter than its header says (a copy that was
+        For a file that is no sound or is damaged, for one that is shorter than its header says (a copy that was
         cut, a recorder that stopped), and for one of several channels.
     """
+    check_regular_file(file)
+    is_compressed = Path(file).suffix.lower() in compressed_sounds.ENDINGS
+    samples, sampling_rate = compressed_sounds.read_compressed(file) if is_compressed else _read_wav(file)
+    if samples.ndim != 1:
+        raise StimulusError(f"{file} has {samples.shape[1]} channels; this model hears one. Save one of them alone.")
+    if not len(samples):
+        raise StimulusError(f"{file} holds no sound: it has 0 samples.")
+    return as_floats(samples), sampling_rate
+
+
+def _read_wav(file: Path | str) -> tuple[NDArray[Any], int]:
     from scipy.io import wavfile
 
-    check_regular_file(file)
     try:
         check_whole(file)
         with warnings.catch_warnings(action="ignore"):  # about chunks that hold no sound
@@ -103,11 +116,7 @@ def read_sound(file: Path | str) -> tuple[NDArray[np.float64], int]:
         raise
     except _UNREADABLE as error:
         raise StimulusError(f"{file} is not a .wav file that can be read: {error}") from error
-    if samples.ndim != 1:
-        raise StimulusError(f"{file} has {samples.shape[1]} channels; this model hears one. Save one of them alone.")
-    if not len(samples):
-        raise StimulusError(f"{file} holds no sound: it has 0 samples.")
-    return as_floats(samples), int(sampling_rate)
+    return samples, int(sampling_rate)
 
 
 def as_floats(samples: NDArray[Any]) -> NDArray[Any]:
@@ -217,7 +226,7 @@ class SoundArray:
 
 
 class SoundFiles:
-    """Sounds in .wav files, all equally long."""
+    """Sounds in files, all equally long."""
 
     def __init__(self, files: Sequence[Path | str], expected: StimulusInput, sampling_rate: Any) -> None:
         self.files, self.expected, self.given_rate = sound_files(files), expected, sampling_rate

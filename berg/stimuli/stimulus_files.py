@@ -19,7 +19,9 @@ class StimulusOrderWarning(UserWarning):
     """Files are taken in the order of their names as text, and their numbers would put them in another."""
 
 
-def stimulus_files(places: Iterable[Path | str], endings: Collection[str], kind: str) -> list[Path]:
+def stimulus_files(
+    places: Iterable[Path | str], endings: Collection[str], kind: str, recursive: bool = False
+) -> list[Path]:
     """The files of one kind among files and folders; a folder stands for those in it, sorted by name.
 
     Names are compared as text, character by character: ``img10.png`` comes before ``img2.png``. Files that begin
@@ -32,6 +34,9 @@ def stimulus_files(places: Iterable[Path | str], endings: Collection[str], kind:
         Of the files of a folder, in lower case.
     kind
         What one is called in messages: ``picture``, ``sound``.
+    recursive
+        Take the files in the folders of a folder too, after its own, folder by folder in the order of their names.
+        Links to folders, and folders that begin with a dot, are left out.
 
     Raises
     ------
@@ -46,7 +51,7 @@ def stimulus_files(places: Iterable[Path | str], endings: Collection[str], kind:
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            files += _in_folder(place, endings, kind)
+            files += _in_folder(place, endings, kind, recursive)
         elif place.is_file() or place.is_symlink():
             files.append(place)
         else:
@@ -64,12 +69,36 @@ def stimuli_in(folder: Path, endings: Collection[str]) -> list[Path]:
         raise MissingFileError(f"The folder {folder} cannot be read: {error.strerror}.") from error
 
 
-def _in_folder(folder: Path, endings: Collection[str], kind: str) -> list[Path]:
-    found = stimuli_in(folder, endings)
-    if not found:
-        raise MissingFileError(f"{folder} holds no {kind} ({', '.join(sorted(endings))}).")
-    warn_of_order(found, f"The {kind}s in {folder}")
-    return found
+def _in_folder(folder: Path, endings: Collection[str], kind: str, recursive: bool) -> list[Path]:
+    folders = _with_folders_in(folder) if recursive else [folder]
+    found = {each: stimuli_in(each, endings) for each in folders}
+    if not any(found.values()):
+        raise MissingFileError(f"{folder} holds no {kind} ({', '.join(sorted(endings))}).{_deeper(folder, endings)}")
+    for each, own in found.items():
+        warn_of_order(own, f"The {kind}s in {each}")
+    return [file for own in found.values() for file in own]
+
+
+def _with_folders_in(folder: Path) -> list[Path]:
+    """The folder, then those in it with theirs, in the order of their names."""
+    try:
+        inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    except OSError as error:
+        raise MissingFileError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+    visible = [path for path in inside if not path.name.startswith(".")]
+    return [folder, *(deeper for path in visible for deeper in _with_folders_in(path))]
+
+
+def _deeper(folder: Path, endings: Collection[str]) -> str:
+    """What to type if the stimuli are in folders of the folder; those directly in it are looked at."""
+    inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    holds = [path.name for path in sorted(inside) if stimuli_in(path, endings)]
+    if not holds:
+        return ""
+    return (
+        f" Its folders do ({listing(holds, 3)}); take all of them with --recursive (in Python "
+        "berg.load_images(FOLDER, recursive=True)), or give their names."
+    )
 
 
 def warn_of_order(files: Sequence[Path], what: str) -> None:

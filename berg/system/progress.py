@@ -98,6 +98,17 @@ def _is_shown(show: bool | None) -> bool:
     return bool(sys.stderr and sys.stderr.isatty()) or in_notebook() if show is None else show
 
 
+@contextmanager
+def hidden_bars() -> Iterator[None]:
+    """No bars inside the block, where nobody asks for one."""
+    global shown_by_default
+    before, shown_by_default = shown_by_default, False
+    try:
+        yield
+    finally:
+        shown_by_default = before
+
+
 def in_notebook() -> bool:
     """Whether this runs in a notebook, where a bar is shown below the cell."""
     ipython = sys.modules.get("IPython")

@@ -10,6 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import islice
 
+from berg.system.progress import hidden_bars
 from berg.testing.model_under_test import ModelUnderTest
 from berg.testing.observation import kept_settings
 from berg.testing.outcome import CheckResult, NotApplicable, Outcome
@@ -44,7 +45,13 @@ class Check:
     def run(self, model: ModelUnderTest) -> CheckResult:
         """Run the check; what the model prints or warns is hidden, what it sets is put back."""
         silent = io.StringIO()
-        with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent), kept_settings():
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(silent),
+            redirect_stderr(silent),
+            hidden_bars(),  # which notebooks show by default: they are ours, not the model's
+            kept_settings(),
+        ):
             warnings.simplefilter("ignore")
             try:
                 faults = list(islice(self.function(model), MAX_FAULTS))

@@ -131,7 +131,7 @@ def _of_files(card: ModelCard, folder: Path) -> Availability:
         return Availability("cannot run", {}, of, reason=f"its weights are not here. {how_to_get(card, None, {})}")
     if not _is_published(card):
         return Availability("not here", {}, of)
-    return Availability("to download", {}, of, _published_size(card))
+    return Availability("to download", {}, of, published_size(card))
 
 
 def _size_of(path: Path) -> int | None:
@@ -167,6 +167,7 @@ def _is_published(card: ModelCard) -> bool:
     return _PACKAGE in card.path.parents or card.path.with_suffix(".tsv").is_file()
 
 
-def _published_size(card: ModelCard) -> int | None:
+def published_size(card: ModelCard) -> int | None:
+    """Bytes of all files of a model, if hashes and sizes of its published files lie beside its card."""
     pinned = card.path.with_suffix(".tsv")
     return sum(entry.size for entry in manifest.read_manifest(pinned).values()) if pinned.is_file() else None

@@ -16,7 +16,9 @@ from berg.core.card_schema import CardPart, Parameter
 from berg.core.card_text import to_markdown
 from berg.core.model_card import ModelCard
 from berg.datasets.card import DatasetCard
+from berg.system.byte_words import size_words
 from berg.weights import model_files
+from berg.weights.availability import published_size
 
 DOCS = Path(__file__).parents[1]
 RECIPES = DOCS.parent / "recipes"
@@ -141,13 +143,13 @@ import matplotlib.pyplot as plt
 
 accuracy = toolkit.accuracy("{card.model_id}")
 r = accuracy["held_out_r"]
-by_region = r.groupby(accuracy["roi"]) if "roi" in accuracy.coords else {{"all units": r}}
-for name, values in by_region:
+by_region = dict(r.groupby(accuracy["roi"])) if "roi" in accuracy.coords else {{"all units": r}}
+for name, values in by_region.items():
     print(f"{{name}}: {{values.size:,}} units, median r {{float(values.median()):.2f}}")
 
 figure, axes = plt.subplots(figsize=(6, 2.6), layout="constrained")
 axes.hist(r.values.ravel(), 40)
-axes.set(xlabel="Pearson r on held-out data", ylabel="units")
+axes.set(xlabel="Pearson r on held-out data", ylabel="units");
 ```"""
 
 
@@ -156,8 +158,10 @@ def files(card: ModelCard) -> str:
     made = f"\n\nHow it was fitted: {{doc}}`/recipes/{card.model_id}`." if card.model_id in recipes() else ""
     if is_built_in(card):
         return f"Built in: {size_of(card):,.0f} kB, no download.{made}"
+    size = published_size(card)
+    known = "its size is not known here" if size is None else f"{size_words(size)} of all subjects"
     return (
-        "To be downloaded; what a choice of subject and regions weighs, without fetching it: "
+        f"To be downloaded ({known}); what a choice of subject and regions weighs, without fetching it: "
         f"`berg download {card.model_id} --subject 1 --dry-run`. See {{doc}}`/published_models`.{made}"
     )
 
@@ -175,7 +179,11 @@ def is_built_in(card: ModelCard) -> bool:
 def where(card: ModelCard) -> str:
     if card.files is None:
         return "as its class says"
-    return {"built_in": "built in", "berg_dir": "to be downloaded"}.get(card.files.store, "in its own package")
+    size = published_size(card)
+    known = "size not known" if size is None else size_words(size)
+    if is_built_in(card):
+        return f"built in, {size_of(card):,.0f} kB"
+    return f"to be downloaded, {known}" if card.files.store == "berg_dir" else "in its own package"
 
 
 def table(cards: Iterable[ModelCard]) -> str:

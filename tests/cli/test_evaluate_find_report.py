@@ -77,6 +77,8 @@ def test_find_prints_what_is_known_and_what_is_not(capsys, tmp_path):
     (row,) = [line for line in out.splitlines() if V1 in line]
     assert row.split() == [V1, "1", "2,308", "0.483", "1,115", "held_out_r"]
     assert "accuracy not known: eeg-things_eeg_2-vit_b_32, subject 1, 2, 3, 4, 5, 6, 7, 8, 9, 10" in out
+    out = said(capsys, "find", "--species", "human", "--berg-dir", tmp_path / "none")
+    assert out.count("There is no BERG directory") == out.count("accuracy not known") == 1
     error = refused(capsys, "find", "--roi", "V99", "--min-r", "0.5")
     assert "No model has roi V99, min-r 0.5. All models:  berg list" in error
 

@@ -231,7 +231,8 @@ def test_nobody_who_answers_is_no_yes(capsys, monkeypatch):
         raise EOFError
 
     monkeypatch.setattr("builtins.input", nobody)
-    assert "Nothing was deleted" in said(capsys, "remove", FWRF)
+    assert "Nothing was deleted: nobody is there to answer. To delete without" in refused(capsys, "remove", FWRF)
+    assert "2 whole" in said(capsys, "status")
 
 
 def test_offline_sends_nothing_at_all(capsys, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """``berg plot``"""
 
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -93,3 +94,45 @@ def test_files_that_cannot_be_drawn_are_refused(file, tmp_path, capsys):
     assert "is no NetCDF file of responses" in failed(capsys, tmp_path / "b.nc", *out)
     assert "must end in one of .png, .svg, .pdf" in failed(capsys, file, "--out", tmp_path / "a.gif")
     assert "no stimulus 'sing'. Did you mean 'song.wav'" in failed(capsys, file, "--stimulus", "sing", *out)
+
+
+@pytest.fixture
+def on_another_surface(tmp_path):
+    """Responses on a surface of 2,562 vertices a hemisphere, and the files of a made-up mesh."""
+    nibabel = pytest.importorskip("nibabel")
+    pytest.importorskip("nilearn")
+    import nilearn
+    from nilearn.surface import load_surf_mesh
+
+    folder = Path(nilearn.__file__).parent / "datasets" / "data" / "fsaverage5"
+    outputs, labels = [], {}
+    for name, side in (("lh", "left"), ("rh", "right")):
+        mesh = load_surf_mesh(str(folder / f"infl_{side}.gii.gz"))
+        points, faces = mesh.coordinates[:2562], fsaverage4_faces()
+        arrays = [nibabel.gifti.GiftiDataArray(np.asarray(points, "float32"), intent="NIFTI_INTENT_POINTSET")]
+        arrays.append(nibabel.gifti.GiftiDataArray(faces.astype("int32"), intent="NIFTI_INTENT_TRIANGLE"))
+        nibabel.save(nibabel.gifti.GiftiImage(darrays=arrays), tmp_path / f"{name}.surf.gii")
+        outputs.append(np.sin(points[None, :, 1] / 20).astype("float32"))
+        label = {"axes": ("stimulus", "vertex"), "unit": "z-scored beta", "attributes": {"vertex_total": 2562}}
+        labels[name] = label | {"coordinates": {"vertex": ("vertex", np.arange(2562))}}
+    metadata = {"responses": labels, "model": {"model_id": "fmri-made_up-small"}}
+    save_responses(label_responses(tuple(outputs), metadata, ["a.png"]), tmp_path / "r.nc")
+    return tmp_path
+
+
+def fsaverage4_faces():
+    from scipy.spatial import ConvexHull
+
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(2562, 3))
+    return ConvexHull(points / np.linalg.norm(points, axis=1, keepdims=True)).simplices
+
+
+def test_a_surface_that_is_not_on_board_is_drawn_on_the_mesh_that_is_given(on_another_surface, capsys):
+    folder = on_another_surface
+    assert "--mesh LEFT.surf.gii RIGHT.surf.gii" in failed(capsys, folder / "r.nc", "--out", folder / "a.png")
+    meshes = [str(folder / f"{name}.surf.gii") for name in ("lh", "rh")]
+    main(["plot", str(folder / "r.nc"), "--mesh", *meshes, "--out", str(folder / "a.svg")])
+    assert "left, lateral" in (folder / "a.svg").read_text("utf-8")
+    assert "got 1:  --mesh LEFT RIGHT" in failed(capsys, folder / "r.nc", "--mesh", meshes[0])
+    assert "--mesh LEFT RIGHT" in failed(capsys, folder / "r.nc", "--sulci", *meshes)

@@ -254,3 +254,32 @@ def test_formulas_are_mathml(site):
     text = (site / "api" / "equations.html").read_text("utf-8")
     assert text.count("<math") > 5
     assert "mathjax" not in text.lower()
+
+
+def test_the_accuracy_of_a_built_in_model_runs_on_its_page(monkeypatch):
+    pytest.importorskip("sphinx", reason="make docs installs it")
+    pytest.importorskip("networkx", reason="make docs installs it")
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    import matplotlib
+    from generated_pages import accuracy, is_built_in
+
+    matplotlib.use("agg")
+    cards = [card for card in model_registry.readable_cards() if is_built_in(card)]
+    assert len(cards) > 1
+    for card in cards:
+        (cell,) = re.findall(r"```\{code-cell\} ipython3\n---\n.*?---\n(.*?)```", accuracy(card), re.DOTALL)
+        exec(compile(cell, card.model_id, "exec"), {"toolkit": BERG()})
+        matplotlib.pyplot.close("all")
+
+
+def test_the_size_of_a_download_is_told_or_said_to_be_unknown(monkeypatch):
+    pytest.importorskip("sphinx", reason="make docs installs it")
+    monkeypatch.syspath_prepend(DOCS / "_ext")
+    from generated_pages import is_built_in, where
+
+    words = {card.model_id: where(card) for card in model_registry.readable_cards() if card.files}
+    to_download = [text for model_id, text in words.items() if text.startswith("to be downloaded")]
+    assert len(to_download) > 5
+    assert all(re.fullmatch(r"to be downloaded, (size not known|[\d.,]+ [kMGT]?B)", text) for text in to_download)
+    built_in = [words[card.model_id] for card in model_registry.readable_cards() if is_built_in(card)]
+    assert all(re.fullmatch(r"built in, [\d,]+ kB", text) for text in built_in)

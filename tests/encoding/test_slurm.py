@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import dask
 import pytest
 import yaml
 
-from berg.core.exceptions import InvalidParameterError
-from berg.encoding.dask_scheduler import connected, job_options
+from berg.core.exceptions import DeviceError, InvalidParameterError
+from berg.encoding.dask_scheduler import connected
+from berg.encoding.estimate import Estimate
+from berg.encoding.slurm_jobs import job_options, with_estimate
 
 from . import slurm
 from .test_cluster import TESTS, at_the_gate, content, encode, on_one_machine, pictures_in, wait_for  # noqa: F401
@@ -107,6 +109,36 @@ def test_a_job_gets_cores_and_memory_if_nobody_says_it() -> None:
     assert job_options({}, described) == {"cores": 4, "memory": "16GB", "job_extra_directives": []}
     configured = job_options({"cores": "2"}, {"cores": 8, "memory": "3GB", "job-extra-directives": []})
     assert (configured["cores"], configured["memory"]) == (2, "3GB")
+
+
+def measured(gigabytes: float, hours: float) -> Callable[[], Estimate]:
+    return lambda: Estimate(0, int(gigabytes * 1e9), 3600 * hours, 1.0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "described", "asked"),
+    [
+        ({}, {}, {"memory": "7GB", "walltime": "1:40:00"}),  # 1.5 * 4 + 1 GB; 3 * 2 h / 4 and ten minutes
+        ({"memory": "8GB"}, {"walltime": "08:00:00"}, {"memory": "8GB"}),
+        ({"walltime": "2:00:00"}, {"memory": "3GB"}, {"walltime": "2:00:00"}),
+        ({"partition": "gpu"}, {"memory": "3GB"}, {"partition": "gpu", "walltime": "1:40:00"}),
+    ],
+)
+def test_memory_and_time_that_nobody_says_are_those_that_were_measured(given, described, asked) -> None:  # type: ignore[no-untyped-def]
+    known = {"memory": None, "walltime": "00:30:00", **described}
+    assert with_estimate(given, known, 4, measured(4, 2)) == asked
+
+
+def test_a_day_is_the_longest_job_that_is_asked_for() -> None:
+    assert with_estimate({}, {"memory": "1GB"}, 1, measured(1, 1000)) == {"walltime": "24:00:00"}
+
+
+def test_what_cannot_be_measured_here_is_left_to_dask(caplog: pytest.LogCaptureFixture) -> None:
+    def nothing() -> Estimate:
+        raise DeviceError("There is no GPU.")
+
+    assert with_estimate({"cores": "2"}, {}, 4, nothing) == {"cores": "2"}
+    assert "say it with --slurm: There is no GPU." in caplog.text
 
 
 @pytest.mark.parametrize("cores", ["many", "0", "1.5"])

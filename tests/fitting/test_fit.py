@@ -32,6 +32,7 @@ from berg.core.exceptions import (
 from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
 from berg.fitting import fitted_files
+from berg.fitting.card_agreement import check_agreement
 from berg.fitting.fit import fit_model, fit_subjects
 from berg.responses.save import save_responses
 from berg.testing import check_model
@@ -39,6 +40,7 @@ from berg.weights.inventory import verify_files
 
 N_STIMULI, N_VOXELS = 400, 6
 NOISE = np.array([0, 0.1, 0.3, 0.3, 0.5, 3.0], np.float32)
+OPTIONAL = {"r2": "encoding_models.r2?", "depth": "fmri.depth?"}
 CARD: dict[str, Any] = {
     "model_id": "fmri-pixels-ols",
     "modality": "fmri",
@@ -57,7 +59,9 @@ CARD: dict[str, Any] = {
     },
     "output": {"shape": ["batch_size", "n_voxels"], "description": "One number per voxel."},
     "outputs": [{"name": "responses", "axes": ["stimulus", "voxel"], "unit": "z-scored beta"}],
-    "axes": {"voxel": {"coordinates": {"voxel": "fmri.voxel", "roi": "fmri.roi", "r": "encoding_models.r"}}},
+    "axes": {
+        "voxel": {"coordinates": {"voxel": "fmri.voxel", "roi": "fmri.roi", "r": "encoding_models.r", **OPTIONAL}}
+    },
     "parameters": {
         "subject": {
             "type": "int",
@@ -182,6 +186,9 @@ def test_all_that_belongs_to_a_model_is_written_and_recorded(card, truth, tmp_pa
     metadata = json.loads((report.folder / "metadata" / "metadata_subject-01.json").read_text())
     assert metadata["fmri"]["rois"] == {"V1": [0, 1], "early": [0, 1], "V2": [2, 3, 4, 5]}
     assert len(metadata["encoding_models"]["test_stimuli"]) == 80
+    accuracy = BERG(tmp_path / "berg").accuracy("fmri-pixels-ols", subject=1)
+    np.testing.assert_allclose(metadata["encoding_models"]["r2"], accuracy["r2"], rtol=1e-6)  # read at "...r2?"
+    assert set(metadata["fmri"]) == {"voxel", "roi", "rois"}  # nobody knows the depth
     BERG(tmp_path / "berg").list_models()
     results = check_model("fmri-pixels-ols", tmp_path / "berg", subject=1)
     assert [(result.name, result.reason) for result in results if result.outcome == "failed"] == []
@@ -222,6 +229,16 @@ def test_a_card_and_data_that_do_not_belong_together_are_named(card, truth, tmp_
     with pytest.raises(InvalidParameterError, match=words):
         fit_model(card, data_of(truth, **changes), tmp_path / "berg", subject=1)
     assert not (tmp_path / "berg").exists()
+
+
+def test_what_a_fit_does_not_write_is_told_before_it(card, truth, tmp_path):
+    said = yaml.safe_load(card.read_text())
+    said["outputs"][0]["coordinates"] = {"noise_ceiling": "fmri.noise_ceiling"}
+    wrong = ModelCard.parse(yaml.safe_dump(said, sort_keys=False), card)
+    with pytest.raises(InvalidParameterError, match=r"coordinates: \{noise_ceiling: fmri.noise_ceiling\?\}"):
+        check_agreement(wrong, data_of(truth))
+    said["outputs"][0]["coordinates"] = {"noise_ceiling": "fmri.noise_ceiling?"}
+    check_agreement(ModelCard.parse(yaml.safe_dump(said, sort_keys=False), card), data_of(truth))
 
 
 def test_too_little_memory_is_refused_before_anything_is_computed(card, truth, tmp_path):

@@ -13,6 +13,7 @@ from matplotlib.text import Text
 import berg.plotting
 from berg.core.exceptions import InvalidParameterError
 from berg.plotting.figures import FIGURES, draw, figure_of
+from berg.plotting.page import new_sheet
 from berg.responses.labelled import outputs_of
 
 LABELS = {
@@ -183,3 +184,18 @@ def test_what_draws_is_imported_when_it_draws_and_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "set()\nset()\n"
+
+
+@pytest.mark.parametrize("width", [4.9, 7.2])
+def test_a_long_title_is_told_in_lines_inside_of_the_sheet(width):
+    name = "a_photograph_of_the_garden_behind_the_house_in_the_rain_at_night"
+    title = f"mean of 12 stimuli ({name})  −  mean of 9 stimuli ({name.upper()})"
+    sheet, frame = new_sheet(1.0, title, ("facts",), width=width)
+    FigureCanvasAgg(sheet).draw()
+    shown = sheet.texts[0]
+    box = shown.get_window_extent(sheet.canvas.get_renderer())
+    assert re.sub(r"\s+", "", shown.get_text()) == re.sub(r"\s+", "", title)
+    assert box.x0 >= 0
+    assert box.x1 <= sheet.bbox.x1 + 2  # of hinting
+    assert box.y1 <= sheet.bbox.y1
+    assert box.y0 >= sheet.dpi * (frame.bottom + frame.height)  # above the panels

@@ -137,3 +137,15 @@ def test_a_file_that_says_nothing_of_accuracy_has_no_such_label(metadata_dir, tm
     coords = set(label_responses(responses, metadata)["lh"].coords)
     assert {"correlation_nsdcore", "noise_ceiling_nsdcore"} <= coords
     assert "correlation" not in coords
+
+
+def test_without_its_index_the_label_is_a_column_and_survives_stack_and_groupby(labelled):
+    plain = labelled.drop_indexes("roi")
+    texts = LABELS["coordinates"]["roi"][1].tolist()
+    table = plain.to_dataframe().reset_index().sort_values(["stimulus", "vertex"])
+    assert table["roi"].tolist() == texts * 2
+    stacked = plain.stack(both=("stimulus", "vertex"))
+    assert stacked.roi.values.tolist() == texts * 2
+    for one in (labelled, plain):
+        means = one["responses"].groupby("roi").mean()
+        np.testing.assert_allclose(means.sel(roi="V2;early", stimulus="b"), VALUES[1, 3])

@@ -524,3 +524,20 @@ def test_a_picture_that_could_be_a_bomb_is_refused_where_warnings_are_errors(tmp
         warnings.simplefilter("error")
         with pytest.raises(StimulusError, match=r"large.png is not a picture that can be read"):
             load_images([path])
+
+
+def test_transparent_parts_are_told_once_and_opaque_ones_not(tmp_path):
+    for name, alpha in (("a", 255), ("b", 100), ("c", 0)):
+        Image.new("RGBA", (8, 8), (10, 20, 30, alpha)).save(tmp_path / f"{name}.png")
+    with warnings.catch_warnings(action="error"):
+        load_images(tmp_path / "a.png")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        load_images(tmp_path)
+        load_images(tmp_path)
+    assert ["transparent parts" in str(each.message) for each in told] == [True, True]  # one line of the test each
+
+
+def test_an_array_among_pictures_says_what_to_give():
+    with pytest.raises(InvalidParameterError, match=r"got ndarray\. A model takes an array as it is; .*PIL\.Image"):
+        load_images([np.zeros((8, 8, 3), "uint8")])

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import sys
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 from berg.core.card_schema import StimulusInput
-from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
+from berg.core.exceptions import InvalidParameterError, MissingExtraError, MissingFileError, StimulusError
 from berg.stimuli.open import open_stimuli
 from berg.stimuli.sounds import as_floats, read_sound, resample, sound_files
 
@@ -249,3 +250,47 @@ def test_a_model_of_pictures_takes_no_sampling_rate():
     pictures = StimulusInput(shape=["batch_size", 3, "height", "width"], dtype="uint8", range=(0, 255))
     with pytest.raises(InvalidParameterError, match="leave sampling_rate out"):
         open_stimuli(np.zeros((1, 3, 8, 8), "uint8"), pictures, 44_100)
+
+
+@pytest.fixture(scope="module")
+def tone():
+    return (0.4 * np.sin(2 * np.pi * 440 * np.arange(22_050) / 44_100) * 32767).astype("int16")
+
+
+@pytest.mark.parametrize(("ending", "error"), [(".flac", 0), (".mp3", 0.01), (".ogg", 0.01)])
+def test_compressed_sounds_are_what_went_in(ending, error, tone, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / f"tone{ending}", tone, 44_100)
+    samples, sampling_rate = read_sound(tmp_path / f"tone{ending}")
+    assert (sampling_rate, len(samples)) == (44_100, len(tone))
+    inside = slice(2000, -2000) if error else slice(None)  # coders of this kind ring at both ends
+    assert np.abs(samples - tone / 32768)[inside].max() <= error
+    assert [file.suffix for file in sound_files([tmp_path])] == [ending]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("ending", [".flac", ".mp3", ".ogg"])
+def test_a_cut_compressed_sound_is_refused(ending, share, tone, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    path = tmp_path / f"tone{ending}"
+    soundfile.write(path, tone, 44_100)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(StimulusError, match=rf"tone\{ending} (is cut|is not a sound that can be read)"):
+        read_sound(path)
+
+
+def test_a_compressed_sound_of_two_channels_or_none_is_refused(tone, tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "stereo.flac", np.stack([tone, tone], axis=1), 44_100)
+    with pytest.raises(StimulusError, match=r"stereo\.flac has 2 channels"):
+        read_sound(tmp_path / "stereo.flac")
+    (tmp_path / "text.mp3").write_text("no sound at all")
+    with pytest.raises(StimulusError, match=r"text\.mp3 is not a sound that can be read"):
+        read_sound(tmp_path / "text.mp3")
+
+
+def test_without_soundfile_a_compressed_sound_says_what_to_type(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    (tmp_path / "a.mp3").write_bytes(b"ID3")
+    with pytest.raises(MissingExtraError, match=r'pip install "berg\[sound\]"'):
+        read_sound(tmp_path / "a.mp3")

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -149,3 +150,28 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         file_names(image_files([tmp_path]))
     with warnings.catch_warnings():
         assert load_images(tmp_path).shape == (1, 3, 32, 32)
+
+
+def nested(tmp_path):
+    for name in ("faces/b.png", "faces/a.png", "faces/old/c.png", ".trash/d.png", "houses/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(tmp_path / name)
+    (tmp_path / "again").symlink_to(tmp_path / "faces")
+
+
+def test_folders_of_a_folder_are_taken_when_asked_for(tmp_path):
+    nested(tmp_path)
+    words = r"holds no picture .*Its folders do \(again, faces, houses\); take all of them with --recursive"
+    with pytest.raises(MissingFileError, match=words):
+        image_files([tmp_path])
+    wanted = ["faces/a.png", "faces/b.png", "faces/old/c.png", "houses/a.png"]
+    assert file_names(image_files([tmp_path], recursive=True)) == wanted
+    assert len(load_images(tmp_path, recursive=True)) == 4
+
+
+def test_the_command_takes_folders_of_a_folder(tmp_path):
+    nested(tmp_path)
+    words = ["encode", V1, "--images", str(tmp_path), "--recursive", "--selection", "min_held_out_r2=0.6", "-q"]
+    main([*words, "--out", str(tmp_path / "r.nc")])
+    names = xr.open_dataset(tmp_path / "r.nc").stimulus.values.tolist()
+    assert names == ["faces/a.png", "faces/b.png", "faces/old/c.png", "houses/a.png"]

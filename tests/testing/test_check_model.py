@@ -20,6 +20,7 @@ from published import layouts
 from berg import BERG
 from berg.core import model_registry
 from berg.core.exceptions import ModelCheckError, ModelNotFoundError
+from berg.system import progress
 from berg.testing import CHECKS, ModelUnderTest, check_model, parametrize_with_checks
 
 PUBLISHED = ["eeg-things_eeg_2-vit_b_32", "fmri-nsd-fwrf", "fmri-nsd_fsaverage-vit_b_32"]
@@ -226,3 +227,11 @@ def test_a_model_whose_card_lies_in_a_berg_directory_is_found_there(tmp_path, mo
     monkeypatch.setattr(model_registry, "_stores", {})
     monkeypatch.chdir(tmp_path.parent)
     assert ModelUnderTest(MODEL, tmp_path.name).card.model_id == MODEL
+
+
+@pytest.mark.slow
+def test_the_bars_that_notebooks_show_are_not_counted_as_printed_by_the_model(monkeypatch):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    built_in = ModelUnderTest("fmri-szinte2024-prf_css", selection={"min_held_out_r2": 0.6})
+    assert CHECKS["nothing_is_printed"].run(built_in).outcome == "passed"
+    assert progress.shown_by_default is None
