@@ -15,7 +15,10 @@ from berg.core.exceptions import InvalidParameterError, MissingFileError, did_yo
 if TYPE_CHECKING:
     import xarray as xr
 
-EXPERIMENTS: dict[str, str] = {}
+EXPERIMENTS: dict[str, str] = {
+    "rnc": "univariate_control",
+    "rnc-multivariate": "multivariate_control",
+}
 """Name on the command line -> function of `berg.experiments`, which returns a result."""
 
 

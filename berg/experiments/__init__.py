@@ -13,8 +13,10 @@ from typing import Any
 
 _WHERE = {
     "draw": "result",
+    "multivariate_control": "control_multivariate",
     "open_result": "result",
     "save": "result",
+    "univariate_control": "control_univariate",
 }
 """The public functions, and the file of each; a file is imported when one of its functions is first asked for."""
 

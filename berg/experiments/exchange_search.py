@@ -25,7 +25,7 @@ from berg.system.threads import n_cores
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
-_ROWS = 512  # of one block: its arrays stay in the cache of the processor
+_ROWS = 1024  # of one block: its arrays stay in the cache of the processor
 _LEAST_GAIN = 1e-12
 
 
@@ -132,11 +132,9 @@ def best_swap(
     block = _Block(size)
     for start in range(0, len(x), _ROWS):
         rows = slice(start, min(start + _ROWS, len(x)))
-        values = block.merits(x[rows], y[rows], kept, goal)
-        values[~may[rows]] = -np.inf
-        at = int(values.argmax())
-        if values.flat[at] > best + _LEAST_GAIN:
-            best, place = float(values.flat[at]), (start + at // size, at % size)
+        at, value = block.best(x[rows], y[rows], kept, may[rows], goal)
+        if value > best + _LEAST_GAIN:
+            best, place = value, (start + at // size, at % size)
     return place
 
 
@@ -159,22 +157,32 @@ class _Block:
     """Scores of all swaps of some rows, in arrays that are used again: new memory would cost more than the sums."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.n = size, size * (size - 1) / 2
+        self.size, self.n, self.ones = size, size * (size - 1) / 2, np.ones(size)
         self.terms, self.sums = np.empty((5, _ROWS, size)), np.empty((5, _ROWS, size))
 
-    def merits(self, x: Floats32, y: Floats32, kept: Floats, goal: Goal) -> Floats:
-        """Shape (n_rows, size); -inf where a score is not defined."""
+    def best(self, x: Floats32, y: Floats32, kept: Floats, may: NDArray[np.bool_], goal: Goal) -> tuple[int, float]:
+        """The swap with the largest merit, as its number in (n_rows, size), and the merit."""
+        values = self._ordered(*self._swapped(x, y, kept), goal)
+        values[~may] = -np.inf
+        at = int(values.argmax())
+        if not np.isfinite(values.flat[at]):  # the similarities of some set do not vary
+            np.nan_to_num(values, copy=False, nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
+            at = int(values.argmax())
+        return at, float(np.copysign(np.sqrt(np.abs(values.flat[at])), values.flat[at]))
+
+    def _swapped(self, x: Floats32, y: Floats32, kept: Floats) -> tuple[Floats, Floats]:
+        """The five sums over the pairs of each set after the swap, (5, n_rows, size), and as much memory to work in."""
         terms, sums = self.terms[:, : len(x)], self.sums[:, : len(x)]
         terms[0], terms[1] = x, y
         for to, (one, other) in zip(terms[2:], ((0, 0), (1, 1), (0, 1)), strict=True):
             np.multiply(terms[one], terms[other], out=to)
         for to, term, rest in zip(sums, terms, kept, strict=True):
-            np.subtract(term.sum(axis=1)[:, None], term, out=to)
+            np.subtract((term @ self.ones)[:, None], term, out=to)
             to += rest
-        return self._merits(sums, terms, goal)
+        return sums, terms
 
-    def _merits(self, sums: Floats, spare: Floats, goal: Goal) -> Floats:
-        """From the sums to r; nothing here makes a new array but the last line."""
+    def _ordered(self, sums: Floats, spare: Floats, goal: Goal) -> Floats:
+        """Numbers in the order of the merits: r|r|, or minus r squared; both need no root of each."""
         s_x, s_y, s_xx, s_yy, s_xy = sums
         np.multiply(s_x, s_y, out=spare[0])
         s_xy *= self.n
@@ -184,8 +192,10 @@ class _Block:
             np.multiply(total, total, out=to)
             square -= to
         s_xx *= s_yy
+        np.abs(s_xy, out=spare[0])
+        if goal == "disentangle":
+            np.negative(spare[0], out=s_xy)
+        s_xy *= spare[0]
         with np.errstate(invalid="ignore", divide="ignore"):
-            np.sqrt(s_xx, out=s_xx)
             s_xy /= s_xx
-        values = s_xy if goal == "align" else np.negative(np.abs(s_xy, out=s_xy), out=s_xy)
-        return np.nan_to_num(values, copy=False, nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
+        return s_xy

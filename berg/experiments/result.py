@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from berg.plotting.page import Sheet
 
 EXPERIMENT, PARAMETERS, SOURCES = "experiment", "parameters", "sources"
-_FIGURES: dict[str, str] = {}
+_FIGURES: dict[str, str] = {
+    "multivariate_control": "control_multivariate_figure",
+    "univariate_control": "control_univariate_figure",
+}
 """Experiment -> the file beside this one whose `draw` makes its figure."""
 
 
