@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     import xarray as xr
 
 EXPERIMENTS: dict[str, str] = {
+    "in-vivo": "in_vivo_design",
+    "in-vivo-compare": "compare",
+    "in-vivo-power": "in_vivo_power",
+    "matched-sets": "matched_sets",
+    "more-like": "similar_pictures",
     "rnc": "univariate_control",
     "rnc-multivariate": "multivariate_control",
+    "select": "driving_pictures",
 }
 """Name on the command line -> function of `berg.experiments`, which returns a result."""
 
@@ -41,7 +47,8 @@ def experiment(
     parameters
         A YAML file with the arguments of the function, such as  seed: 1. Where it takes responses, write
         {responses: FILE.nc} or a .zarr store, with roi: V1 for a part; where it takes a model,
-        {model: ID, subject: 1, selection: {roi: V1}}; where it takes stimuli, {stimuli: FOLDER}.
+        {model: ID, subject: 1, selection: {roi: V1}}; where it takes stimuli, {stimuli: FOLDER}; where it takes the
+        result of another experiment, {result: FILE.nc}.
     out
         The result, .nc; by default the name of the parameters with .nc, in the current folder.
     figure
@@ -111,6 +118,10 @@ def _resolved(value: Any, folder: Path, berg_dir: Path | None, device: str) -> A
             return BERG(berg_dir).get_encoding_model(str(value["model"]), device=device, **own)
         if [*value] == ["stimuli"]:
             return folder / str(value["stimuli"])
+        if [*value] == ["result"]:
+            from berg.experiments.result import open_result
+
+            return open_result(folder / str(value["result"]))
         return {key: _resolved(item, folder, berg_dir, device) for key, item in value.items()}
     if isinstance(value, list):
         return [_resolved(item, folder, berg_dir, device) for item in value]

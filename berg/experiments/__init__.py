@@ -12,10 +12,16 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
+    "compare": "vivo_comparison",
     "draw": "result",
+    "driving_pictures": "picture_choice",
+    "in_vivo_design": "vivo_design",
+    "in_vivo_power": "vivo_power",
+    "matched_sets": "picture_choice",
     "multivariate_control": "control_multivariate",
     "open_result": "result",
     "save": "result",
+    "similar_pictures": "picture_choice",
     "univariate_control": "control_univariate",
 }
 """The public functions, and the file of each; a file is imported when one of its functions is first asked for."""

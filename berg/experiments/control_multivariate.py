@@ -1,8 +1,8 @@
 r"""Multivariate relational neural control: sets of pictures on which two regions represent alike, or not.
 
-The score of a set is Pearson's r, over all pairs of its pictures, between the similarities of response patterns in the
-one region and in the other; the similarities are Pearson's r between patterns, averaged over subjects. *Align* looks for
-the largest score, *disentangle* for the one nearest to 0. After Gifford et al., relational neural control.
+The score of a set is Pearson's r, over all pairs of its pictures, between the similarities of response patterns in
+the one region and in the other; the similarities are Pearson's r between patterns, averaged over subjects. *Align*
+looks for the largest score, *disentangle* for the one nearest to 0. After Gifford et al., relational neural control.
 
 A score of 0 is reached by countless sets, and the largest one by sets with outliers among their pairs. So the result
 says how far sets from several starts overlap, what they score in the subject left out and under other models, and how
@@ -35,6 +35,7 @@ from berg.experiments.control_subjects import (
     subject_names,
     tests_over_subjects,
 )
+from berg.experiments.control_univariate import PUBLISHED_SEED, check_names
 from berg.experiments.exchange_search import FoundSets, exchange_search
 from berg.experiments.finished_searches import FinishedSearches, task_of
 from berg.experiments.genetic_search import genetic_search
@@ -42,7 +43,6 @@ from berg.experiments.pattern_similarity import PatternSimilarity, pattern_simil
 from berg.experiments.patterns import Patterns, same_stimuli
 from berg.experiments.result import described
 from berg.experiments.set_score import GOALS, Goal, correlation_of_pairs, exact_score, merit
-from berg.experiments.control_univariate import PUBLISHED_SEED, check_names
 from berg.statistics.options import check_choice, check_level
 from berg.statistics.random_sets import random_sets
 from berg.statistics.set_means import permutation_p
@@ -152,10 +152,7 @@ def multivariate_control(
     folds = _folds(regions, leave_one_out)
     searching = {"search": search, "n_restarts": n_restarts, "max_steps": max_steps, "generations": generations}
     plan = _Plan(pool, n_pictures, seed, search, n_restarts, max_steps, generations)
-    task = "" if resume is None else task_of(
-        dict(zip(("first", "second"), regions, strict=True)), pool=pool.tolist(), size=n_pictures, seed=seed, **searching
-    )  # fmt: skip
-    found = _searched(folds, plan, FinishedSearches(resume, task), show_progress)
+    found = _searched(folds, plan, _finished(resume, regions, plan), show_progress)
     null = _null(regions, len(folds) > 1, plan, n_null, show_progress)
     left_out = [NONE, *(subjects if len(folds) > 1 else [])]
     result = _of_sets(found, folds, null, plan).assign_coords(
@@ -181,7 +178,7 @@ def multivariate_control(
     return described(
         result, EXPERIMENT, sources, seed, names=list(names), n_pictures=n_pictures, exclude=list(exclude),
         under=list(others), leave_one_out=leave_one_out, n_null=n_null, n_bootstraps=n_bootstraps, alpha=alpha,
-        **searching,
+        n_to_choose_from=len(stimuli), **searching,
     )  # fmt: skip
 
 
@@ -216,6 +213,12 @@ class _Plan:
         )  # fmt: skip
 
 
+def _finished(resume: Path | str | None, regions: Regions, plan: _Plan) -> FinishedSearches:
+    if resume is None:
+        return FinishedSearches(None, "")
+    return FinishedSearches(resume, task_of({"first": regions[0], "second": regions[1]}, **vars(plan)))
+
+
 def _under(given: Any, name: str, stimuli: Sequence[str]) -> Regions:
     if not isinstance(given, (list, tuple)) or len(given) != 2:
         raise InvalidParameterError(
@@ -223,7 +226,7 @@ def _under(given: Any, name: str, stimuli: Sequence[str]) -> Regions:
             "list of subjects."
         )
     what = (f"under['{name}'][0]", f"under['{name}'][1]")
-    pairs = pairs_of_regions(*given, what=what)
+    pairs = pairs_of_regions(given[0], given[1], what)
     wanted = Patterns(pairs[0][0].outputs, tuple(stimuli), {})
     same_stimuli([wanted, pairs[0][0]], ["first", what[0]])
     return pattern_similarity(pairs[0], what[0]), pattern_similarity(pairs[1], what[1])
@@ -259,7 +262,7 @@ def _searched(
 
 @dataclass(frozen=True)
 class _Null:
-    """Random sets: shape (n_null, size); scores of each fold (n_folds, n_null) and of each subject (n_subjects, n_null)."""
+    """Random sets, shape (n_null, size), and their scores of each fold and of each subject, (n, n_null)."""
 
     sets: Indices
     train: Floats
@@ -356,13 +359,19 @@ def _tested(result: xr.Dataset, regions: Regions, null: _Null) -> tuple[Floats, 
     scores, base = np.empty(sets.shape[:3]), np.empty(len(sets))
     effect, p = np.empty((2, len(sets), len(GOALS)))
     for subject in range(len(sets)):
-        own = tuple(PatternSimilarity((region.subjects[subject],)) for region in regions)
-        base[subject] = exact_score(*own, baselines[subject])
-        scores[subject] = [[exact_score(*own, each) for each in restarts] for restarts in sets[subject]]
+        x, y = (PatternSimilarity((region.subjects[subject],)) for region in regions)
+        base[subject] = exact_score(x, y, baselines[subject])
+        scores[subject] = [[exact_score(x, y, each) for each in restarts] for restarts in sets[subject]]
         for number, goal in enumerate(GOALS):
             chosen = scores[subject, number, best[subject, number]]
-            effect[subject, number], p[subject, number] = difference_test(chosen, base[subject], null.test[subject], goal)
-    return effect, p, {"held_out_score": (("subject", "condition", "restart"), scores), "held_out_baseline": ("subject", base)}
+            effect[subject, number], p[subject, number] = difference_test(
+                chosen, base[subject], null.test[subject], goal
+            )
+    return (
+        effect,
+        p,
+        {"held_out_score": (("subject", "condition", "restart"), scores), "held_out_baseline": ("subject", base)},
+    )
 
 
 def difference_test(score: float, baseline: float, null: Floats, goal: Goal) -> tuple[float, float]:

@@ -41,20 +41,18 @@ def draw(result: xr.Dataset, pictures: Any = None) -> Sheet:
         axes = sheet.add_axes(frame.rectangle(left, below + 0.6, frame.width - left - 0.1, HIGH - 0.95))
         _draw_scores(axes, result)
         if pictures is not None:
-            draw_pictures(sheet, frame, rows, pictures, _n_pictures(result, pictures))
+            draw_pictures(sheet, frame, rows, pictures, given["n_to_choose_from"])
     return sheet
 
 
-def _n_pictures(result: xr.Dataset, pictures: Any) -> int:
-    from berg.stimuli.stimulus_set import check_stimuli, n_stimuli
-
-    n = n_stimuli(check_stimuli(pictures))
-    return max(n, int(result["restart_picture"].max()) + 1)
-
-
 def _facts(result: xr.Dataset, given: dict[str, Any]) -> list[str]:
-    shared = ", ".join(f"{name} {float(result['overlap'].sel(left_out='none', condition=name)):.2f}" for name in COLOURS)
-    facts = [*facts_of(result), f"{given['search']} search, {given['n_restarts']} starts, sets of {given['n_pictures']}"]
+    shared = ", ".join(
+        f"{name} {float(result['overlap'].sel(left_out='none', condition=name)):.2f}" for name in COLOURS
+    )
+    facts = [
+        *facts_of(result),
+        f"{given['search']} search, {given['n_restarts']} starts, sets of {given['n_pictures']}",
+    ]
     facts.append(f"overlap of the starts: {shared} (by chance {float(result['chance_overlap']):.2f})")
     facts.append("dots: starts; grey: baseline and its random sets (1 SD)")
     if "p_between" in result:
@@ -80,7 +78,9 @@ def _draw_scores(axes: Axes, result: xr.Dataset) -> None:
     if "held_out_score" in result:
         columns.append(("left out", result["held_out_score"], float(result["held_out_baseline"].mean())))
     for model in result["model"].values.tolist() if "score_under" in result else []:
-        columns.append((model, result["score_under"].sel(model=model), float(result["baseline_under"].sel(model=model))))
+        columns.append(
+            (model, result["score_under"].sel(model=model), float(result["baseline_under"].sel(model=model)))
+        )
     axes.axhline(0, color="0.4", linewidth=0.7)
     for at, (_, scores, baseline) in enumerate(columns):
         axes.plot([at - 0.35, at + 0.35], [baseline, baseline], "-", color="0.5")
@@ -93,4 +93,6 @@ def _draw_scores(axes: Axes, result: xr.Dataset) -> None:
     axes.set_xticks(range(len(columns)), [name for name, _, _ in columns], parse_math=False)
     axes.set_xlim(-0.6, len(columns) - 0.4)
     axes.set_ylabel("Score of a set (r)")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, handletextpad=0.1, borderaxespad=0)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, handletextpad=0.1, borderaxespad=0
+    )

@@ -54,7 +54,7 @@ def pairs_of_regions(
 
 
 def _listed(given: Subjects, what: str) -> list[Patterns]:
-    listed = list(given) if isinstance(given, (list, tuple)) else [given]
+    listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
     if not listed:
         raise InvalidParameterError(f"{what} is empty. Give responses, or a list with those of each subject.")
     return [patterns(own, f"{what}[{number}]") for number, own in enumerate(listed)]

@@ -39,6 +39,7 @@ from berg.experiments.control_subjects import (
     subject_names,
     tests_over_subjects,
 )
+from berg.experiments.mean_responses import mean_over_units, unit_of
 from berg.experiments.patterns import Patterns
 from berg.experiments.result import described
 from berg.statistics.options import check_level
@@ -49,7 +50,12 @@ from berg.system.progress import AdvanceAndTell, progress_bar
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 EXPERIMENT = "univariate_control"
-CONDITIONS: dict[str, tuple[int, int]] = {"high_high": (1, 1), "low_low": (-1, -1), "high_low": (1, -1), "low_high": (-1, 1)}
+CONDITIONS: dict[str, tuple[int, int]] = {
+    "high_high": (1, 1),
+    "low_low": (-1, -1),
+    "high_low": (1, -1),
+    "low_high": (-1, 1),
+}
 """Whether each region is to be high (1) or low (-1)."""
 PUBLISHED_SEED = 20200220
 _DRAWS = 20_000
@@ -153,9 +159,9 @@ def univariate_control(
     _warn(result, n_pictures, leave_one_out and not is_tested)
     sources = [own.source for region in pairs for own in region]
     return described(
-        result, EXPERIMENT, sources, seed, names=list(names), n_pictures=n_pictures, margin=margin, exclude=list(exclude),
-        leave_one_out=leave_one_out, n_baseline=n_baseline, n_permutations=n_permutations, n_bootstraps=n_bootstraps,
-        alpha=alpha,
+        result, EXPERIMENT, sources, seed, names=list(names), n_pictures=n_pictures, margin=margin,
+        exclude=list(exclude), leave_one_out=leave_one_out, n_baseline=n_baseline, n_permutations=n_permutations,
+        n_bootstraps=n_bootstraps, alpha=alpha, n_to_choose_from=len(stimuli),
     )  # fmt: skip
 
 
@@ -180,34 +186,8 @@ def _mean_responses(pairs: tuple[list[Patterns], list[Patterns]], advance: Advan
     return means
 
 
-def mean_over_units(responses: Patterns, what: str) -> Floats:
-    """The mean response to each picture, shape (n_pictures,); units that are NaN for all pictures are left out.
-
-    Raises
-    ------
-    InvalidParameterError
-        If a unit is NaN for some pictures only: their means would be over different units.
-    """
-    found, n_finite = np.empty(len(responses.stimuli)), np.zeros(responses.n_units, np.intp)
-    for rows, block in responses.blocks():
-        is_there = np.isfinite(block)
-        n_finite += is_there.sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            found[rows] = np.where(is_there, block, 0).sum(axis=1) / is_there.sum(axis=1)
-    some = (n_finite > 0) & (n_finite < len(found))
-    if some.any() or not n_finite.any():
-        raise InvalidParameterError(
-            f"{some.sum():,} of {len(some):,} units of {what} are NaN or infinite for some pictures and not for others, "
-            "and the others have no responses: means would be over different units. Leave those units out, or finish "
-            "the store."
-            if some.any()
-            else f"All responses of {what} are NaN. Select other units."
-        )
-    return found
-
-
 def _folds(means: Floats, is_tested: bool) -> tuple[Floats, Floats]:
-    """Responses to choose by and responses to test with: of all subjects, and without each; (n_folds, 2, n_pictures)."""
+    """Responses to choose by and to test with, of all subjects and without each: (n_folds, 2, n_pictures)."""
     everyone = means.mean(axis=0, keepdims=True)
     if not is_tested:
         return everyone, everyone
@@ -282,7 +262,9 @@ def _chosen(
     )
 
 
-def _tested(result: xr.Dataset, held_out: Floats, pool: Indices, n_permutations: int, seed: int) -> tuple[Floats, Floats]:
+def _tested(
+    result: xr.Dataset, held_out: Floats, pool: Indices, n_permutations: int, seed: int
+) -> tuple[Floats, Floats]:
     """Effect and p, shape (n_subjects, n_conditions, 2), of the pictures chosen without each subject."""
     pictures, baselines = result["picture"].values[1:], result["baseline_picture"].values[1:]
     n_columns = min(2 * pictures.shape[2], len(pool))
@@ -318,11 +300,6 @@ def _with_names(
     return result
 
 
-def unit_of(responses: Patterns) -> str:
-    """The unit that the responses name, or nothing."""
-    return str(getattr(responses.outputs[0], "attrs", {}).get("units", ""))
-
-
 def _warn(result: xr.Dataset, n_pictures: int, is_alone: bool) -> None:
     found: Any = result["n_found"]
     few = [
@@ -332,8 +309,8 @@ def _warn(result: xr.Dataset, n_pictures: int, is_alone: bool) -> None:
     ] if int(found.min()) < n_pictures else []  # fmt: skip
     if few:
         warnings.warn(
-            f"Fewer than {n_pictures} pictures pass the margin (left out/condition: found): {', '.join(few)}. Give more "
-            "pictures, or a smaller margin; means and tests are over those that were found.",
+            f"Fewer than {n_pictures} pictures pass the margin (left out/condition: found): {', '.join(few)}. Give "
+            "more pictures, or a smaller margin; means and tests are over those that were found.",
             ControlWarning,
             stacklevel=users_stacklevel(),
         )

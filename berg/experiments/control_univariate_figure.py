@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from berg.experiments.mean_responses import with_unit
 from berg.experiments.picture_sheet import draw_pictures, pictures_height
 from berg.experiments.result import facts_of, parameters_of
 from berg.plotting.page import Sheet, new_sheet, styled
@@ -40,7 +41,7 @@ def draw(result: xr.Dataset, pictures: Any = None) -> Sheet:
         if "effect" in result:
             left = _LEFT + wide + 0.75
             axes = sheet.add_axes(frame.rectangle(left, below + 0.45, frame.width - left - 0.1, HIGH - 0.65))
-            draw_effects(axes, result, "Held-out response minus baseline" + _unit(result))
+            draw_effects(axes, result, with_unit("Held-out response minus baseline", _unit(result)))
         if pictures is not None:
             draw_pictures(sheet, frame, rows, pictures, result.sizes["stimulus"])
     return sheet
@@ -51,8 +52,7 @@ def _words(condition: str) -> str:
 
 
 def _unit(result: xr.Dataset) -> str:
-    unit = result["mean_response"].attrs.get("units")
-    return f" ({unit})" if unit else ""
+    return str(result["mean_response"].attrs.get("units", ""))
 
 
 def _draw_pictures_of_all(axes: Axes, result: xr.Dataset) -> None:
@@ -67,14 +67,14 @@ def _draw_pictures_of_all(axes: Axes, result: xr.Dataset) -> None:
         chosen = chosen[chosen >= 0]
         axes.plot(x[chosen], y[chosen], ".", color=COLOURS[name], markersize=4, label=f"{_words(name)} ({len(chosen)})")
     first, second = result["region"].values
-    axes.set_xlabel(f"Mean response of {first}{_unit(result)}", parse_math=False)
-    axes.set_ylabel(f"Mean response of {second}{_unit(result)}", parse_math=False)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, handletextpad=0.1, columnspacing=0.8,
-                borderaxespad=0, fontsize=6)  # fmt: skip
+    axes.set_xlabel(with_unit(f"Mean response of {first}", _unit(result)), parse_math=False)
+    axes.set_ylabel(with_unit(f"Mean response of {second}", _unit(result)), parse_math=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, handletextpad=0.1,
+                columnspacing=0.8, borderaxespad=0, fontsize=6)  # fmt: skip
 
 
 def draw_effects(axes: Axes, result: xr.Dataset, label: str) -> None:
-    """Effects of each condition and region: subjects, their mean and its interval, a star where significant over subjects."""
+    """Effects of each condition and region: subjects, their mean and its interval, a star where significant."""
     alpha = parameters_of(result)["alpha"]
     regions, conditions = result["region"].values.tolist(), result["condition"].values.tolist()
     axes.axhline(0, color="0.4", linewidth=0.7)
@@ -87,7 +87,9 @@ def draw_effects(axes: Axes, result: xr.Dataset, label: str) -> None:
     axes.set_ylabel(label, parse_math=False)
     for side, region in enumerate(regions):
         axes.plot([], [], "o", color="0.3", markerfacecolor="0.3" if side == 0 else "white", markersize=4, label=region)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, handletextpad=0.1, borderaxespad=0)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, handletextpad=0.1, borderaxespad=0
+    )
 
 
 def _draw_effect(axes: Axes, own: xr.Dataset, x: float, colour: str, is_filled: bool, alpha: float) -> None:
@@ -99,4 +101,6 @@ def _draw_effect(axes: Axes, own: xr.Dataset, x: float, colour: str, is_filled: 
     axes.plot([x], [mean], "o", color=colour, markerfacecolor=colour if is_filled else "white", markersize=5, zorder=3)
     if float(own["p_between"]) < alpha:
         top = np.nanmax([high, *effects]) if mean >= 0 else np.nanmin([low, *effects])
-        axes.annotate("*", (x, top), (0, 3 if mean >= 0 else -9), textcoords="offset points", ha="center", va="baseline")
+        axes.annotate(
+            "*", (x, top), (0, 3 if mean >= 0 else -9), textcoords="offset points", ha="center", va="baseline"
+        )

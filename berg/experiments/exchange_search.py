@@ -125,7 +125,7 @@ def best_swap(
     """
     size = len(members)
     sums, kept = _sums(x[members].astype(np.float64), y[members].astype(np.float64))
-    best, place = float(merit(_score(*sums, size), goal)), None
+    best, place = float(merit(_score(sums, size), goal)), None
     best = -np.inf if np.isnan(best) else best
     may = allowed.copy()
     may[members] = False
@@ -147,7 +147,8 @@ def _sums(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return sums, sums[:, None] - own
 
 
-def _score(x: float, y: float, xx: float, yy: float, xy: float, size: int) -> float:
+def _score(sums: Floats, size: int) -> float:
+    x, y, xx, yy, xy = map(float, sums)
     n = size * (size - 1) / 2
     squares = (n * xx - x * x) * (n * yy - y * y)
     return float((n * xy - x * y) / np.sqrt(squares)) if squares > 0 else np.nan
@@ -183,7 +184,7 @@ class _Block:
 
     def _ordered(self, sums: Floats, spare: Floats, goal: Goal) -> Floats:
         """Numbers in the order of the merits: r|r|, or minus r squared; both need no root of each."""
-        s_x, s_y, s_xx, s_yy, s_xy = sums
+        s_x, s_y, s_xx, s_yy, s_xy = (np.asarray(own) for own in sums)
         np.multiply(s_x, s_y, out=spare[0])
         s_xy *= self.n
         s_xy -= spare[0]

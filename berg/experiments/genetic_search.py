@@ -50,11 +50,11 @@ def genetic_search(
         The best score after each generation is appended to it.
     """
     pool = np.arange(x.n_pictures) if allowed is None else np.flatnonzero(allowed)
-    sources = tuple(_quick(z) for z in (x, y))
+    quick = _quick(x), _quick(y)
     found = []
     for number, start in enumerate(starts):
         rng = np.random.default_rng([seed, number])
-        found.append(_evolved(*sources, start, pool, goal, generations, n_sets, rng, history))
+        found.append(_evolved(*quick, start, pool, goal, generations, n_sets, rng, history))
         advance(1)
     sets = np.array(found)
     n_steps = np.full(len(sets), generations)
@@ -94,7 +94,8 @@ def _evolved(
 
 
 def _fitness(x: Similarity, y: Similarity, sets: Indices, goal: Goal) -> Floats:
-    return np.nan_to_num(np.asarray(merit(scores(x, y, sets), goal)), nan=-np.inf, neginf=-np.inf)
+    merits: Floats = merit(scores(x, y, sets), goal)
+    return np.asarray(np.nan_to_num(merits, nan=-np.inf, neginf=-np.inf))
 
 
 def mutated(parents: Indices, n_replaced: int, pool: Indices, rng: np.random.Generator) -> Indices:

@@ -108,7 +108,7 @@ class DenseSimilarity:
 
 
 def _products(rows: NDArray[Any]) -> NDArray[Any]:
-    return np.matmul(rows, np.swapaxes(rows, -1, -2))
+    return np.asarray(np.matmul(rows, np.swapaxes(rows, -1, -2)))
 
 
 def pattern_similarity(subjects: Sequence[Patterns], what: str) -> PatternSimilarity:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 EXPERIMENT, PARAMETERS, SOURCES = "experiment", "parameters", "sources"
 _FIGURES: dict[str, str] = {
+    "in_vivo_comparison": "vivo_figure",
+    "in_vivo_design": "vivo_figure",
+    "in_vivo_power": "vivo_figure",
     "multivariate_control": "control_multivariate_figure",
+    "selection": "picture_choice_figure",
     "univariate_control": "control_univariate_figure",
 }
 """Experiment -> the file beside this one whose `draw` makes its figure."""

@@ -39,7 +39,9 @@ def prevalence_p(n_significant: NDArray[np.intp] | int, n_subjects: NDArray[np.i
     return np.where(n > 0, p, np.nan)[()]
 
 
-def interval_over_subjects(effects: Floats, n_resamples: int = 100_000, level: float = 0.95, seed: Seed = 0) -> Interval:
+def interval_over_subjects(
+    effects: Floats, n_resamples: int = 100_000, level: float = 0.95, seed: Seed = 0
+) -> Interval:
     """Mean effect and its percentile interval, over draws of subjects with replacement.
 
     With few subjects such intervals are too narrow: of 8, those of 95 % hold the mean in about 90 % of experiments.

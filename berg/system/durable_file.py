@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with storage_errors(path):
-            with temporary.open("xb") as file:
+            with temporary.open("x+b") as file:  # HDF5 reads what it has written
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
