@@ -216,7 +216,8 @@ class _Plan:
 def _finished(resume: Path | str | None, regions: Regions, plan: _Plan) -> FinishedSearches:
     if resume is None:
         return FinishedSearches(None, "")
-    return FinishedSearches(resume, task_of({"first": regions[0], "second": regions[1]}, **vars(plan)))
+    parameters = vars(plan) | {"pool": plan.pool.tolist()}
+    return FinishedSearches(resume, task_of({"first": regions[0], "second": regions[1]}, **parameters))
 
 
 def _under(given: Any, name: str, stimuli: Sequence[str]) -> Regions:

@@ -74,8 +74,8 @@ def _read(path: Path, task: str) -> dict[str, Any]:
 
 def task_of(similarities: Mapping[str, PatternSimilarity], **parameters: Any) -> str:
     """A hash of responses and parameters."""
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     for name, similarity in similarities.items():
         for rows in similarity.subjects:
-            digest.update(f"{name} {rows.shape} {google_crc32c.value(rows.data.cast('B'))}".encode())
+            digest.update(f"{name} {rows.shape} {google_crc32c.value(rows.reshape(-1).view(np.uint8))}".encode())
     return digest.hexdigest()

@@ -45,19 +45,24 @@ def draw_pictures(
             f"There are {n_stimuli(given):,} pictures, and the result is of {n_expected:,}. Give all pictures that the "
             "responses are to, in their order."
         )
-    n_fit = int((frame.width - _LEFT) / (PICTURE + 0.03))
+    step, high = PICTURE + 0.03, (PICTURE + 0.04) * len(rows)
+    axes = sheet.add_axes(frame.rectangle(_LEFT, 0, frame.width - _LEFT, high), label="pictures")
+    axes.set_axis_off()
     for number, (name, chosen) in enumerate(rows.items()):
         bottom = (PICTURE + 0.04) * (len(rows) - 1 - number)
-        for place, index in enumerate(chosen[chosen >= 0][:n_fit]):
-            left = _LEFT + place * (PICTURE + 0.03)
-            axes = sheet.add_axes(frame.rectangle(left, bottom, PICTURE, PICTURE), label=f"picture {int(index)}")
-            _draw(axes, read_stimuli(given, np.array([index]))[0])
+        for place, index in enumerate(chosen[chosen >= 0][: int((frame.width - _LEFT) / step)]):
+            _draw(axes, read_stimuli(given, np.array([index]))[0], place * step, bottom)
         y = (frame.bottom + bottom + PICTURE / 2) / frame.sheet_height
         sheet.text(0.08 / frame.width, y, name, size=7, va="center", parse_math=False)
+    axes.set_xlim(0, frame.width - _LEFT)
+    axes.set_ylim(0, high)
 
 
-def _draw(axes: Axes, picture: NDArray[Any]) -> None:
+def _draw(axes: Axes, picture: NDArray[Any], left: float, bottom: float) -> None:
+    """A picture in a square, its longer side as long as the square."""
     shown = np.moveaxis(picture, 0, -1)
     shown = shown if shown.dtype == np.uint8 else np.clip(shown, 0, 255).astype(np.uint8)
-    axes.imshow(shown.squeeze(-1) if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=255)
-    axes.set_axis_off()
+    height, width = (PICTURE * length / max(shown.shape[:2]) for length in shown.shape[:2])
+    edges = (left, left + width, bottom, bottom + height)
+    grey = shown.shape[-1] == 1
+    axes.imshow(shown.squeeze(-1) if grey else shown, cmap="gray", vmin=0, vmax=255, extent=edges, aspect="auto")

@@ -146,9 +146,9 @@ def _places(result: xr.Dataset, shown: Indices, stimuli: Sequence[str]) -> Indic
     for names, how in ((missing, "were not recorded"), (twice, "are there more than once")):
         if names:
             raise InvalidParameterError(
-                f"{len(names)} of {len(shown)} pictures of the result {how}: {listing(names, 5)}. Stimuli of recordings "
-                "must have the names of the result, or of the files of in_vivo_design; average repeats, or give them "
-                "as an axis 'repetition'."
+                f"{len(names)} of {len(shown)} pictures of the result {how}: {listing(names, 5)}. Stimuli of "
+                "recordings must have the names of the result, or of the files of in_vivo_design; average repeats, or "
+                "give them as an axis 'repetition'."
             )
     return np.array(found, np.intp)
 

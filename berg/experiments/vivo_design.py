@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from berg.experiments.control_subjects import check_counts
 from berg.experiments.result import described, save, sources_of
 from berg.statistics.options import check_choice
 from berg.stimuli.stimulus_set import check_stimuli, is_files, n_stimuli, names_of, read_stimuli
-from berg.system.durable_file import replacing
+from berg.system.durable_file import replacing, storage_errors
 
 Indices = NDArray[np.intp]
 EXPERIMENT = "in_vivo_design"
@@ -67,7 +69,8 @@ def in_vivo_design(
         255, shape (n_pictures, 3, height, width).
     folder
         Made here: ``stimuli/``, ``sub-01/func/sub-01_task-control_run-01_events.tsv`` and on,
-        ``task-control_events.json``, ``dataset_description.json``, ``participants.tsv`` and the result itself, ``result.nc``.
+        ``task-control_events.json``, ``dataset_description.json``, ``participants.tsv`` and the result itself,
+        ``result.nc``.
     shown_s, gap_s, lead_s, tail_s
         Seconds of a picture, between pictures, before the first and after the last of a run.
     blank_share
@@ -88,8 +91,8 @@ def in_vivo_design(
     _check_times(shown_s=shown_s, gap_s=gap_s, lead_s=lead_s, tail_s=tail_s)
     if not re.fullmatch("[A-Za-z0-9]+", task) or not 0 <= blank_share < 0.9:
         raise InvalidParameterError(
-            f"task='{task}' must have letters and digits alone, as BIDS wants it, and blank_share={blank_share} must be "
-            "at least 0 and below 0.9."
+            f"task='{task}' must have letters and digits alone, as BIDS wants it, and blank_share={blank_share} must "
+            "be at least 0 and below 0.9."
         )
     types = sets_of_pictures(sets_of(result))
     given, target = checked_pictures(result, pictures), Path(folder)
@@ -108,9 +111,12 @@ def in_vivo_design(
         tail_s=tail_s, blank_share=blank_share, n_pictures=len(shown),
     )  # fmt: skip
     files = file_names_of(result, shown)
-    _write_pictures(given, files, target / "stimuli")
-    _write_tables(design, files, target, task, datatype, tail_s)
-    save(result, target / "result.nc")
+    with storage_errors(target), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as made:
+        whole = Path(made) / "whole"  # the folder has its name when all of it is written
+        _write_pictures(given, files, whole / "stimuli")
+        _write_tables(design, files, whole, task, datatype, tail_s)
+        save(result, whole / "result.nc")
+        whole.replace(target)
     return design
 
 
@@ -125,16 +131,16 @@ def checked_pictures(result: xr.Dataset, pictures: Any) -> Any:
     given = check_stimuli(pictures)
     if n_stimuli(given) != n_to_choose_from(result):
         raise InvalidParameterError(
-            f"There are {n_stimuli(given):,} pictures, and the result is of {n_to_choose_from(result):,}. Give all that "
-            "were chosen from, in their order."
+            f"There are {n_stimuli(given):,} pictures, and the result is of {n_to_choose_from(result):,}. Give all "
+            "that were chosen from, in their order."
         )
     if is_files(given) and not isinstance(given[0], Image.Image):
         names = names_of(given)
         for index, known in picture_names(result).items():
             if known != str(index) and known not in (names[index], Path(names[index]).stem):
                 raise InvalidParameterError(
-                    f"Picture {index:,} is the file '{names[index]}', and was '{known}' in the result. Give the files in "
-                    "the order of the responses."
+                    f"Picture {index:,} is the file '{names[index]}', and was '{known}' in the result. Give the files "
+                    "in the order of the responses."
                 )
     elif not isinstance(given, list) and np.dtype(given.dtype).kind not in "iu":
         raise InvalidParameterError(
@@ -181,7 +187,7 @@ def _trials(
 def _order(shown: Indices, n_repeats: int, rng: np.random.Generator) -> Indices:
     """All pictures, in another order for each repeat; none comes twice in a row."""
     orders = [rng.permutation(shown) for _ in range(n_repeats)]
-    for one, other in zip(orders, orders[1:], strict=False):
+    for one, other in pairwise(orders):
         if len(shown) > 1 and one[-1] == other[0]:
             place = rng.integers(1, len(shown))
             other[0], other[place] = other[place], other[0]

@@ -5,9 +5,9 @@ The response of a subject to picture i, without noise, is taken as
 .. math:: s_i = \mu + \rho (p_i - \mu) + \sigma \sqrt{1 - \rho^2} \, \eta_i
 
 with p the predicted responses, :math:`\mu, \sigma` their mean and SD over all pictures, :math:`\rho` the agreement of
-model and brain (correlation with noise taken out), and :math:`\eta` standard normal. The mean over n repeats has noise of
-SD :math:`\sigma / (q \sqrt n)`; the ratio q of signal to noise follows from the noise ceiling c, the correlation that a
-perfect model reaches with the mean over m repeats: :math:`q = c / \sqrt{m (1 - c^2)}`.
+model and brain (correlation with noise taken out), and :math:`\eta` standard normal. The mean over n repeats has
+noise of SD :math:`\sigma / (q \sqrt n)`; the ratio q of signal to noise follows from the noise ceiling c, the
+correlation that a perfect model reaches with the mean over m repeats: :math:`q = c / \sqrt{m (1 - c^2)}`.
 """
 
 from __future__ import annotations
