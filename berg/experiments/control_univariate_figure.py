@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from berg.experiments.mean_responses import with_unit
 from berg.experiments.picture_sheet import draw_pictures, pictures_height
 from berg.experiments.result import facts_of, parameters_of
+from berg.plotting.colours import wrapped
 from berg.plotting.page import Sheet, new_sheet, styled
 
 COLOURS = {"high_high": "#b2182b", "low_low": "#2166ac", "high_low": "#e08214", "low_high": "#542788"}
@@ -39,7 +40,7 @@ def draw(result: xr.Dataset, pictures: Any = None) -> Sheet:
         wide = 2.4
         _draw_pictures_of_all(sheet.add_axes(frame.rectangle(_LEFT, below + 0.45, wide, HIGH - 0.65)), result)
         if "effect" in result:
-            left = _LEFT + wide + 0.75
+            left = _LEFT + wide + 0.8
             axes = sheet.add_axes(frame.rectangle(left, below + 0.45, frame.width - left - 0.1, HIGH - 0.65))
             draw_effects(axes, result, with_unit("Held-out response minus baseline", _unit(result)))
         if pictures is not None:
@@ -68,7 +69,7 @@ def _draw_pictures_of_all(axes: Axes, result: xr.Dataset) -> None:
         axes.plot(x[chosen], y[chosen], ".", color=COLOURS[name], markersize=4, label=f"{_words(name)} ({len(chosen)})")
     first, second = result["region"].values
     axes.set_xlabel(with_unit(f"Mean response of {first}", _unit(result)), parse_math=False)
-    axes.set_ylabel(with_unit(f"Mean response of {second}", _unit(result)), parse_math=False)
+    axes.set_ylabel(wrapped(with_unit(f"Mean response of {second}", _unit(result)), HIGH - 0.8), parse_math=False)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, handletextpad=0.1,
                 columnspacing=0.8, borderaxespad=0, fontsize=6)  # fmt: skip
 
@@ -84,7 +85,8 @@ def draw_effects(axes: Axes, result: xr.Dataset, label: str) -> None:
         _draw_effect(axes, own, x, colour, is_filled=side == 0, alpha=alpha)
     axes.set_xticks(range(len(conditions)), [_words(name) for name in conditions])
     axes.set_xlim(-0.6, len(conditions) - 0.4)
-    axes.set_ylabel(label, parse_math=False)
+    axes.set_ylabel(wrapped(label, HIGH - 0.8), parse_math=False)
+    axes.margins(y=0.12)
     for side, region in enumerate(regions):
         axes.plot([], [], "o", color="0.3", markerfacecolor="0.3" if side == 0 else "white", markersize=4, label=region)
     axes.legend(

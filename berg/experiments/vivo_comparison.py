@@ -137,9 +137,12 @@ def _places(result: xr.Dataset, shown: Indices, stimuli: Sequence[str]) -> Indic
     for place, name in enumerate(stimuli):
         for word in {name, PurePosixPath(name).name, PurePosixPath(name).stem}:
             known.setdefault(word, []).append(place)
-    found, missing, twice = [], [], []
+    found: list[int] = []
+    missing: list[str] = []
+    twice: list[str] = []
     for index in map(int, shown):
-        words = (own_names[index], files[index], PurePosixPath(files[index]).stem)
+        named = () if own_names[index] == str(index) else (own_names[index],)  # numbers may as well be those of rows
+        words = (*named, files[index], PurePosixPath(files[index]).stem)
         places = next((known[word] for word in words if word in known), [])
         (missing if not places else twice if len(places) > 1 else []).append(own_names[index])
         found.append(places[0] if places else -1)
@@ -147,8 +150,8 @@ def _places(result: xr.Dataset, shown: Indices, stimuli: Sequence[str]) -> Indic
         if names:
             raise InvalidParameterError(
                 f"{len(names)} of {len(shown)} pictures of the result {how}: {listing(names, 5)}. Stimuli of "
-                "recordings must have the names of the result, or of the files of in_vivo_design; average repeats, or "
-                "give them as an axis 'repetition'."
+                "recordings must have the names of the result, if these are no mere numbers, or of the files of "
+                "in_vivo_design; average repeats, or give them as an axis 'repetition'."
             )
     return np.array(found, np.intp)
 

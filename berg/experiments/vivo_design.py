@@ -196,7 +196,9 @@ def _order(shown: Indices, n_repeats: int, rng: np.random.Generator) -> Indices:
 
 def _with_blanks(pictures: Indices, repeat: Indices, share: float, rng: np.random.Generator) -> tuple[Indices, Indices]:
     n_blank = min(round(share / (1 - share) * len(pictures)), len(pictures) - 1)
-    places = np.sort(rng.choice(np.arange(1, len(pictures)), n_blank, replace=False)) if n_blank > 0 else []
+    if n_blank < 1:
+        return pictures, repeat
+    places = np.sort(rng.choice(np.arange(1, len(pictures)), n_blank, replace=False))
     return np.insert(pictures, places, -1), np.insert(repeat, places, -1)
 
 

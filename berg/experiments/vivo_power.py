@@ -99,9 +99,9 @@ def in_vivo_power(
     with progress_bar("Simulate", len(n_repeats) * n_experiments, "experiments", show_progress) as advance:
         for at, repeats in enumerate(n_repeats):
             p = world.p_values(n_experiments * max(n_subjects), repeats, at)
-            p = adjusted(p.reshape(n_experiments, max(n_subjects), -1)) < alpha
+            is_significant = adjusted(p.reshape(n_experiments, max(n_subjects), -1)) < alpha
             for row, n in enumerate(n_subjects):
-                between = prevalence_p(p[:, :n].sum(axis=1), n, alpha)
+                between = prevalence_p(is_significant[:, :n].sum(axis=1), n, alpha)
                 power[row, at] = (between < alpha).mean(axis=0).reshape(sizes[2:])
             advance(n_experiments)
     made = xr.Dataset(

@@ -219,6 +219,18 @@ def test_recordings_without_the_pictures_or_without_names_are_refused(univariate
         experiments.compare(univariate, first)
 
 
+def test_numbers_are_not_taken_for_names():
+    """Rows 0 to 119 of a recording, and pictures 0 to 119 that were chosen from, have nothing to do with each other."""
+    first, second = ([own.values for own in region] for region in subjects())
+    result = experiments.univariate_control(first, second, n_pictures=5, n_baseline=50, n_permutations=9, **QUICK)
+    numbered = [[labelled(own, list(range(N))) for own in region] for region in (first, second)]
+    with pytest.raises(InvalidParameterError, match="if these are no mere numbers, or of the files"):
+        experiments.compare(result, numbered)
+    files = [f"{number:06d}.png" for number in range(N)]
+    named = [[labelled(own, files) for own in region] for region in (first, second)]
+    assert experiments.compare(result, named, n_permutations=99, n_bootstraps=9).sizes["subject"] == 3
+
+
 def test_power_grows_with_repeats_and_agreement_and_is_chance_without(univariate):
     options = {"n_experiments": 100, "n_permutations": 199, "n_subjects": [6], "n_repeats": [1, 8]}
     good = experiments.in_vivo_power(univariate, 0.6, agreement=0.6, **options)["power"].mean(("condition", "region"))
