@@ -176,7 +176,7 @@ def test_what_the_models_said_is_found_in_recordings_and_the_effects_are_theirs(
         np.testing.assert_allclose(compared["effect"][subject], compared["predicted_effect"], atol=1e-5)
     assert (compared["p_between"] < 1e-4).all()
     np.testing.assert_allclose(compared["picture_r"], 1)
-    assert experiments.draw(compared).axes[0].get_ylabel().startswith("Recorded response minus baseline")
+    assert experiments.draw(compared).axes[0].get_ylabel().startswith("Recorded response")
 
 
 def test_recordings_of_no_effect_are_rarely_significant(univariate):
