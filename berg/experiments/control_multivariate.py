@@ -30,6 +30,7 @@ from berg.experiments.control_subjects import (
     Subjects,
     allowed_pictures,
     check_counts,
+    listed,
     names_of_pictures,
     pairs_of_regions,
     subject_names,
@@ -66,7 +67,7 @@ def multivariate_control(
     n_restarts: int = 10,
     max_steps: int = 1000,
     generations: int = 2000,
-    exclude: Collection[str | int] = (),
+    exclude: str | int | Collection[str | int] = (),
     under: Mapping[str, Sequence[Subjects]] | None = None,
     leave_one_out: bool = True,
     n_null: int = 100_000,
@@ -176,7 +177,7 @@ def multivariate_control(
         )
     sources = [own.source for region in pairs for own in region]
     return described(
-        result, EXPERIMENT, sources, seed, names=list(names), n_pictures=n_pictures, exclude=list(exclude),
+        result, EXPERIMENT, sources, seed, names=list(names), n_pictures=n_pictures, exclude=listed(exclude),
         under=list(others), leave_one_out=leave_one_out, n_null=n_null, n_bootstraps=n_bootstraps, alpha=alpha,
         n_to_choose_from=len(stimuli), **searching,
     )  # fmt: skip

@@ -35,7 +35,7 @@ def pairs_of_regions(
     InvalidParameterError
         If there are not as many of one as of the other, pictures differ, or a pair is of two subjects of one model.
     """
-    pairs = [_listed(given, name) for given, name in zip((first, second), what, strict=True)]
+    pairs = [_patterns(given, name) for given, name in zip((first, second), what, strict=True)]
     if len(pairs[0]) != len(pairs[1]):
         raise InvalidParameterError(
             f"{what[0]} has responses of {len(pairs[0])} subjects and {what[1]} of {len(pairs[1])}. Give lists of the "
@@ -53,11 +53,11 @@ def pairs_of_regions(
     return pairs[0], pairs[1]
 
 
-def _listed(given: Subjects, what: str) -> list[Patterns]:
-    listed: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
-    if not listed:
+def _patterns(given: Subjects, what: str) -> list[Patterns]:
+    own: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not own:
         raise InvalidParameterError(f"{what} is empty. Give responses, or a list with those of each subject.")
-    return [patterns(own, f"{what}[{number}]") for number, own in enumerate(listed)]
+    return [patterns(one, f"{what}[{number}]") for number, one in enumerate(own)]
 
 
 def subject_names(subjects: Sequence[Patterns]) -> list[str]:
@@ -67,7 +67,16 @@ def subject_names(subjects: Sequence[Patterns]) -> list[str]:
     return names if usable else [str(number) for number in range(1, len(names) + 1)]
 
 
-def allowed_pictures(stimuli: Sequence[str], exclude: Collection[str | int], least: int) -> Indices:
+def listed(pictures: str | int | Collection[str | int]) -> list[str | int]:
+    """One picture, or several, as a list.
+
+    >>> listed("cat.png")
+    ['cat.png']
+    """
+    return [pictures] if isinstance(pictures, (str, int)) else list(pictures)
+
+
+def allowed_pictures(stimuli: Sequence[str], exclude: str | int | Collection[str | int], least: int) -> Indices:
     """The indices of the pictures that may be chosen.
 
     Raises
@@ -76,7 +85,7 @@ def allowed_pictures(stimuli: Sequence[str], exclude: Collection[str | int], lea
         For a picture that is not there, and if fewer than `least` are left.
     """
     is_allowed = np.ones(len(stimuli), bool)
-    for picture in [exclude] if isinstance(exclude, (str, int)) else exclude:
+    for picture in listed(exclude):
         is_allowed[picture_index(stimuli, picture)] = False
     if is_allowed.sum() < least:
         raise InvalidParameterError(

@@ -34,6 +34,7 @@ from berg.experiments.control_subjects import (
     Subjects,
     allowed_pictures,
     check_counts,
+    listed,
     names_of_pictures,
     pairs_of_regions,
     subject_names,
@@ -68,7 +69,7 @@ def univariate_control(
     names: Sequence[str] = ("first", "second"),
     n_pictures: int = 25,
     margin: float = 0.04,
-    exclude: Collection[str | int] = (),
+    exclude: str | int | Collection[str | int] = (),
     leave_one_out: bool = True,
     n_baseline: int = 1_000_000,
     n_permutations: int = 100_000,
@@ -160,7 +161,7 @@ def univariate_control(
     sources = [own.source for region in pairs for own in region]
     return described(
         result, EXPERIMENT, sources, seed, names=list(names), n_pictures=n_pictures, margin=margin,
-        exclude=list(exclude), leave_one_out=leave_one_out, n_baseline=n_baseline, n_permutations=n_permutations,
+        exclude=listed(exclude), leave_one_out=leave_one_out, n_baseline=n_baseline, n_permutations=n_permutations,
         n_bootstraps=n_bootstraps, alpha=alpha, n_to_choose_from=len(stimuli),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from berg.core.exceptions import InvalidParameterError
-from berg.experiments.control_subjects import allowed_pictures, check_counts, names_of_pictures, picture_index
+from berg.experiments.control_subjects import allowed_pictures, check_counts, listed, names_of_pictures, picture_index
 from berg.experiments.mean_responses import mean_over_units, unit_of, with_unit
 from berg.experiments.patterns import Patterns, Responses, patterns, same_stimuli
 from berg.experiments.result import described
@@ -36,7 +36,7 @@ def driving_pictures(
     which: Literal["highest", "lowest", "both"] = "highest",
     n_pictures: int = 25,
     standardise: bool = False,
-    exclude: Collection[str | int] = (),
+    exclude: str | int | Collection[str | int] = (),
     show_progress: bool | None = None,
 ) -> xr.Dataset:
     """The pictures that drive some units most or least, or one set of units more than another.
@@ -86,7 +86,7 @@ def driving_pictures(
     quantity = "Mean response" if minus is None else "Difference of mean responses"
     return _result(
         score, chosen, stimuli, [own.source for own in sides], None, with_unit(quantity, unit),
-        chosen_by="driving", which=which, n_pictures=n_pictures, standardise=standardise, exclude=list(exclude),
+        chosen_by="driving", which=which, n_pictures=n_pictures, standardise=standardise, exclude=listed(exclude),
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def similar_pictures(
     *,
     measure: Literal["correlation", "cosine", "euclidean"] = "correlation",
     n_pictures: int = 25,
-    exclude: Collection[str | int] = (),
+    exclude: str | int | Collection[str | int] = (),
     show_progress: bool | None = None,
 ) -> xr.Dataset:
     """More like this: the pictures whose response patterns are nearest to a pattern.
@@ -127,9 +127,7 @@ def similar_pictures(
     check_counts(n_pictures=n_pictures)
     own = patterns(responses, "responses")
     target, given = _target(own, like)
-    pool = allowed_pictures(
-        own.stimuli, [*([exclude] if isinstance(exclude, (str, int)) else exclude), *given], n_pictures
-    )
+    pool = allowed_pictures(own.stimuli, [*listed(exclude), *given], n_pictures)
     units = np.isfinite(target)
     _check_target(target[units], measure)
     score = np.empty(len(own.stimuli))
@@ -146,7 +144,7 @@ def similar_pictures(
     )
     return _result(
         score, chosen, own.stimuli, [own.source], None, quantity, chosen_by="similar", measure=measure,
-        like=[own.stimuli[index] for index in given] or "a pattern", n_pictures=n_pictures, exclude=list(exclude),
+        like=[own.stimuli[index] for index in given] or "a pattern", n_pictures=n_pictures, exclude=listed(exclude),
     )  # fmt: skip
 
 
@@ -155,7 +153,7 @@ def matched_sets(
     targets: Mapping[str, Sequence[float]],
     *,
     n_pictures: int = 25,
-    exclude: Collection[str | int] = (),
+    exclude: str | int | Collection[str | int] = (),
     max_steps: int = 10_000,
     seed: int = 0,
     show_progress: bool | None = None,
@@ -198,7 +196,7 @@ def matched_sets(
         left = np.setdiff1d(left, found)
     result = _result(
         score, chosen, own.stimuli, [own.source], seed, with_unit("Mean response", unit_of(own)),
-        chosen_by="matched", targets=wanted, n_pictures=n_pictures, exclude=list(exclude), max_steps=max_steps,
+        chosen_by="matched", targets=wanted, n_pictures=n_pictures, exclude=listed(exclude), max_steps=max_steps,
     )  # fmt: skip
     reached = [(score[found].mean(), score[found].std(ddof=1)) for found in chosen.values()]
     return result.assign(
@@ -301,10 +299,10 @@ def _target(own: Patterns, like: Any) -> tuple[Floats, list[int]]:
                 "or the name of a picture."
             )
         return like.astype(np.float64), []
-    listed = [like] if isinstance(like, (str, int, np.integer)) else list(like)
-    if not listed:
+    several = [like] if isinstance(like, (str, int, np.integer)) else list(like)
+    if not several:
         raise InvalidParameterError("like is empty. Give a picture by name or number, or a pattern.")
-    given = [picture_index(own.stimuli, picture) for picture in listed]
+    given = [picture_index(own.stimuli, picture) for picture in several]
     return np.asarray(own.rows(np.array(given)).mean(axis=0)), given
 
 

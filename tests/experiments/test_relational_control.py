@@ -149,6 +149,8 @@ def test_excluded_pictures_are_never_chosen():
     result = experiments.univariate_control(*univariate_subjects(), n_pictures=8, exclude=names, **QUICK)
     assert result["picture"].min() >= 200
     assert result["baseline_picture"].min() >= 200
+    one = experiments.univariate_control(*univariate_subjects(), n_pictures=8, exclude=NAMES[7], **QUICK)
+    assert parameters_of(one)["exclude"] == ["picture-7.png"]
 
 
 @pytest.mark.parametrize(
