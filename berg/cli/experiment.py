@@ -21,12 +21,20 @@ EXPERIMENTS: dict[str, str] = {
     "commonality": "commonality",
     "flag": "flag",
     "fusion": "fusion",
+    "in-vivo": "in_vivo_design",
+    "in-vivo-compare": "compare",
+    "in-vivo-power": "in_vivo_power",
     "localise": "localise",
     "map": "map_receptive_fields",
+    "matched-sets": "matched_sets",
+    "more-like": "similar_pictures",
     "optimise": "optimise",
     "partition": "partition",
     "rdms": "rdms",
+    "rnc": "univariate_control",
+    "rnc-multivariate": "multivariate_control",
     "rsa": "rsa",
+    "select": "driving_pictures",
     "tuning": "tuning",
 }
 """Name on the command line -> function of `berg.experiments`, which returns a result."""
@@ -52,7 +60,7 @@ def experiment(
         A YAML file with the arguments of the function, such as  seed: 1. Where it takes responses, write
         {responses: FILE.nc} or a .zarr store, with roi: V1 for a part; where it takes a model,
         {model: ID, subject: 1, selection: {roi: V1}}; where it takes stimuli, {stimuli: FOLDER}; where it takes
-        features, {array: FILE.npy}.
+        features, {array: FILE.npy}; where it takes the result of another experiment, {result: FILE.nc}.
     out
         The result, .nc; by default the name of the parameters with .nc, in the current folder.
     figure
@@ -128,6 +136,10 @@ def _resolved(value: Any, folder: Path, berg_dir: Path | None, device: str) -> A
             from berg.weights.npy_files import read_npy
 
             return read_npy(folder / str(value["array"]))
+        if [*value] == ["result"]:
+            from berg.experiments.result import open_result
+
+            return open_result(folder / str(value["result"]))
         return {key: _resolved(item, folder, berg_dir, device) for key, item in value.items()}
     if isinstance(value, list):
         return [_resolved(item, folder, berg_dir, device) for item in value]

@@ -26,13 +26,19 @@ _FIGURES: dict[str, str] = {
     "commonality": "commonalities",
     "flag": "familiarity_of_pictures",
     "fusion": "fusion_in_time",
+    "in_vivo_comparison": "vivo_figure",
+    "in_vivo_design": "vivo_figure",
+    "in_vivo_power": "vivo_figure",
     "localise": "localisers",
     "map_receptive_fields": "receptive_field_map",
+    "multivariate_control": "control_multivariate_figure",
     "optimise": "optimisation",
     "partition": "partitioning",
     "rdms": "dissimilarity_matrices",
     "rsa": "similarity_analysis",
+    "selection": "picture_choice_figure",
     "tuning": "tuning_curves",
+    "univariate_control": "control_univariate_figure",
 }
 """Experiment -> the file beside this one whose `draw` makes its figure."""
 
