@@ -76,7 +76,12 @@ class Selections:
         return mask if mask.any() else mask + 1
 
     def _roi(self, key: str, selector: Selector) -> Any:
-        return self.rois(key)[0]
+        return self._as_taken(key, self.rois(key)[0])
+
+    def _as_taken(self, key: str, name: str) -> Any:
+        """The name of a region, in a list where the key takes nothing else."""
+        described = self.card.selection_parameters[key].type
+        return name if "str" in described or described == "any" else [name]
 
     def _minimum(self, key: str, selector: Selector) -> Any:
         described = self.card.selection_parameters[key]
@@ -109,7 +114,7 @@ class Selections:
 
     def _has_units(self, key: str, name: str) -> bool:
         try:
-            chosen = self.resolve({**self.base, key: name})
+            chosen = self.resolve({**self.base, key: self._as_taken(key, name)})
             inside = [np.isin(indices, self.units[axis]).all() for axis, indices in chosen.items()]
         except BERGError:  # a region that this subject does not have
             return False

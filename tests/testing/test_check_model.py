@@ -96,6 +96,13 @@ def test_the_good_model_passes_every_check(tmp_path):
     assert [result.name for result in results] == list(CHECKS)
 
 
+def test_a_region_that_is_given_in_a_list_alone_is_tried_in_a_list(tmp_path):
+    old = "roi: {type: str or list, valid_values: [left, right], example: left"
+    model = exhibit(tmp_path, change=(old, "roi: {type: list, valid_values: [left, right], example: [left]"))
+    names = ("every_selection_key_is_taken", "selected_responses_are_a_slice_of_all")
+    assert [CHECKS[name].run(model).outcome for name in names] == ["passed", "passed"]
+
+
 @pytest.mark.parametrize(("check", "old", "new"), zoo.CARD_FAULTS)
 def test_a_fault_of_the_card_is_found(check, old, new, tmp_path):
     result_of(check, exhibit(tmp_path, change=(old, new)))
