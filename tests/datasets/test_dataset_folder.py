@@ -366,6 +366,6 @@ def test_every_example_of_the_docs_is_a_card():
     examples = [
         text for text in re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "stimuli:" in text
     ]
-    assert len(examples) == 5
+    assert len(examples) > 4
     for text in examples:
         assert DatasetCard.parse(text).responses
