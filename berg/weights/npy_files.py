@@ -34,6 +34,7 @@ MAX_HEADER_LENGTH = 10_000
 # Smaller arrays are copied, so that metadata do not keep their file mapped.
 MAPPED_FROM_BYTES = 2**20
 MAX_DICT_INTEGER = 2**60
+NIFTI_HEADERS = (348, 540)  # bytes, of NIfTI-1 and NIfTI-2
 
 _NUMPY_FUNCTIONS = {
     (f"numpy.{core}.{module}", name): role
@@ -55,6 +56,11 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("sklearn.decomposition._pca", "PCA"): "attributes",
     ("sklearn.decomposition.pca", "PCA"): "attributes",
     ("sklearn.linear_model._ridge", "Ridge"): "attributes",
+    ("nibabel.nifti1", "Nifti1Header"): "nifti header",
+    ("nibabel.nifti1", "Nifti1PairHeader"): "nifti header",
+    ("nibabel.nifti1", "Nifti1Extensions"): "nifti extensions",
+    ("nibabel.nifti2", "Nifti2Header"): "nifti header",
+    ("nibabel.nifti2", "Nifti2PairHeader"): "nifti header",
 }
 
 _DTYPE = re.compile(r"f[248]|[iu][1248]|b1|O8?|[US][1-9]\d{0,4}")
@@ -79,7 +85,8 @@ def read_npy(path: str | os.PathLike[str]) -> object:
     -------
     value
         The array; of a pickled 0-d object array, the object in it. A scikit-learn PCA becomes the
-        dict of its attributes. Arrays under 1 MiB are their own; larger ones are read-only views
+        dict of its attributes, a header of nibabel an array of its bytes (``nibabel.Nifti1Header(found.tobytes())``
+        makes one of them). Arrays under 1 MiB are their own; larger ones are read-only views
         of the file, from which only the rows that are taken are read. They may lie at odd
         addresses: give torch a copy (``np.array(coef[rows])``), and index rather than ``take``.
 
@@ -412,6 +419,25 @@ def _make_attributes(builder: Builder, call: Call) -> dict[Any, object]:
     return attributes
 
 
+def _make_nifti_header(builder: Builder, call: Call) -> NDArray[np.uint8]:
+    """Return the bytes of a NIfTI header, 348 or 540; what follows in the pickle (extensions) is left out."""
+    builder.check_call(call, has_state=True)
+    pairs = call.state.pairs if isinstance(call.state, Pairs) else []
+    found = [value for key, value in pairs if key == "_structarr"]
+    match call.arguments, found:
+        case (), [Call(state=(1, (), Call(), _, data)) as fields]:
+            pass
+        case (), [Call(arguments=(data, Call(), (), *_)) as fields]:  # protocol 5
+            pass
+        case _:
+            raise builder.odd(call)
+    header = np.frombuffer(_bytes(builder, fields, data), np.uint8).copy()
+    if len(header) not in NIFTI_HEADERS:
+        raise corrupted(builder.path, f"a header of NIfTI has {len(header)} bytes instead of 348 or 540")
+    builder.spend(len(header))
+    return header
+
+
 _ATTRIBUTES = (*_PLAIN, np.generic, np.ndarray)
 
 MAKERS: dict[str, Maker] = {
@@ -423,4 +449,5 @@ MAKERS: dict[str, Maker] = {
     "no bytes": _make_no_bytes,
     "ordered dict": _make_ordered_dict,
     "attributes": _make_attributes,
+    "nifti header": _make_nifti_header,
 }

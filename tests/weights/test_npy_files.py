@@ -164,6 +164,29 @@ def test_pca_becomes_its_attributes(protocol: int, tmp_path: Path) -> None:
     assert_same(found, {"pca_param": {"rep-1": pca.__getstate__()}})
 
 
+@pytest.mark.parametrize("kind", ["Nifti1Image", "Nifti1Pair", "Nifti2Image"])
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_header_of_nibabel_becomes_its_bytes(protocol: int, byteorder: str, kind: str, tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    header = getattr(nibabel, kind)(np.zeros((3, 4, 5), np.float32), np.diag([2.5, 2.5, 2.5, 1])).header
+    header = header.as_byteswapped(byteorder)
+    found = read_npy(write(tmp_path / "a.npy", {"header": header, "again": header}, protocol))
+    assert isinstance(found, dict)
+    assert found["header"].dtype == np.uint8
+    assert type(header)(found["header"].tobytes()) == header
+    assert found["again"] is found["header"]
+
+
+@pytest.mark.parametrize("state", [{}, {"_structarr": np.zeros(3)}, {"_structarr": np.zeros((), "V7")}], ids=str)
+def test_what_is_no_header_is_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    nifti = pytest.importorskip("nibabel.nifti1")
+    header = nifti.Nifti1Header.__new__(nifti.Nifti1Header)
+    header.__dict__.update(state)
+    with pytest.raises(CorruptedFileError, match=r"is called as no writer|7 bytes instead of 348 or 540"):
+        read_npy(write(tmp_path / "a.npy", {"header": header}, 4))
+
+
 @pytest.mark.parametrize(
     "array",
     [
