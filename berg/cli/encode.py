@@ -72,7 +72,8 @@ def encode(
         n_stimuli, files = _on_cluster(model_id, out, given, scheduler, {**how, "slurm": _words(slurm)})
     else:
         n_stimuli, files, written = _here(model_id, out, given, how)
-    kind = "sounds" if given.sounds else "pictures" if given.images else "frames" if given.video else "stimuli"
+    kinds = {"sounds": given.sounds, "pictures": given.images, "frames": given.video, "videos": given.videos}
+    kind = next((name for name, asked in kinds.items() if asked), "stimuli") if n_stimuli > 1 else "stimuli"
     if files and len(files) > 1:
         print(f"Order of the stimuli: from {files[0]} to {files[-1]}")
     print(f"Responses of {model_id} to {n_stimuli} {kind}: {', '.join(map(str, written))}")

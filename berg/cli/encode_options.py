@@ -31,8 +31,8 @@ def _one_kind(stimuli: ArgumentCollection) -> None:
     """Refuse no stimuli and two kinds of them as wrong usage."""
     if len(stimuli.filter_by(value_set=True)) != 1:
         raise ValueError(
-            "Give pictures with --images, a video with --video, sounds with --sounds or an array with --array: one of "
-            "the four."
+            "Give pictures with --images, a video with --video or several with --videos, sounds with --sounds or an "
+            "array with --array: one of the five."
         )
 
 
@@ -53,7 +53,10 @@ class EncodeOptions:
     recursive
         Take what lies in the folders of a folder too.
     video
-        A video, whose frames are the stimuli; responses are labelled with their times in seconds.
+        A video, whose frames are the stimuli; responses are labelled with their times in seconds. For a model of
+        videos it is one stimulus.
+    videos
+        Folders and video files, each of them one stimulus, for models of videos.
     sounds
         Folders and sounds of one channel and one length, likewise: .wav, and with the extra sound .flac, .mp3, .ogg.
     array
@@ -88,6 +91,7 @@ class EncodeOptions:
     images: Files = None
     recursive: Annotated[bool, Parameter(negative="")] = False
     video: Annotated[Path | None, Parameter(group=STIMULI)] = None
+    videos: Files = None
     sounds: Files = None
     array: Annotated[Path | None, Parameter(group=STIMULI)] = None
     dataset: str | None = None
@@ -144,8 +148,9 @@ class EncodeOptions:
             return partial(open_array, self.array.absolute(), self.dataset, self.places), None
         if self.video is not None:
             return partial(load_video, self.video.absolute(), self.size, self.fit, places_of(self.places)), None
-        given = [path.absolute() for path in self.images or self.sounds or []]
-        files = reader_of("image" if self.images else "sound").list_files(given, self.recursive)
+        given = [path.absolute() for path in self.images or self.videos or self.sounds or []]
+        kind: StimulusKind = "image" if self.images else "video" if self.videos else "sound"
+        files = reader_of(kind).list_files(given, self.recursive)
         names = file_names(files)
         if self.images and self.size:
             return partial(ResizedPictures, files, self.size, self.fit), names
@@ -159,7 +164,7 @@ class EncodeOptions:
         """Raise InvalidParameterError if the card says that the model takes another kind of stimulus."""
         expected = getattr(getattr(model, "card", None), "input", None)
         given: dict[str, tuple[StimulusKind, ...]] = {"--images": ("image",), "--video": ("image", "video")}
-        given |= {"--sounds": ("sound",), "--array": get_args(StimulusKind)}
+        given |= {"--videos": ("video",), "--sounds": ("sound",), "--array": get_args(StimulusKind)}
         used = next(option for option in given if getattr(self, option[2:]) is not None)
         if expected is None or expected.kind in given[used]:
             return

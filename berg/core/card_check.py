@@ -62,6 +62,11 @@ def _wrong_input(card: CardKeys) -> Iterator[Fault]:
     if (card.input.kind == "sound") != (rate is not None):
         says = "needs a sampling_rate (hertz)" if rate is None else "has no sampling_rate; take it out, or write sound"
         yield ("input", "kind"), f"a stimulus of kind {card.input.kind} {says}"
+    if card.input.n_frames is not None and card.input.kind != "video":
+        yield (
+            ("input", "n_frames"),
+            f"a stimulus of kind {card.input.kind} takes no n_frames; take it out or write kind: video",
+        )
     if dtype is not None and dtype not in _DTYPES:
         yield ("input", "dtype"), f"'{dtype}' is not a dtype.{did_you_mean(dtype, _DTYPES)} Allowed: {listing(_DTYPES)}"
     if limits and not limits[0] < limits[1]:  # NaN too

@@ -97,6 +97,7 @@ class StimulusInput(CardPart):
     range: tuple[float, float] | None = Field(None, description="smallest and largest value allowed")
     unit: str | None = None
     sampling_rate: int | None = Field(None, ge=1, description="hertz; for sounds, which are resampled to it")
+    n_frames: int | None = Field(None, ge=1, description="of videos: how many frames are taken of each, evenly spaced")
     description: str = ""
     constraints: Texts = Field(default_factory=list)
 
@@ -230,11 +231,14 @@ class Files(CardPart):
 
     ``spellings``: how the values of a parameter are spelt in file names that have it, newest publication first;
     ``{1..4}`` stands for four files, which belong together. Of publications that lie side by side, the newest is read.
+
+    ``shared``: weights that all subjects need, beside their own.
     """
 
     store: Literal["berg_dir", "package", "built_in"] = "berg_dir"
     weights: str
     metadata: str
+    shared: str | None = Field(None, description="a weights file of all subjects")
     weights_ending: Literal[".npy", ".pt", ".safetensors"] = Field(".safetensors", description="as published")
     metadata_ending: Literal[".npy", ".json"] = Field(".json", description="as published")
     spellings: dict[str, dict[str, Texts]] = Field(default_factory=dict)

@@ -38,7 +38,7 @@ class SmallerBatchWarning(UserWarning):
     """The device had too little memory for a batch, which was computed in parts."""
 
 
-_COMMON = ("kind", "shape", "dtype", "range", "sampling_rate")
+_COMMON = ("kind", "shape", "dtype", "range", "sampling_rate", "n_frames")
 
 
 class Encoder(Protocol):

@@ -111,6 +111,8 @@ def _check_shape(array: NDArray[Any], expected: StimulusInput) -> None:
 
 
 def _hint_of_channels(array: NDArray[Any], sizes: list[int | str]) -> str:
+    if len(sizes) == 5 and sizes[2] == 3 and array.shape[-1] == 3:  # videos
+        return " Its channels come last; try stimulus.transpose(0, 1, 4, 2, 3)."
     if len(sizes) != 4 or sizes[1] != 3:
         return ""
     if array.shape[-1] == 3:

@@ -17,8 +17,8 @@ def open_stimuli(
     ----------
     stimulus
         An array; a memory map, a dataset of h5py or zarr, or anything else with ``shape`` and slices (such as
-        `berg.load_video`), which is read batch by batch; a folder, or a list of files (pictures, sounds) or PIL
-        images, likewise.
+        `berg.load_video`), which is read batch by batch; a folder, or a list of files (pictures, sounds, videos) or
+        PIL images, likewise. A model of videos takes one of `berg.load_video` as one stimulus, or a list of them.
     expected
         The ``input`` of the card; its kind says which of `berg.stimuli.readers.READERS` opens the stimuli.
     sampling_rate

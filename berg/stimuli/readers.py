@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from berg.core.card_schema import StimulusInput, StimulusKind
 from berg.core.exceptions import StimulusError, listing
-from berg.stimuli import images, sounds
+from berg.stimuli import images, sounds, video_stimuli
 from berg.stimuli.image_stimuli import open_images
 
 
@@ -84,10 +84,12 @@ class NotYet:
 READERS: Mapping[StimulusKind, Reader | NotYet] = {
     "image": Reader("pictures", frozenset(images.ENDINGS), open_images, images.image_files, images.load_images),
     "sound": Reader("sounds", frozenset(sounds.ENDINGS), sounds.open_sounds, sounds.sound_files, sounds.read_sounds),
-    "video": NotYet(
+    "video": Reader(
         "videos",
-        "A model that takes single frames has the kind image; give it the frames of a video with "
-        "berg.load_video(FILE) (--video FILE)",
+        frozenset(video_stimuli.ENDINGS),
+        video_stimuli.open_videos,
+        video_stimuli.video_files,
+        video_stimuli.read_videos,
     ),
     "text": NotYet("texts", "Language models are still to come"),
 }

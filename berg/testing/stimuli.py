@@ -12,7 +12,7 @@ from berg.core.card_schema import StimulusInput
 from berg.testing.outcome import NotApplicable
 
 N_STIMULI = 4
-_SIZES = {"height": 48, "width": 64, "n_samples": 4000}  # 4000 samples: a quarter of a second at 16 kHz
+_SIZES = {"height": 48, "width": 64, "n_frames": 16, "n_samples": 4000}  # 4000 samples: a quarter of a second at 16 kHz
 _SMALL = 8  # any other axis that only has a name
 
 
