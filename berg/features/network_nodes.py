@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from berg.features.pretrained_network import make_network
 from berg.features.tokens import n_prefix_tokens
+from berg.features.video_transforms import VideoPreset
 
+_N_FRAMES = 16  # of a video: enough for each network of torchvision
 _NOT_ON_META = (NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
@@ -47,7 +49,7 @@ def network_nodes(extractor: str, weights: str = "") -> list[Node]:
     network, preset = make_network(extractor, weights)
     network.eval()
     crop = list(preset.crop_size)
-    size = (1, 3, crop[0], crop[-1])
+    size = (1, 3, *([_N_FRAMES] if isinstance(preset, VideoPreset) else []), crop[0], crop[-1])
     try:
         found = _outputs(network.to("meta"), torch.empty(size, device="meta"))
     except _NOT_ON_META:  # networks that look at values, such as buffers that they index with

@@ -25,6 +25,7 @@ from berg.core.file_names import expand
 from berg.features.fused_layers import with_channels_last, with_fused_layers
 from berg.features.precision import dtype_of
 from berg.features.tokens import pooled, split_node
+from berg.features.video_transforms import UncroppedVideoTransform, VideoPreset, VideoPresetTransform
 
 
 def _torchvision() -> ModuleType:
@@ -153,7 +154,7 @@ def network_features(
         ``:mean`` behind a name for a part of its tokens, see `berg.features.tokens`.
     transform
         ``preset``, ``as_trained``, ``squash`` or ``centre_square``; see `PresetTransform`, `AsTrainedTransform` and
-        `ResizedTransform`.
+        `ResizedTransform`. Of videos ``preset`` or ``uncropped``; see `berg.features.video_transforms`.
     precision
         See `berg.features.precision`; not ``auto``.
     compiled
@@ -339,8 +340,14 @@ class ResizedTransform(nn.Module):
         return np.asarray(resized).transpose(2, 0, 1)
 
 
+def preset_transform(preset: Preset) -> nn.Module:
+    """The transform that a network's publisher states, of pictures or of videos."""
+    return VideoPresetTransform(preset) if isinstance(preset, VideoPreset) else PresetTransform(preset)
+
+
 TRANSFORMS: dict[str, Callable[[Preset], nn.Module]] = {
-    "preset": PresetTransform,
+    "uncropped": UncroppedVideoTransform,  # of videos
+    "preset": preset_transform,
     "as_trained": AsTrainedTransform,
     "squash": partial(ResizedTransform, squash=True),
     "centre_square": partial(ResizedTransform, squash=False),

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, did_you_mean
 from berg.features.checkpoints import checkpoints_folder
 from berg.features.drawn_network import drawn_network, seed_of
+from berg.features.video_transforms import VideoPreset
 
 _OPTIONS: dict[str, dict[str, Any]] = {  # what torchvision sets itself when it makes them with these weights
     "googlenet": {"transform_input": True, "init_weights": False},
@@ -31,17 +32,18 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, Any]:
     weights that torchvision published for the network.
     """
     if (seed := seed_of(weights)) is not None:
-        return drawn_network(name, seed), _weights_entry(name, _first_weights(name)).transforms()
+        return drawn_network(name, seed), _preset(name, _weights_entry(name, _first_weights(name)))
     entry = _weights_entry(name, weights)
     path = weights_file(entry.url)
     if not path.is_file():
         raise MissingFileError(
-            f"The ImageNet weights of {name} ({weights}) are not on this machine: torchvision looks for {path}. "
+            f"The {_trained_on(weights)} weights of {name} ({weights}) are not on this machine: torchvision looks for "
+            f"{path}. "
             f"Get them from {entry.url} and put them there, or set TORCH_HOME to the folder with them."
         )
     with torch.device("meta"), NoFirstWeights():
         network = torchvision.models.get_model(name, **_OPTIONS.get(name, {}))
-    return with_weights(network, path, f"the weights of {name}", "Delete it and get it again."), entry.transforms()
+    return with_weights(network, path, f"the weights of {name}", "Delete it and get it again."), _preset(name, entry)
 
 
 def make_network(name: str, weights: str = "") -> tuple[nn.Module, Any]:
@@ -50,7 +52,7 @@ def make_network(name: str, weights: str = "") -> tuple[nn.Module, Any]:
     entry = _weights_entry(name, _first_weights(name) if drawn or not weights else weights)
     with torch.device("meta"), NoFirstWeights():
         network = torchvision.models.get_model(name, **_OPTIONS.get(name, {}))
-    return network, entry.transforms()
+    return network, _preset(name, entry)
 
 
 def with_weights(network: nn.Module, path: Path, content: str, fix: str) -> nn.Module:
@@ -102,13 +104,31 @@ def published_hash(url: str) -> str:
     return url.rpartition("-")[2].partition(".")[0]
 
 
+def _trained_on(weights: str) -> str:
+    return "Kinetics" if weights.startswith("KINETICS") else "ImageNet"
+
+
+def _of_videos() -> list[str]:
+    """The networks that classify videos."""
+    names: list[str] = torchvision.models.list_models(module=torchvision.models.video)
+    return names
+
+
+def _preset(name: str, entry: Any) -> Any:
+    """How pictures, or videos, are brought to the input of a network with these weights."""
+    stated = entry.transforms()
+    if name not in _of_videos():
+        return stated
+    return VideoPreset(stated.resize_size, stated.crop_size, stated.interpolation, stated.mean, stated.std)
+
+
 def _first_weights(name: str) -> str:
     _check_name(name)
     return str(next(iter(torchvision.models.get_model_weights(name).__members__)))
 
 
 def _check_name(name: str) -> None:
-    names = torchvision.models.list_models(module=torchvision.models)  # those that classify pictures
+    names = [*torchvision.models.list_models(module=torchvision.models), *_of_videos()]  # those that classify
     if name not in names:
         raise InvalidParameterError(f"torchvision has no network '{name}'.{did_you_mean(name, names)}")
 
