@@ -9,9 +9,11 @@ from berg.cli.encode_options import Pair, pairs, value
 from berg.core import settings
 from berg.core.commands import given_berg_dir
 from berg.core.exceptions import InvalidParameterError
+from berg.core.model_registry import get_card
 from berg.facade import BERG
 from berg.system.memory import size_words
 from berg.weights.inventory import Held, held_files, remove_files
+from berg.weights.model_files import shared_names
 
 
 def remove(
@@ -45,7 +47,8 @@ def remove(
     parameters = pairs(parameter, "--parameter") | ({} if subject is None else {"subject": value(subject)})
     if parameters or selection:
         chosen = BERG(place).files_of(model_id, selection=pairs(selection, "--selection") or None, **parameters)
-        stems = {Path(name).with_suffix("").as_posix() for name in chosen}
+        # What all subjects share stays until the whole model goes.
+        stems = {Path(name).with_suffix("").as_posix() for name in set(chosen) - set(shared_names(get_card(model_id)))}
         files = [file for file in files if Path(file.path).with_suffix("").as_posix() in stems]
     if not files:
         see = shlex.join(["berg", "status", model_id, *given_berg_dir(place)])

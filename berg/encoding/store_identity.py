@@ -40,7 +40,7 @@ def model_identity(model: EncodingModel) -> dict[str, Any]:
 def weights_fingerprint(model: EncodingModel) -> str:
     """Hash the weights files, and values evenly spread over the tensors in memory, also those of the network."""
     digest = hashlib.sha256()
-    for path in model.weights_paths(model.berg_dir, model.file_values):
+    for path in model.paths_read(model.berg_dir, model.file_values):
         digest.update(model_files.fingerprint(path).encode())
     for half in model.loaded_modules():
         for name, tensor in half.state_dict().items():
@@ -61,7 +61,7 @@ def weights_sha256(model: EncodingModel) -> str:
 
     From the manifest of the model; a file that is not in it is read, once per process.
     """
-    return "\n".join(f"{_sha256(path)}  {path.name}" for path in model.weights_paths(model.berg_dir, model.file_values))
+    return "\n".join(f"{_sha256(path)}  {path.name}" for path in model.paths_read(model.berg_dir, model.file_values))
 
 
 def _sha256(path: Path) -> str:
@@ -118,7 +118,8 @@ def stimulus_labels(
     given: Sequence[str] | None, files: Sequence[Path] | None, n_stimuli: int, stimulus: Any = None
 ) -> list[Any]:
     """One name per stimulus: those given, those that it has itself, those of the files, or numbers."""
-    own = getattr(stimulus, "names", None) if hasattr(stimulus, "read_as") else None
+    is_one_video = hasattr(stimulus, "read_as") and len(stimulus) != n_stimuli  # its own names are those of its frames
+    own = getattr(stimulus, "names", None) if hasattr(stimulus, "read_as") and not is_one_video else None
     names = next((list(known) for known in (given, own) if known is not None), None)
     if names is None:
         names = file_names(files) if files else list(range(n_stimuli))

@@ -61,7 +61,7 @@ class ModelPaths:
 
 def paths_of(card: ModelCard, berg_dir: Path, values: Mapping[str, Any]) -> ModelPaths:
     """Where the files of a model lie, whether they are there or not."""
-    weights, metadata = (Path(name) for name in model_files.file_names(card, values))
+    weights, metadata, *_ = (Path(name) for name in model_files.file_names(card, values))
     folder = ModelId.parse(card.model_id).folder(berg_dir)
     return ModelPaths(
         berg_dir=berg_dir,

@@ -129,6 +129,12 @@ class EncodingModel(BaseModelInterface):
         return model_files.weights_paths(cls.card, berg_dir, values, published)
 
     @classmethod
+    def paths_read(cls, berg_dir: str | None, values: Mapping[str, Any]) -> list[Path]:
+        """All weights files for these parameters and this selection, also one that all subjects share."""
+        shared = model_files.shared_path(cls.card, berg_dir, values) if cls.card.files is not None else None
+        return [*cls.weights_paths(berg_dir, values), *([] if shared is None else [shared])]
+
+    @classmethod
     def file_names(cls, values: Mapping[str, Any]) -> list[str]:
         """The published files for these values, as paths in the model's folder; families with several override it."""
         return model_files.file_names(cls.card, values)

@@ -146,6 +146,8 @@ def _complete(
 ) -> list[dict[str, Any]]:
     """The values of which both weights and metadata are here."""
     assert card.files is not None
+    if (shared := card.files.shared) and not {*(folder / WEIGHTS).glob(f"{shared}.*")} - wrong:
+        return []
     weights = _stems(folder / WEIGHTS, wrong, [card.files.weights.format(**values) for values in combinations])
     metadata = _stems(folder / METADATA, wrong, [card.files.metadata.format(**values) for values in combinations])
     return [

@@ -86,6 +86,38 @@ def weights_paths(
     return paths
 
 
+def shared_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]) -> Path | None:
+    """The weights file of all subjects; None if the card names none.
+
+    Parameters
+    ----------
+    values
+        For the advice of the error.
+
+    Raises
+    ------
+    MissingFileError
+        If it is not there.
+    """
+    files = _files(card)
+    if files.shared is None:
+        return None
+    path: Path = model_folder(card, berg_dir, values) / WEIGHTS / (files.shared + files.weights_ending)
+    if not path.is_file():
+        raise MissingFileError(
+            f"The weights that all subjects of {card.model_id} share are not there: {path}."
+            f"{_how_to_get(card, berg_dir, values)}"
+        )
+    _check_recorded(path, path.parents[1], _how_to_get(card, berg_dir, values))
+    return path
+
+
+def shared_names(card: ModelCard) -> list[str]:
+    """The weights file of all subjects as a path in the model's folder, if there is one."""
+    files = _files(card)
+    return [] if files.shared is None else [f"{WEIGHTS}/{files.shared}{files.weights_ending}"]
+
+
 def _is_there(folder: Path, stem: str, published: bool) -> bool:
     return any((folder / (stem + ending)).is_file() for ending in _weights_endings(published))
 
@@ -220,7 +252,8 @@ def file_names(card: ModelCard, values: Mapping[str, Any], parts: Sequence[str] 
     files = _files(card)
     stems = [name for part in parts for name in generations(card, files.weights + part, values)[0]]
     weights = [f"{WEIGHTS}/{stem}{files.weights_ending}" for stem in stems]
-    return [*weights, f"{METADATA}/{file_name(card, files.metadata, values)}{files.metadata_ending}"]
+    metadata = f"{METADATA}/{file_name(card, files.metadata, values)}{files.metadata_ending}"
+    return [*weights, metadata, *shared_names(card)]
 
 
 def file_fields(card: ModelCard) -> list[str]:

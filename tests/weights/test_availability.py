@@ -50,6 +50,14 @@ def test_subjects_with_weights_and_metadata_are_here_and_no_others(tmp_path):
     assert str(found) == "here: subject 1, 3, 10 of 10"
 
 
+def test_a_subject_without_the_weights_that_all_share_is_not_here(tmp_path):
+    card = model_registry.get_card("fmri-bmd-s3d")
+    put(tmp_path, "bmd", "s3d", pairs_of("sub-01", "sub-10"))
+    assert str(availability(card, tmp_path)) == "to download"
+    put(tmp_path, "bmd", "s3d", ["encoding_models_weights/pca_weights.npy"])
+    assert availability(card, tmp_path).values == {"subject": [1, 10]}
+
+
 def test_a_region_whose_name_begins_another_is_told_from_it(tmp_path):
     put(tmp_path, "nsd", "fwrf", pairs_of("sub-01_roi-mfs-words", "sub-02_roi-V1"))
     found = availability(model_registry.get_card(FWRF), tmp_path)
