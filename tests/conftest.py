@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from published import layouts, reference
 
 from berg.core import model_registry
+from berg.families.linearizing import shared_projection
 from berg.weights.package_files import write_package_files
 
 AlexNetFeatures = Callable[[bool], tuple[reference.Images, reference.Floats]]
@@ -151,6 +153,33 @@ def write_bold5000(berg_dir: Path, torch_home: Path, rng: np.random.Generator) -
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(layouts.write_img2fmri(Path(folder), rng).parent))
         write_package_files(card, str(berg_dir), {"subject": "CSI1"})
+
+
+@pytest.fixture(scope="session")
+def bmd_files() -> Iterator[Path]:
+    """Subject 1 of BOLD Moments; a scaler and components for all features of S3D."""
+    rng = np.random.default_rng(5)
+    with tempfile.TemporaryDirectory() as folder:
+        mean, scale = rng.uniform(0.3, 0.6, layouts.N_S3D), rng.uniform(0.1, 0.5, layouts.N_S3D)
+        layouts.write_bmd_projection(Path(folder), rng, mean, scale)
+        layouts.write_bmd(Path(folder), 1, rng)
+        yield Path(folder)
+
+
+class FeaturesLikeS3D(torch.nn.Module):
+    """In the place of S3D, which takes seconds for a video: as many features, made of the mean of each frame."""
+
+    def forward(self, videos: torch.Tensor) -> list[torch.Tensor]:
+        means = videos.flatten(3).float().mean(3).flatten(1) / 255  # (batch, frames * channels)
+        n_times = -(-layouts.N_S3D // means.shape[1])
+        return [means.repeat(1, n_times)[:, : layouts.N_S3D]]
+
+
+@pytest.fixture
+def bmd_dir(bmd_files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model of BOLD Moments, on a network that takes no time."""
+    monkeypatch.setattr(shared_projection, "network_features", lambda *_: FeaturesLikeS3D())
+    return bmd_files
 
 
 @pytest.fixture

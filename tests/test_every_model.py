@@ -59,7 +59,7 @@ def stimuli(model_id: str, n: int = 3) -> Any:
     given = model_registry.get_card(model_id).input
     assert given is not None
     assert given.range is not None
-    sizes = {"batch_size": n, "height": 48, "width": 64, "n_samples": 2000}
+    sizes = {"batch_size": n, "height": 48, "width": 64, "n_samples": 2000, "n_frames": 16}
     shape = [size if isinstance(size, int) else sizes[size] for size in given.shape]
     low, high = given.range
     if given.sampling_rate:  # as loud as one can bear, not as loud as the range goes
@@ -83,7 +83,8 @@ def dir_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """Where the random files of a published model are."""
 
     def dir_of(model_id: str) -> Path:
-        berg_dir: Path = request.getfixturevalue("zoo_dir" if model_id in layouts.ZOO else "berg_dir")
+        other = "bmd_dir" if model_id == layouts.BMD else "berg_dir"
+        berg_dir: Path = request.getfixturevalue("zoo_dir" if model_id in layouts.ZOO else other)
         return berg_dir
 
     return dir_of

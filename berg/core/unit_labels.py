@@ -25,7 +25,8 @@ OPTIONAL = "?"  # at the end of a place that need not be there
 def look_up(metadata: Metadata, place: str, output: str = "") -> Any:
     """What the metadata holds at a dotted place such as ``fmri.{output}_ncsnr``.
 
-    Of several places, with ``|`` between, the first that is there. A number as a step is a column of an array, and
+    Of several places, with ``|`` between, the first that is there. A number as a step is a column of an array, or, of
+    the mask of a volume, one of i, j, k of its voxels, k counting fastest (the order of ``volume[mask]``), and
     ``names[numbers]`` are the names with these numbers; of numbers that are none of a name, empty ones.
 
     >>> look_up({"b": {"names": ["V1", "V4"], "of": np.array([1, 0, 2])}}, "a|b.names[b.of]").tolist()
@@ -49,6 +50,8 @@ def _at_place(metadata: Metadata, place: str) -> Any:
     for step in place.split("."):
         if step.isdecimal() and isinstance(value, np.ndarray) and value.ndim == 2 and int(step) < value.shape[1]:
             value = value[:, int(step)]
+        elif step in ("0", "1", "2") and isinstance(value, np.ndarray) and value.ndim == 3:  # the mask of a volume
+            value = np.argwhere(value)[:, int(step)]
         elif isinstance(value, Mapping) and step in value:
             value = value[step]
         else:
@@ -89,7 +92,11 @@ def list_at(place: str, output: str, metadata: Metadata, dtype: type | None = No
 
 def as_indices(places: Any, length: int, name: str) -> Indices:
     """The units of a region, given as indices or as a mask, of booleans or of 0 and 1."""
-    array = np.asarray(places).ravel()
+    if isinstance(places, tuple) and len(places) != 1 and any(np.ndim(part) for part in places):
+        raise CorruptedFileError(
+            f"ROI {name} of the metadata is {len(places)} lists of indices, not one list of units. Get the file again."
+        )
+    array = np.asarray(places).ravel()  # also of what np.where returns: one array in a tuple
     is_twice = len(array) > 2 and bool(np.isin(array, (0, 1)).all())  # a list of indices names none twice
     if not (array.dtype == bool or is_twice):
         return array.astype(np.intp)
@@ -210,15 +217,39 @@ def region_labels(regions: Mapping[str, Any], n_units: int) -> NDArray[np.str_]:
     return labels.astype(str)
 
 
-def volume_shape(card: ModelCard, metadata: Metadata) -> dict[str, list[int]]:
-    """The smallest volume that holds all voxels, if the card says where their indices i, j, k stand; or nothing."""
+def volume_shape(card: ModelCard, metadata: Metadata) -> dict[str, Any]:
+    """The smallest volume that holds all voxels, if the card says where their indices i, j, k stand; or nothing.
+
+    If i, j, k are those of a mask, the shape of the mask, and ``fmri_affine`` if it stands beside it (16 numbers, row
+    by row, to millimetres).
+    """
     for output in card.outputs:
         for axis in output.axes[1:]:
             places = [card.axes[axis].coordinates.get(index) for index in "ijk"]
             if None not in places:
-                each = [list_at(str(place), output.name, metadata) for place in places]
-                return {"volume_shape": [int(indices.max()) + 1 for indices in each]}
+                found = _volume_of_mask(metadata, str(places[0]))
+                return _smallest_volume(metadata, places, output.name) if found is None else found
     return {}
+
+
+def _volume_of_mask(metadata: Metadata, place: str) -> dict[str, Any] | None:
+    """Shape and affine of the mask whose voxels have their i at this place; None if it is not of a mask."""
+    mask_place, _, step = place.removesuffix(OPTIONAL).rpartition(".")
+    try:
+        mask = look_up(metadata, mask_place)
+    except CorruptedFileError:
+        return {} if place.endswith(OPTIONAL) else None
+    if step != "0" or np.ndim(mask) != 3:
+        return None
+    with suppress(CorruptedFileError):
+        affine = np.asarray(look_up(metadata, f"{mask_place}_affine"))
+        if affine.shape == (4, 4) and affine.dtype.kind in "iuf":
+            return {"volume_shape": list(np.shape(mask)), "fmri_affine": affine.astype(float).ravel().tolist()}
+    return {"volume_shape": list(np.shape(mask))}
+
+
+def _smallest_volume(metadata: Metadata, places: list[str | None], output: str) -> dict[str, Any]:
+    return {"volume_shape": [int(list_at(str(place), output, metadata).max()) + 1 for place in places]}
 
 
 def space_attributes(metadata: Metadata) -> dict[str, Any]:

@@ -44,11 +44,13 @@ ALEXNET = {
     for network in ("alexnet", "alexnet_untrained")
 }
 ZOO = {*ALEXNET, MEG, THINGS_FMRI, TVSD, BOLD5000}
+BMD = "fmri-bmd-s3d"
 
 N_FEATURES = 12 * 50 * 768  # blocks x tokens x width of ViT-B/32
 N_VERTICES = 163842
 BACKBONE_FILE = "hub/checkpoints/vit_b_32-d86f8d99.pth"
 ALEXNET_FILE = "hub/checkpoints/alexnet-owt-7be5be79.pth"
+S3D_FILE = "hub/checkpoints/s3d-d76dad2f.pth"
 RESNET_FILE = "hub/checkpoints/resnet18-f37072fd.pth"
 BOLD5000_REGIONS = ("EarlyVis", "OPA", "LOC", "RSC", "PPA")
 BOLD5000_AFFINE = np.array([[2.0, 0, 0, -67], [0, 2, 0, -106], [0, 0, 2, -49], [0, 0, 0, 1]])
@@ -889,3 +891,123 @@ def write_img2fmri(folder: Path, rng: np.random.Generator, subjects: Collection[
         )
         (package / "models" / f"subj{subject}_{region}_model.pkl").write_bytes(pickle.dumps(ridge, protocol=4))
     return package
+
+
+# BOLD Moments on S3D
+
+
+def write_s3d(torch_home: Path, rng: np.random.Generator) -> Path:
+    """Write random weights of S3D where torchvision looks for KINETICS400_V1.
+
+    Returns
+    -------
+    path
+        ``torch_home/hub/checkpoints/s3d-d76dad2f.pth``, 33 MB.
+    """
+    from torchvision.models.video import s3d
+
+    with torch.device("meta"):
+        shapes = {name: tuple(x.shape) for name, x in s3d().state_dict().items()}
+    path = Path(torch_home, S3D_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({name: _s3d_tensor(rng, name, shape) for name, shape in shapes.items()}, path)
+    return path
+
+
+def _s3d_tensor(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(7)
+    x = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    if len(shape) > 1:
+        return x * np.sqrt(2 / np.prod(shape[1:]), dtype=np.float32)
+    about = 1.0 if name.endswith(("running_var", "1.weight")) else 0.0
+    return about + 0.1 * x
+
+
+BMD_ROIS = (
+    *(
+        f"{hemisphere}{area}"
+        for hemisphere in "lr"
+        for area in (
+            *("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "V3ab", "hV4", "FFA", "OFA", "EBA", "LOC", "PPA", "RSC", "STS"),
+            *("TOS", "MT", "7AL", "IPS0", "IPS1-2-3", "PFt", "BA2", "PFop"),
+        )
+    ),
+    "BMDgeneral",
+)
+N_S3D = 4_084_096  # features
+BMD_AFFINE = np.array([[-2.5, 0, 0, 76], [0, 2.5, 0, -112], [0, 0, 2.5, -76], [0, 0, 0, 1]])
+
+
+def random_clips(rng: np.random.Generator, n_clips: int, n_frames: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Draw videos, shape (n_clips, n_frames, 3, height, width)."""
+    return random_images(rng, n_clips * n_frames, height, width).reshape(n_clips, n_frames, 3, height, width)
+
+
+def write_bmd_projection(
+    berg_dir: Path, rng: np.random.Generator, mean: Any, scale: Any, n_components: int = 2, model_id: str = BMD
+) -> Path:
+    """Write the scaler and the truncated SVD that all subjects of ``fmri-bmd-s3d`` share.
+
+    Parameters
+    ----------
+    mean, scale
+        Of the features, shape (n_features,).
+    """
+    n_features = len(mean)
+    components = rng.standard_normal((n_components, n_features), dtype=np.float32)
+    components /= np.linalg.norm(components, axis=1, keepdims=True)
+    scaler = {"scale_": scale, "mean_": mean, "var_": scale**2, "n_features_in_": n_features}
+    svd: dict[str, Any] = {"components_": components, "n_features_in_": n_features}
+    for key in ("explained_variance_", "explained_variance_ratio_", "singular_values_"):
+        svd[key] = rng.uniform(0.1, 1, n_components).astype(np.float32)
+    path = model_folder(berg_dir, model_id) / "encoding_models_weights" / "pca_weights.npy"
+    write_pickled_npy(path, {"scaler_param": {**scaler, "n_samples_seen_": np.int64(1000)}, "pca_param": svd})
+    return path
+
+
+def write_bmd(
+    berg_dir: Path,
+    subject: int,
+    rng: np.random.Generator,
+    *,
+    n_components: int = 2,
+    n_voxels: int = 90,
+    model_id: str = BMD,
+) -> Path:
+    """Write weights and metadata of one subject of ``fmri-bmd-s3d``, 90 of about 108,000 voxels.
+
+    Regions are as ``numpy.where`` returns them, and the headers of the masks are objects of nibabel.
+    """
+    coef = rng.standard_normal((n_voxels, n_components), dtype=np.float32)
+    intercept = 0.1 * rng.standard_normal(n_voxels, dtype=np.float32)
+    path = model_folder(berg_dir, model_id) / "encoding_models_weights" / f"weights_sub-{subject:02d}.npy"
+    write_pickled_npy(path, {"coef_": coef, "intercept_": intercept, "n_features_in_": n_components})
+    metadata = bmd_metadata(rng, n_voxels)
+    write_pickled_npy(model_folder(berg_dir, model_id) / "metadata" / f"metadata_sub-{subject:02d}.npy", metadata)
+    return path
+
+
+def bmd_metadata(rng: np.random.Generator, n_voxels: int) -> dict[str, Any]:
+    """Draw the metadata of one participant."""
+    import nibabel
+
+    masks: dict[str, Any] = {}
+    for name in ("group_mask", "sub_mask"):
+        mask = np.zeros((6, 7, 5), bool)
+        mask.flat[rng.choice(mask.size, n_voxels, replace=False)] = True
+        masks[name] = mask
+        masks[f"{name}_header"] = nibabel.Nifti1Image(mask.astype(np.uint8), BMD_AFFINE).header
+        masks[f"{name}_affine"] = BMD_AFFINE
+    rois = {
+        name: np.where(np.isin(np.arange(n_voxels), rng.choice(n_voxels, 3 + index % 5, replace=False)))
+        for index, name in enumerate(BMD_ROIS)
+    }
+    accuracy = ("correlation", "r2", "explained_variance", *(f"noiseceiling_task_{name}" for name in BMD_CEILINGS))
+    return {
+        "fmri": {**masks, "rois": rois},
+        "encoding_models": {name: rng.uniform(0, 1, n_voxels).astype(np.float32) for name in accuracy},
+    }
+
+
+BMD_CEILINGS = ("train_n_1", "train_n_3", "test_n_1", "test_n_10")

@@ -34,15 +34,18 @@ from torch.nn import Conv2d, LayerNorm, Linear, MultiheadAttention
 from torch.nn import functional as F
 from torchvision.models import ViT_B_32_Weights, alexnet, vit_b_32
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.video import S3D_Weights, s3d
 
 from .layouts import (
     ALEXNET_FILE,
     BACKBONE_FILE,
+    BMD,
     EEG,
     FSAVERAGE,
     FWRF,
     FWRF_SPLIT_ROIS,
     REPEATS,
+    S3D_FILE,
     model_folder,
 )
 
@@ -55,6 +58,9 @@ NODES = [f"encoder.layers.encoder_layer_{layer}.add_1" for layer in range(12)]
 ALEXNET_NODES = [
     *("features.2", "features.5", "features.7", "features.9", "features.12"),
     *("classifier.2", "classifier.5", "classifier.6"),
+]
+S3D_NODES = [
+    *("features.2", "features.5.cat", "features.7", "features.9.cat", "features.11.cat", "features.13", "avgpool"),
 ]
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -198,6 +204,54 @@ def alexnet_features(
     extractor = create_feature_extractor(network.eval(), return_nodes=ALEXNET_NODES).to(_torch_dtype(dtype))
     prepared = torch.stack([preset_transform(image) for image in images]).to(_torch_dtype(dtype))
     return _flat_layers(extractor, prepared, ALEXNET_NODES)
+
+
+def s3d_features(clips: Images, torch_home: Path, *, cropped: bool = True, dtype: DTypeLike = np.float64) -> Floats:
+    """Run S3D over 14 frames of videos, and lay seven of its layers side by side.
+
+    Parameters
+    ----------
+    clips
+        Shape (n_clips, n_frames, 3, height, width).
+    cropped
+        torchvision's preset; else scaled, normalised and resized to 256 x 256.
+
+    Returns
+    -------
+    features
+        Shape (n_clips, 4084096), or (n_clips, 5337088).
+    """
+    network = s3d()
+    network.load_state_dict(torch.load(Path(torch_home, S3D_FILE), weights_only=True))
+    extractor = create_feature_extractor(network.eval(), return_nodes=S3D_NODES).to(_torch_dtype(dtype))
+    rows = []
+    for clip in clips:
+        frames = torch.from_numpy(clip[np.linspace(0, len(clip) - 1, 14, dtype=int)])
+        if cropped:
+            prepared = S3D_Weights.KINETICS400_V1.transforms()(frames)
+        else:
+            mean, std = [0.43216, 0.394666, 0.37645], [0.22803, 0.22145, 0.216989]
+            normalised = transforms.normalize(frames.float() / 255, mean, std)
+            prepared = transforms.resize(normalised, [256, 256], antialias=True).transpose(0, 1)
+        rows.append(_flat_layers(extractor, prepared[None].to(_torch_dtype(dtype)), S3D_NODES))
+    return np.concatenate(rows)
+
+
+def bmd_responses(berg_dir: Path, subject: int, features: Floats, model_id: str = BMD) -> Floats:
+    """Return the responses of all voxels: standardized, projected without centring, regressed.
+
+    Parameters
+    ----------
+    features
+        Shape (n_clips, n_features), float64.
+    """
+    folder = model_folder(berg_dir, model_id) / "encoding_models_weights"
+    shared = np.load(folder / "pca_weights.npy", allow_pickle=True).item()
+    weights = np.load(folder / f"weights_sub-{subject:02d}.npy", allow_pickle=True).item()
+    standardized = (features - shared["scaler_param"]["mean_"]) / shared["scaler_param"]["scale_"]
+    components = standardized @ shared["pca_param"]["components_"].astype(np.float64).T
+    responses: Floats = components @ weights["coef_"].astype(np.float64).T + weights["intercept_"]
+    return responses
 
 
 def _batches(items: list[Tensor], size: int) -> Iterator[list[Tensor]]:

@@ -66,7 +66,7 @@ def test_padded_numbers_and_files_in_a_list_are_not_spoken_of(tmp_path):
 
 
 def test_what_is_no_stimulus_is_left_out_of_folders_of_either_kind(tmp_path):
-    for name in ("._a.wav", ".b.wav", "how_recorded.pdf", "notes.txt", "analysis.h5", "movie.mpg", "Thumbs.db"):
+    for name in ("._a.wav", ".b.wav", "how_recorded.pdf", "notes.txt", "analysis.h5", "movie.swf", "Thumbs.db"):
         (tmp_path / name).write_bytes(b"\0\5\x16\7")
     (tmp_path / "folder.wav").mkdir()
     wanted = [sound(tmp_path / "a.WAV")]

@@ -229,6 +229,13 @@ def test_further_published_models_pass(model_id, zoo_dir):
     assert sum(result.outcome == "passed" for result in results) > 70
 
 
+@pytest.mark.slow
+def test_the_published_model_of_videos_passes(bmd_dir):
+    results = check_model(layouts.BMD, bmd_dir)
+    assert failures(results) == []
+    assert sum(result.outcome == "passed" for result in results) > 70
+
+
 def test_a_model_whose_card_lies_in_a_berg_directory_is_found_there(tmp_path, monkeypatch):
     write_own_prf(tmp_path)
     monkeypatch.setattr(model_registry, "_stores", {})

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -22,18 +22,22 @@ from numpy.typing import NDArray
 from berg.core.card_schema import REPETITION, CardPart, OutputArray
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.file_names import expand
+from berg.core.model_card import ModelCard
 from berg.core.unit_labels import axis_length, volume_shape
-from berg.families.linearizing.readout import LinearReadout, Projection
+from berg.families.linearizing.published_content import Floats, PublishedContent
+from berg.families.linearizing.readout import Components, LinearReadout, Projection
+from berg.families.linearizing.shared_projection import projected_features, read_projection
 from berg.features.compiling import check_compiler
 from berg.features.precision import dtype_of
 from berg.features.pretrained_network import network_features, network_file
 from berg.models.encoding_model import EncodingModel
 from berg.transfer.fetch import WantedFile
 from berg.weights.download import network_weights
+from berg.weights.model_files import shared_path
 from berg.weights.npy_files import read_npy
 from berg.weights.safetensors_files import read_rows, read_safetensors
 
-Floats = NDArray[np.floating[Any]]
+KEYS = ("coef_", "intercept_")  # of a regression
 Rows = Callable[[NDArray[np.intp]], NDArray[np.float32]]
 
 
@@ -45,6 +49,7 @@ class Features(CardPart):
     nodes: str | list[str]
     n_features: int  # of all nodes together
     transform: Literal["preset", "as_trained", "squash", "centre_square"]
+    other_transforms: dict[str, int] = {}  # n_features of files that were fitted after another transform
 
 
 class Readout(CardPart):
@@ -73,9 +78,19 @@ class LinearizingModel(EncodingModel):
     """A linear readout on the layers of a pretrained network."""
 
     batch_size = 32
+    told_transform: str | None = None  # if the number of features in a file tells it
+
+    @classmethod
+    def bind(cls, card: ModelCard) -> type[Self]:
+        """The class of one model; of videos fewer are computed at once."""
+        bound = super().bind(card)
+        bound.batch_size = 4 if card.input is not None and card.input.kind == "video" else cls.batch_size
+        return bound
 
     def build(self) -> tuple[torch.nn.Module, torch.nn.Module]:
         """The network, shared with other models on it, and the readout of the selected units."""
+        if (shared := shared_path(self.card, self.berg_dir, self.file_values)) is not None:
+            return self._build_on(shared)
         stated = self.card.part("features", Features)
         precision = self.parameters.get("precision", "float32")
         if compiled := bool(self.parameters.get("compile", False)):
@@ -93,6 +108,28 @@ class LinearizingModel(EncodingModel):
         _check_shapes(weights, stated.n_features)
         return network, self._readout(weights, dtype_of(precision))
 
+    def _build_on(self, shared: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """The network with the scaler and components of all subjects, and the regression of the selected units."""
+        stated = self.card.part("features", Features)
+        features = projected_features(
+            read_projection(shared),
+            {stated.n_features: stated.transform, **{n: name for name, n in stated.other_transforms.items()}},
+            self.expected_input.n_frames or 1,
+            (stated.extractor, stated.weights, stated.nodes, self.parameters.get("precision", "float32")),
+            self.device,
+        )
+        weights = self._read_weights()
+        _check_shapes(weights, 0)
+        if len(weights.offset) != features.n_components:
+            raise CorruptedFileError(
+                f"{weights.path} has regressions on {len(weights.offset)} components, {shared} has "
+                f"{features.n_components}. They are not of one publication; get both again."
+            )
+        self.told_transform = features.transform
+        readout = self._readout(weights, torch.float32)
+        readout.projection = Components()
+        return features, readout
+
     def _read_weights(self) -> Weights:
         paths = self.weights_paths(self.berg_dir, self.file_values)
         return joined((self._read_file(path) for path in paths), len(paths))
@@ -100,11 +137,20 @@ class LinearizingModel(EncodingModel):
     def _read_file(self, path: Path) -> Weights:
         if path.suffix == ".safetensors":
             return read_converted(path, [output.name for output in self.card.outputs])
-        return fold(read_published(path, self.card.part("readout", Readout), self.card.outputs), path)
+        return self._published(path)
+
+    @classmethod
+    def _published(cls, path: Path) -> Weights:
+        """The weights of a published file; of one beside a file of all subjects, the regressions alone."""
+        readout = cls.card.part("readout", Readout)
+        if cls.card.files is not None and cls.card.files.shared is not None:
+            return read_regressions(path, readout, cls.card.outputs)
+        return fold(read_published(path, readout, cls.card.outputs), path)
 
     def attributes(self) -> dict[str, Any]:
         """What the responses are of, and the volume that the i, j, k of voxels count in."""
-        return {**volume_shape(self.card, self.metadata), **super().attributes()}
+        told = {} if self.told_transform is None else {"transform": self.told_transform}
+        return {**volume_shape(self.card, self.metadata), **super().attributes(), **told}
 
     @classmethod
     def network_files(cls) -> list[WantedFile]:
@@ -116,8 +162,7 @@ class LinearizingModel(EncodingModel):
     @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """The folded weights of a published file, one regression per output."""
-        published = read_published(path, cls.card.part("readout", Readout), cls.card.outputs)
-        weights = fold(published, path)
+        weights = cls._published(path)
         tensors: dict[str, NDArray[Any]] = {
             "centre": weights.centre,
             "matrix": weights.matrix,
@@ -192,7 +237,7 @@ def read_published(path: Path, readout: Readout, outputs: list[OutputArray]) -> 
     CorruptedFileError
         It names the key that is missing, or whose array has a wrong shape.
     """
-    content = _Content(path, read_npy(path))
+    content = PublishedContent(path, read_npy(path))
     scale, mean = content.array("scaler_param.scale_", ("F",)), content.array("scaler_param.mean_", ("F",))
     repeats = expand(readout.repeats) if readout.repeats else []
     pca_places = [f"pca_param.{repeat}" for repeat in repeats if content.has(f"pca_param.{repeat}")]
@@ -213,40 +258,32 @@ def read_published(path: Path, readout: Readout, outputs: list[OutputArray]) -> 
     return Published(scale, mean, pcas, regressions, variance)
 
 
-class _Content:
-    """The nested dict of a file, and the sizes that its arrays have in common."""
+def read_regressions(path: Path, readout: Readout, outputs: list[OutputArray]) -> Weights:
+    """The regressions in a file whose scaler and components lie in another one: weights of no features.
 
-    def __init__(self, path: Path, content: object) -> None:
-        self.path = path
-        self.content = content
-        self.sizes: dict[str, int] = {}
-
-    def has(self, place: str) -> bool:
-        return self._look_up(place) is not None
-
-    def array(self, place: str, axes: tuple[str, ...]) -> Floats:
-        """The array at a place; an axis of one letter must have the same length wherever it stands."""
-        found = self._look_up(place)
-        if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.ndim != len(axes):
-            raise CorruptedFileError(
-                f"{self.path} has no array of {len(axes)} axes at '{place}'; it is not a weights file of this model. "
-                "Get it again."
-            )
-        for axis, length in zip(axes, found.shape, strict=True):
-            if self.sizes.setdefault(axis, length) != length:
-                raise CorruptedFileError(
-                    f"{self.path}: '{place}' has shape {found.shape}, where {self.sizes[axis]} was expected "
-                    f"instead of {length}. Get the file again."
-                )
-        return found
-
-    def _look_up(self, place: str) -> object:
-        value = self.content
-        for step in place.split("."):
-            if not isinstance(value, dict) or step not in value:
-                return None
-            value = value[step]
-        return value
+    Raises
+    ------
+    CorruptedFileError
+        As `read_published`.
+    """
+    content = PublishedContent(path, read_npy(path))
+    regressions = {}
+    for output in outputs:
+        coefficients, intercepts = (
+            f"{readout.regression.format(output=output.name)}.{key}".lstrip(".") for key in KEYS
+        )
+        content.sizes.pop("U", None)
+        regressions[output.name] = [(content.array(coefficients, ("U", "K")), content.array(intercepts, ("U",)))]
+    n_components = content.sizes["K"]
+    return Weights(
+        path,
+        np.zeros(0, np.float32),
+        np.zeros((n_components, 0), np.float32),
+        np.zeros(n_components, np.float32),
+        1,
+        {name: _rows_of(parts) for name, parts in regressions.items()},
+        {name: _intercepts(parts) for name, parts in regressions.items()},
+    )
 
 
 def fold(published: Published, path: Path) -> Weights:

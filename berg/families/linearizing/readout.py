@@ -61,13 +61,20 @@ class Projection(nn.Module):
         return components.reshape(len(components), self.n_pcas, -1)
 
 
+class Components(nn.Module):
+    """Principal components as they come, shape (batch, n_components), as those of one PCA for all repeats."""
+
+    def forward(self, components: Tensor) -> Tensor:
+        return components[:, None]
+
+
 class LinearReadout(nn.Module):
     """Layers of a network -> responses, one array per output.
 
     Parameters
     ----------
     projection
-        Shared by all outputs.
+        Shared by all outputs; `Components` if features are projected before they come here.
     coefficients
         One per output, shape (n_repeats, n_units, n_components); n_repeats is 1 where the output has none. In their
         precision the regression is computed; responses are float32.
@@ -79,7 +86,7 @@ class LinearReadout(nn.Module):
 
     def __init__(
         self,
-        projection: Projection,
+        projection: nn.Module,
         coefficients: Sequence[Tensor],
         intercepts: Sequence[Tensor],
         variance: Tensor | None = None,
@@ -92,7 +99,7 @@ class LinearReadout(nn.Module):
             self.register_buffer(f"coefficient{index}", coefficient)
             self.register_buffer(f"intercept{index}", intercept)
 
-    def forward(self, layers: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, layers: Sequence[Tensor] | Tensor) -> tuple[Tensor, ...]:
         """Shape (batch, n_repeats, n_units) each."""
         components = self.projection(layers)
         return tuple(self._regress(components, index) for index in range(self.n_outputs))
