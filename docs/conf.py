@@ -14,6 +14,12 @@ os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ[
 # PyTorch's progress bars would like to be widgets; the warning would stand on the page.
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
+# On a page, each state of a progress bar would be a line. IPython runs what lies in this folder before the first cell.
+os.environ["IPYTHONDIR"] = str(Path(__file__).parent / "_build" / "ipython")
+startup = Path(os.environ["IPYTHONDIR"], "profile_default", "startup")
+startup.mkdir(parents=True, exist_ok=True)
+(startup / "no_bars.py").write_text("from berg.system import progress\n\nprogress.shown_by_default = False\n")
+
 project = "BERG"
 author = "The BERG developers"
 version = release = version_of("berg")

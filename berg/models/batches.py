@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -131,9 +132,20 @@ def encode_batches(models: Sequence[Encoder], batches: Iterable[BatchT], batch_s
 
 def as_tensor(stimuli: NDArray[Any]) -> torch.Tensor:
     """The stimuli in the same memory, also those that nobody may write to (a memory map)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(stimuli)
+    _take_what_is_read_only()
+    return torch.from_numpy(stimuli)
+
+
+@cache
+def _take_what_is_read_only() -> None:
+    """Have PyTorch say now that an array is not writable, which it says once.
+
+    Not at each batch: leaving `warnings.catch_warnings` makes Python forget which warnings it has shown.
+    """
+    read_only = np.zeros(1)
+    read_only.flags.writeable = False
+    with warnings.catch_warnings(action="ignore"):
+        torch.from_numpy(read_only)
 
 
 def _written(batch: BatchT, writes: Sequence[Future[None]]) -> BatchT:

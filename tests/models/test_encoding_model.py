@@ -13,7 +13,7 @@ from PIL import Image
 from published import layouts
 
 from berg import BERG
-from berg.core.exceptions import DeviceError
+from berg.core.exceptions import DeviceError, StimulusWarning
 from berg.models import encoding_model
 from berg.models.device import resolve_device
 from berg.models.lanes import SameMemory
@@ -125,6 +125,14 @@ def test_labels_of_a_folder_are_the_files_in_the_order_that_they_are_encoded_in(
     assert labelled.stimulus.values.tolist() == ["10.png", "9.png"]
     for name, row in zip(("10.png", "9.png"), labelled["responses"].values, strict=True):
         np.testing.assert_allclose(row, BERG().encode(model, [tmp_path / name])[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_warning_about_the_stimuli_is_shown_once_for_all_batches() -> None:
+    model = BERG().get_encoding_model(MODEL_ID, "cpu", {"min_held_out_r2": 0.8})
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        BERG().encode(model, np.zeros((6, 3, 40, 40), np.uint8), batch_size=2)
+    assert [warning.category for warning in shown] == [StimulusWarning]
 
 
 class ReadsInThree(SameMemory):
