@@ -184,8 +184,12 @@ def _example(family: str, modality: str, template: dict[str, Any]) -> dict[str, 
     Models whose weights lie in another package are no example: nobody else's are read from there.
     """
     cards = [card for card in _cards() if card.family == family and not (card.files and card.files.from_package)]
-    cards.sort(key=lambda card: (card.modality != modality, card.model_id))
+    cards.sort(key=lambda card: (card.modality != modality, _kind_of(card) != "image", card.model_id))
     return cards[0].raw if cards else template
+
+
+def _kind_of(card: ModelCard) -> str:
+    return "image" if card.input is None else card.input.kind
 
 
 def _family_parts(family: str, given: Mapping[str, Any], marks: _Marks) -> dict[str, Any]:

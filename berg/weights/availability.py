@@ -86,8 +86,8 @@ def availability(card: ModelCard, berg_dir: Path) -> Availability:
 
 
 def _why_not(card: ModelCard) -> str:
-    if card.input is not None and card.input.kind not in ("image", "sound"):
-        from berg.stimuli.readers import reader_of  # imports NumPy, and knows of each kind whether it is read
+    if card.input is not None and card.input.kind == "text":
+        from berg.stimuli.readers import reader_of  # imports NumPy; all other kinds are read
 
         try:
             reader_of(card.input.kind)
