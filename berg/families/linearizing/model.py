@@ -295,12 +295,14 @@ def fold(published: Published, path: Path) -> Weights:
     n_rows = sum(len(components) for components, _ in published.pcas)
     matrix = np.empty((n_rows, len(published.scale)), np.float32)
     offset = np.empty(n_rows)
-    rows = [(component, mean) for components, mean in published.pcas for component in components]
+    pcas = [(components, mean.astype(np.float64)) for components, mean in published.pcas]
+    rows = [(component, mean) for components, mean in pcas for component in components]
 
     def fold_row(index: int) -> None:
         component, mean = rows[index]
         in_double = component.astype(np.float64)
-        offset[index] = -in_double @ mean
+        # Not `@`, that is BLAS, whose own threads would wait for each other in every one of these.
+        offset[index] = -np.einsum("f,f->", in_double, mean)
         np.divide(in_double, published.scale, out=matrix[index], casting="same_kind")
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets go of the lock
