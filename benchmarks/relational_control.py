@@ -2,11 +2,15 @@
 
 python benchmarks/relational_control.py                       # 2 generations of the published kernel, 2,000 of ours
 python benchmarks/relational_control.py --generations 200     # a tenth of the genetic search
+python benchmarks/relational_control.py --whole               # both analyses of 8 subjects, from parts of them
 
 The published kernel (Gifford et al.; 200 parents, 2,400 sets scored per generation, one scipy correlation each) is
 written here anew from its description, with loops over sets as it has them. What it would take is its time per
 generation times 2,000. The score that it would reach is that of the same search in arrays (`genetic_search`).
 Pictures are simulated: responses of two regions of 60 shared and 60 private latent variables each.
+
+`--whole` is the time of the univariate analysis with all defaults, and of the multivariate one reckoned from its parts:
+the searches of one fold, times 9, and 1,024 of the 100,000 random sets.
 """
 
 from __future__ import annotations
@@ -24,8 +28,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import pearsonr
 
+from berg.experiments import univariate_control
 from berg.experiments.exchange_search import exchange_search
+from berg.experiments.finished_parts import FinishedParts
 from berg.experiments.genetic_search import genetic_search
+from berg.experiments.null_sets import score_null_sets
 from berg.experiments.pattern_similarity import pattern_similarity
 from berg.experiments.patterns import patterns
 from berg.experiments.set_score import GOALS
@@ -41,7 +48,11 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=N_GENERATIONS, help="of the genetic search in arrays")
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--goals", nargs="+", default=GOALS)
+    parser.add_argument("--whole", action="store_true", help="the time of both analyses instead")
     arguments = parser.parse_args()
+    if arguments.whole:
+        whole(arguments.pictures, arguments.units, arguments.restarts)
+        return
     x, y = (
         pattern_similarity([patterns(z)], name)
         for z, name in zip(simulate(arguments.pictures, arguments.units), "xy", strict=True)
@@ -81,8 +92,31 @@ def main() -> None:
         )
 
 
-def simulate(n_pictures: int, n_units: int) -> list[Any]:
-    rng = np.random.default_rng(0)
+def whole(n_pictures: int, n_units: int, n_restarts: int, n_subjects: int = 8) -> None:
+    subjects = [simulate(n_pictures, n_units, seed) for seed in range(n_subjects)]
+    first, second = ([own[region] for own in subjects] for region in (0, 1))
+    _, seconds = timed(lambda: univariate_control(first, second, show_progress=False))
+    print(f"{n_pictures:,} pictures, {n_subjects} subjects, {n_units} units; univariate {seconds:.1f} s", flush=True)
+    regions, reading = timed(
+        lambda: tuple(pattern_similarity([patterns(z) for z in own], "region") for own in (first, second))
+    )
+    n_sets, n_null = 1024, 100_000
+    sets = random_sets(n_pictures, SIZE, n_sets, seed=2)
+    _, scoring = timed(lambda: score_null_sets(regions, True, sets, FinishedParts(None, ""), False))
+    print(f"patterns {reading:.1f} s; random sets {1000 * scoring / n_sets:.2f} ms each, {n_null:,}: "
+          f"{scoring / n_sets * n_null:.0f} s", flush=True)  # fmt: skip
+    starts = random_sets(n_pictures, SIZE, n_restarts, seed=1)
+    total = 0.0
+    for goal in GOALS:
+        found, seconds = timed(lambda: exchange_search(*regions, starts, goal))  # noqa: B023
+        total += seconds
+        print(f"{goal}: {seconds:.1f} s a fold, {found.n_steps.mean():.0f} swaps", flush=True)
+    folds = n_subjects + 1
+    print(f"multivariate: {reading + scoring / n_sets * n_null + folds * total:.0f} s", flush=True)
+
+
+def simulate(n_pictures: int, n_units: int, seed: int = 0) -> list[Any]:
+    rng = np.random.default_rng(seed)
     spectrum = np.arange(1, 61) ** -0.5
     shared = rng.standard_normal((n_pictures, 60)) * spectrum
     found = []

@@ -2,12 +2,13 @@
 published recipe.
 
     python benchmarks/sisters.py                              # all pairs, batches of 32 pictures
-    python benchmarks/sisters.py --pair meg --turns 3
+    python benchmarks/sisters.py --pair recipe-fsaverage --pictures 100 --threads 2
 
 Files are written in the published layouts at full size, with random numbers. Both sides of a pair are loaded into one
-process, on one thread, and take turns, batch by batch; the processor time of a batch counts, of the turn that took the
-least. So the figures hold on a machine that others use too. `ratio` is the rate of the first side over that of the
-second.
+process and take turns, batch by batch; of processor time and of elapsed time the turn counts that took the least. So
+the figures of one thread hold on a machine that others use too; on several threads only the elapsed time tells what a
+user waits, as threads that wait for each other use the processor too. `ratio` is the rate of the first side over that
+of the second.
 """
 
 from __future__ import annotations
@@ -109,16 +110,16 @@ def load(folder: Path, model_id: str, beside: str) -> Encode:
     return lambda pictures: berg.encode(model, pictures, show_progress=False)
 
 
-def measure(sides: list[Encode], pictures: Any, turns: int) -> list[float]:
-    """Milliseconds of processor time per picture, of each side: the least of its turns."""
-    found: list[list[float]] = [[] for _ in sides]
-    for turn in range(turns + 1):  # the first is not counted
+def measure(sides: list[Encode], pictures: Any, turns: int) -> np.ndarray:
+    """Milliseconds of processor time and of elapsed time per picture, of each side: the least of its turns."""
+    found = np.empty((turns + 1, len(sides), 2))
+    for turn in range(turns + 1):
         for number, encode in enumerate(sides):
-            began = time.process_time()
+            processor, clock = time.process_time(), time.perf_counter()
             encode(pictures)
-            if turn:
-                found[number].append(1000 * (time.process_time() - began) / len(pictures))
-    return [min(own) for own in found]
+            found[turn, number] = time.process_time() - processor, time.perf_counter() - clock
+    least: np.ndarray = 1000 * found[1:].min(0) / len(pictures)  # the first turn is not counted
+    return least
 
 
 def main() -> None:
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--pair", choices=PAIRS, action="append")
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--files", type=Path, help="folder with the files of an earlier run")
     arguments = parser.parse_args()
     pairs = {name: PAIRS[name] for name in arguments.pair or PAIRS}
@@ -136,12 +138,14 @@ def main() -> None:
             write_files(folder, {model_id for pair in pairs.values() for model_id in pair})
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(arguments.threads)
         pictures = np.random.default_rng(1).integers(0, 256, (arguments.pictures, 3, 224, 224), dtype=np.uint8)
-        print(f"{'':34} {'ms':>7}   {'beside':34} {'ms':>7} {'ratio':>6}")
+        print(f"{'ms per picture, threads: ' + str(arguments.threads):34} {'':34} {'processor':>21} {'elapsed':>21}")
+        print(f"{'':34} {'beside':34} {'':7} {'':6} {'ratio':>6} {'':7} {'':6} {'ratio':>6}")
         for one, other in pairs.values():
-            own, others = measure([load(folder, one, other), load(folder, other, one)], pictures, arguments.turns)
-            print(f"{one:34} {own:7.1f}   {other:34} {others:7.1f} {others / own:6.2f}", flush=True)
+            times = measure([load(folder, one, other), load(folder, other, one)], pictures, arguments.turns)
+            columns = [f"{own:7.1f} {others:6.1f} {others / own:6.2f}" for own, others in times.T]
+            print(f"{one:34} {other:34} {columns[0]} {columns[1]}", flush=True)
 
 
 if __name__ == "__main__":

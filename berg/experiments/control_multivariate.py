@@ -38,23 +38,21 @@ from berg.experiments.control_subjects import (
 )
 from berg.experiments.control_univariate import PUBLISHED_SEED, check_names
 from berg.experiments.exchange_search import FoundSets, exchange_search
-from berg.experiments.finished_searches import FinishedSearches, task_of
+from berg.experiments.finished_parts import FinishedParts, task_of
 from berg.experiments.genetic_search import genetic_search
+from berg.experiments.null_sets import NullSets, Regions, score_null_sets
 from berg.experiments.pattern_similarity import PatternSimilarity, pattern_similarity
 from berg.experiments.patterns import Patterns, same_stimuli
 from berg.experiments.result import described
-from berg.experiments.set_score import GOALS, Goal, correlation_of_pairs, exact_score, merit
+from berg.experiments.set_score import GOALS, Goal, exact_score, merit
 from berg.statistics.options import check_choice, check_level
 from berg.statistics.random_sets import random_sets
 from berg.statistics.set_means import permutation_p
 from berg.system.progress import progress_bar
-from berg.system.threads import Threads, n_cores
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
-Regions = tuple[PatternSimilarity, PatternSimilarity]
 EXPERIMENT = "multivariate_control"
-_NULL_BYTES = 2**23
 
 
 def multivariate_control(
@@ -107,7 +105,8 @@ def multivariate_control(
         Random sets: the baseline is the one whose score is nearest to their mean, and their differences are what the
         sets are tested against.
     resume
-        A .json file in which finished searches are kept; given again, the experiment goes on from there.
+        A .npz file in which finished searches and scored random sets are kept; given again, the experiment goes on
+        from there.
 
     Returns
     -------
@@ -153,8 +152,9 @@ def multivariate_control(
     folds = _folds(regions, leave_one_out)
     searching = {"search": search, "n_restarts": n_restarts, "max_steps": max_steps, "generations": generations}
     plan = _Plan(pool, n_pictures, seed, search, n_restarts, max_steps, generations)
-    found = _searched(folds, plan, _finished(resume, regions, plan), show_progress)
-    null = _null(regions, len(folds) > 1, plan, n_null, show_progress)
+    finished = _finished(resume, regions, plan, leave_one_out=leave_one_out, n_null=n_null)
+    found = _searched(folds, plan, finished, show_progress)
+    null = _null(regions, len(folds) > 1, plan, n_null, finished, show_progress)
     left_out = [NONE, *(subjects if len(folds) > 1 else [])]
     result = _of_sets(found, folds, null, plan).assign_coords(
         left_out=left_out, condition=list(GOALS), region=list(names)
@@ -214,11 +214,15 @@ class _Plan:
         )  # fmt: skip
 
 
-def _finished(resume: Path | str | None, regions: Regions, plan: _Plan) -> FinishedSearches:
+def _finished(resume: Path | str | None, regions: Regions, plan: _Plan, **further: Any) -> FinishedParts:
     if resume is None:
-        return FinishedSearches(None, "")
-    parameters = vars(plan) | {"pool": plan.pool.tolist()}
-    return FinishedSearches(resume, task_of({"first": regions[0], "second": regions[1]}, **parameters))
+        return FinishedParts(None, "")
+    arrays = {
+        f"{name} {number}": rows
+        for name, region in zip(("first", "second"), regions, strict=True)
+        for number, rows in enumerate(region.subjects)
+    }
+    return FinishedParts(resume, task_of(arrays, **vars(plan) | {"pool": plan.pool.tolist()} | further))
 
 
 def _under(given: Any, name: str, stimuli: Sequence[str]) -> Regions:
@@ -243,7 +247,7 @@ def _folds(regions: Regions, leave_one_out: bool) -> list[Regions]:
 
 
 def _searched(
-    folds: list[Regions], plan: _Plan, finished: FinishedSearches, show_progress: bool | None
+    folds: list[Regions], plan: _Plan, finished: FinishedParts, show_progress: bool | None
 ) -> list[list[FoundSets]]:
     """Of each fold, the sets of each condition."""
     total = len(folds) * len(GOALS) * plan.n_restarts
@@ -253,61 +257,24 @@ def _searched(
             own = []
             for goal in GOALS:
                 name = f"{fold} {goal}"
-                if (sets := finished.get(name)) is None:
-                    finished.put(name, sets := plan.found(regions, fold, goal, advance))
+                if (kept := finished.get(name)) is None:
+                    own.append(plan.found(regions, fold, goal, advance))
+                    finished.put(name, vars(own[-1]))
                 else:
+                    own.append(FoundSets(**kept))
                     advance(plan.n_restarts)
-                own.append(sets)
             found.append(own)
     return found
 
 
-@dataclass(frozen=True)
-class _Null:
-    """Random sets, shape (n_null, size), and their scores of each fold and of each subject, (n, n_null)."""
-
-    sets: Indices
-    train: Floats
-    test: Floats
-
-    def baseline(self, fold: int) -> Indices:
-        """The set whose score is nearest to the mean."""
-        own = self.train[fold]
-        return np.sort(self.sets[int(np.nanargmin(np.abs(own - np.nanmean(own))))])
-
-
-def _null(regions: Regions, is_tested: bool, plan: _Plan, n_null: int, show_progress: bool | None) -> _Null:
+def _null(
+    regions: Regions, is_tested: bool, plan: _Plan, n_null: int, finished: FinishedParts, show_progress: bool | None
+) -> NullSets:
     sets = plan.pool[random_sets(len(plan.pool), plan.size, n_null, np.random.default_rng([plan.seed, 3]))]
-    n_subjects = len(regions[0].subjects)
-    train = np.empty((1 + n_subjects * is_tested, n_null))
-    test = np.empty((n_subjects * is_tested, n_null))
-    n_pairs = plan.size * (plan.size - 1) // 2
-    step = max(1, _NULL_BYTES // (8 * n_pairs))
-
-    def score(part: slice) -> int:
-        train[:, part], test[:, part] = _scores_of_folds(regions, sets[part], is_tested)
-        return len(sets[part])
-
-    parts = (slice(start, start + step) for start in range(0, n_null, step))
-    with progress_bar("Random sets", n_null, "sets", show_progress) as advance, Threads(n_cores()) as threads:
-        for n in threads.map_ahead(score, parts):
-            advance(n)
-    return _Null(sets, train, test)
+    return score_null_sets(regions, is_tested, sets, finished, show_progress)
 
 
-def _scores_of_folds(regions: Regions, sets: Indices, is_tested: bool) -> tuple[Floats, Floats]:
-    """Scores with all subjects and without each, and of each subject alone, from one computation of each's pairs."""
-    if not is_tested:
-        return correlation_of_pairs(regions[0].pairs(sets), regions[1].pairs(sets))[None], np.empty((0, len(sets)))
-    alone = [[PatternSimilarity((rows,)).pairs(sets) for rows in region.subjects] for region in regions]
-    total = [np.sum(own, axis=0) for own in alone]
-    each = list(zip(*alone, strict=True))
-    train = [correlation_of_pairs(*total)]
-    train += [correlation_of_pairs(total[0] - x, total[1] - y) for x, y in each]
-    return np.stack(train), np.stack([correlation_of_pairs(x, y) for x, y in each])
-
-
-def _of_sets(found: list[list[FoundSets]], folds: list[Regions], null: _Null, plan: _Plan) -> xr.Dataset:
+def _of_sets(found: list[list[FoundSets]], folds: list[Regions], null: NullSets, plan: _Plan) -> xr.Dataset:
     """What is known of the sets without any held-out subject."""
     best = np.array(
         [
@@ -354,7 +321,7 @@ def overlap(sets: Indices) -> float:
     return float(np.mean(parts)) if parts else np.nan
 
 
-def _tested(result: xr.Dataset, regions: Regions, null: _Null) -> tuple[Floats, Floats, dict[str, Any]]:
+def _tested(result: xr.Dataset, regions: Regions, null: NullSets) -> tuple[Floats, Floats, dict[str, Any]]:
     """Effect and p, shape (n_subjects, 2), in the subject left out of each fold, and the scores there."""
     sets, baselines = result["restart_picture"].values[1:], result["baseline_picture"].values[1:]
     best = result["best_restart"].values[1:]

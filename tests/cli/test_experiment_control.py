@@ -49,9 +49,9 @@ def test_from_responses_to_an_experiment_in_vivo_and_back(folder, capsys):
     result = run("rnc", {**both, "n_pictures": 5, "n_baseline": 200, "n_permutations": 99}, folder)
     assert "Result: rnc.nc" in capsys.readouterr().out
     assert result["picture_name"].values[0, 0, 0].endswith(".png")
-    sets = run("rnc-multivariate", {**both, "n_pictures": 8, "n_restarts": 2, "n_null": 50, "resume": "s.json"}, folder)
+    sets = run("rnc-multivariate", {**both, "n_pictures": 8, "n_restarts": 2, "n_null": 50, "resume": "s.npz"}, folder)
     assert sets.sizes["left_out"] == 3
-    assert (folder / "s.json").exists()
+    assert (folder / "s.npz").exists()
     kit = {"result": {"result": "rnc.nc"}, "pictures": {"stimuli": "photos"}, "folder": "kit", "n_runs": 2}
     assert run("in-vivo", kit, folder).sizes["subject"] == 1
     assert len(list((folder / "kit" / "sub-01" / "func").iterdir())) == 2

@@ -1,6 +1,5 @@
 """Relational neural control: what is chosen, what is tested, and what is said when there is less than asked for."""
 
-import json
 import warnings
 
 import numpy as np
@@ -261,7 +260,7 @@ def test_the_null_has_the_scores_of_random_sets_and_the_baseline_is_nearest_to_t
 def test_a_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     from berg.experiments import control_multivariate
 
-    subjects, file = multivariate_subjects(2), tmp_path / "searches.json"
+    subjects, file = multivariate_subjects(2), tmp_path / "parts.npz"
     options = {**QUICK_SETS, "n_null": 50}
     whole = experiments.multivariate_control(*subjects, **options)
     search, calls = control_multivariate.exchange_search, []
@@ -275,7 +274,7 @@ def test_a_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(control_multivariate, "exchange_search", interrupted)
     with pytest.raises(KeyboardInterrupt):
         experiments.multivariate_control(*subjects, resume=file, **options)
-    assert len(json.loads(file.read_text())["searches"]) == 3
+    assert {name.partition("/")[0] for name in np.load(file).files} == {"task", "0 align", "0 disentangle", "1 align"}
     calls.clear()
     monkeypatch.setattr(control_multivariate, "exchange_search", lambda *g, **k: calls.append(1) or search(*g, **k))
     resumed = experiments.multivariate_control(*subjects, resume=file, **options)
@@ -285,8 +284,60 @@ def test_a_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     with pytest.raises(StoreMismatchError, match="other responses or parameters"):
         experiments.multivariate_control(*subjects, resume=file, **options)
     file.write_text("{")
-    with pytest.raises(CorruptedFileError, match="no searches"):
+    with pytest.raises(CorruptedFileError, match="no parts that were kept"):
         experiments.multivariate_control(*subjects, resume=file, **options)
+
+
+def test_random_sets_go_on_where_they_were_interrupted(tmp_path, monkeypatch):
+    from berg.experiments import finished_parts, null_sets
+
+    monkeypatch.setattr(finished_parts, "SECONDS", 0.0)
+    subjects, options = multivariate_subjects(2), {**QUICK_SETS, "resume": tmp_path / "parts.npz"}
+    whole = experiments.multivariate_control(*subjects, **QUICK_SETS)
+    score, scored = null_sets.scores_of_folds, []
+
+    def interrupted(regions, sets, is_tested):
+        if len(scored) == 4:
+            raise KeyboardInterrupt
+        scored.append(len(sets))
+        return score(regions, sets, is_tested)
+
+    monkeypatch.setattr(null_sets, "scores_of_folds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.multivariate_control(*subjects, **options)
+    n_kept = np.load(options["resume"])["random sets/scores"].shape[1]
+    assert n_kept >= 64
+    scored.clear()
+    monkeypatch.setattr(null_sets, "scores_of_folds", lambda *given: scored.append(len(given[1])) or score(*given))
+    xr.testing.assert_equal(experiments.multivariate_control(*subjects, **options), whole)
+    assert sum(scored) == QUICK_SETS["n_null"] - n_kept
+    scored.clear()
+    experiments.multivariate_control(*subjects, **options)
+    assert not scored
+    with pytest.raises(StoreMismatchError, match="other responses or parameters"):
+        experiments.multivariate_control(*subjects, **{**options, "n_null": 401})
+
+
+def test_random_sets_score_as_correlations_of_their_pairs_in_every_fold():
+    from berg.experiments.null_sets import scores_of_folds
+    from berg.experiments.pattern_similarity import pattern_similarity
+    from berg.experiments.patterns import patterns
+
+    regions = tuple(
+        pattern_similarity([patterns(own, name) for own in subjects], name)
+        for name, subjects in zip("xy", multivariate_subjects(3), strict=True)
+    )
+    sets = np.stack([np.random.default_rng(number).permutation(120)[:9] for number in range(5)])
+    found = scores_of_folds(regions, sets, True)
+    below = np.tril_indices(9, -1)
+    for number, members in enumerate(sets):
+        # (region, subject, pair)
+        each = np.array(
+            [[np.corrcoef(rows[members].astype(float))[below] for rows in region.subjects] for region in regions]
+        )
+        wanted = [each.mean(1), *(np.delete(each, left_out, 1).mean(1) for left_out in range(3)), *each.swapaxes(0, 1)]
+        np.testing.assert_allclose(found[:, number], [np.corrcoef(x, y)[0, 1] for x, y in wanted], atol=1e-6)
+    np.testing.assert_allclose(scores_of_folds(regions, sets, False), found[:1], atol=1e-12)
 
 
 def test_the_published_search_is_there_too():
