@@ -24,6 +24,7 @@ from berg.statistics.rdm_similarity import (
     n_stimuli_of,
     noise_ceiling,
     resampled,
+    resampled_together,
     similarity,
 )
 from berg.statistics.unit_blocks import Floats
@@ -166,10 +167,13 @@ def bootstraps(
     advance: Any = lambda n: None,
 ) -> list[Resampled]:
     """One bootstrap over stimuli; for "both" three with the same draws: over both, over subjects, over stimuli."""
+    if generalise != "both":
+        return [resampled(models, subjects, stimulus_counts, None, comparison, advance)]
+    of_both, of_stimuli = resampled_together(
+        models, subjects, stimulus_counts, [subject_counts, None], comparison, advance
+    )
     once = np.ones_like(stimulus_counts)
-    both = [(stimulus_counts, subject_counts), (once, subject_counts), (stimulus_counts, None)]
-    chosen = both if generalise == "both" else both[2:]
-    return [resampled(models, subjects, *counts, comparison, advance) for counts in chosen]
+    return [of_both, resampled(models, subjects, once, subject_counts, comparison, advance), of_stimuli]
 
 
 def corrected_variances(boots: list[Resampled], n_subjects: int, n_stimuli: int) -> tuple[Floats, Floats, Floats]:

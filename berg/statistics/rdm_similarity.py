@@ -8,15 +8,15 @@ rsatoolbox 0.3.2 (Schütt et al. 2023, eLife 12:e82566).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 from berg.core.exceptions import InvalidParameterError, listing
+from berg.statistics.concordance import paired_tau_a, tau_a
 from berg.statistics.options import check_choice
 from berg.statistics.unit_blocks import Floats
 
@@ -153,21 +153,36 @@ def resampled(
     advance
         Is told how many resamples more are done.
     """
+    return resampled_together(models, subjects, stimulus_counts, [subject_counts], comparison, advance)[0]
+
+
+def resampled_together(
+    models: Floats,
+    subjects: Floats,
+    stimulus_counts: Floats,
+    each_subject_counts: Sequence[Floats | None],
+    comparison: Comparison = "pearson",
+    advance: Callable[[int], None] = lambda n: None,
+) -> list[Resampled]:
+    """As `resampled`, of several draws of subjects with the same draws of stimuli, whose sums and ranks they share."""
     n_resamples, n_subjects = len(stimulus_counts), len(subjects)
-    counts = np.ones((n_resamples, n_subjects)) if subject_counts is None else subject_counts
+    each_counts = [np.ones((n_resamples, n_subjects)) if own is None else own for own in each_subject_counts]
     joint = _ready(np.concatenate([subjects, models]), comparison)
-    found = Resampled(np.full((n_resamples, len(models)), np.nan), *np.full((2, n_resamples), np.nan))
+    found = [Resampled(np.full((n_resamples, len(models)), np.nan), *np.full((2, n_resamples), np.nan))
+             for _ in each_counts]  # fmt: skip
     usable = np.flatnonzero((stimulus_counts > 0).sum(1) >= _LEAST_STIMULI)
-    of_block = _by_ranks if comparison in _RANKS else _by_products
-    step = (
-        max(1, min(_N_RESAMPLES, _BLOCK // (len(joint) * stimulus_counts.shape[1]))) if of_block is _by_products else 1
-    )
-    for start in range(0, len(usable), step):
-        chosen = usable[start : start + step]
-        parts = of_block(joint, n_subjects, stimulus_counts[chosen], counts[chosen], comparison)
-        found.similarity[chosen], found.lower[chosen], found.upper[chosen] = parts
-        advance(len(chosen))
-    advance(n_resamples - len(usable))
+    of_weights: type[_OfRanks | _OfProducts] = _OfRanks if comparison in _RANKS else _OfProducts
+    at_once = 1 if comparison in _RANKS else min(_N_RESAMPLES, _BLOCK // (len(joint) * stimulus_counts.shape[1]))
+    prepared, weights = None, np.empty(0)
+    for start in range(0, len(usable), max(1, at_once)):
+        chosen = usable[start : start + max(1, at_once)]
+        if prepared is None or not np.array_equal(weights, stimulus_counts[chosen]):
+            weights = stimulus_counts[chosen]
+            prepared = of_weights(joint, n_subjects, weights, comparison)
+        for own, counts in zip(found, each_counts, strict=True):
+            own.similarity[chosen], own.lower[chosen], own.upper[chosen] = prepared.compared(counts[chosen])
+        advance(len(each_counts) * len(chosen))
+    advance(len(each_counts) * (n_resamples - len(usable)))
     return found
 
 
@@ -325,24 +340,33 @@ def _ratio(products: Floats, squares: Floats) -> Floats:
     return found
 
 
-def _by_products(
-    rdms: Floats, n_subjects: int, weights: Floats, counts: Floats, comparison: Comparison
-) -> tuple[Floats, Floats, Floats]:
-    """Similarity of models, lower and upper bound, in each resample of a block."""
-    needed = np.triu(np.ones((len(rdms), len(rdms)), bool))
-    needed[n_subjects:, n_subjects:] = np.eye(len(rdms) - n_subjects, dtype=bool)
-    kernel = _kernel(rdms, weights, needed, comparison)
-    similar = _cosines(kernel.products)[:, n_subjects:, :n_subjects]
-    products, pooling = kernel.products[:, :n_subjects, :n_subjects], counts * kernel.pooling[:, :n_subjects]
-    own = np.einsum("bii->bi", products)
-    with_pool = np.einsum("bij,bj->bi", products, pooling)
-    square = np.einsum("bi,bi->b", with_pool, pooling)[:, None]
-    upper = _ratio(with_pool, square * own)
-    others = square - 2 * pooling * with_pool + pooling**2 * own
-    lower = _ratio(with_pool - pooling * own, np.maximum(others, 0.0) * own)
-    drawn = counts > 0
-    lower = np.where(drawn.sum(1, keepdims=True) > 1, lower, upper)
-    return np.einsum("bms,bs->bm", similar, counts) / counts.sum(1)[:, None], _mean(lower, drawn), _mean(upper, drawn)
+class _OfProducts:
+    """Models beside subjects in the resamples of a block, by sums of products."""
+
+    def __init__(self, rdms: Floats, n_subjects: int, weights: Floats, comparison: Comparison) -> None:
+        needed = np.triu(np.ones((len(rdms), len(rdms)), bool))
+        needed[n_subjects:, n_subjects:] = np.eye(len(rdms) - n_subjects, dtype=bool)
+        is_one = bool((weights == weights[0]).all())  # the same stimuli in each resample
+        kernel = _kernel(rdms, weights[:1] if is_one else weights, needed, comparison)
+        self.similar = _cosines(kernel.products)[:, n_subjects:, :n_subjects]
+        self.products = kernel.products[:, :n_subjects, :n_subjects]
+        self.pooling = kernel.pooling[:, :n_subjects]
+
+    def compared(self, counts: Floats) -> tuple[Floats, Floats, Floats]:
+        """Similarity of models, lower and upper bound, with each subject as often as counted."""
+        similar, products = (
+            np.broadcast_to(own, (len(counts), *own.shape[1:])) for own in (self.similar, self.products)
+        )
+        pooling, own = counts * self.pooling, np.einsum("bii->bi", products)
+        with_pool = np.einsum("bij,bj->bi", products, pooling)
+        square = np.einsum("bi,bi->b", with_pool, pooling)[:, None]
+        upper = _ratio(with_pool, square * own)
+        others = square - 2 * pooling * with_pool + pooling**2 * own
+        lower = _ratio(with_pool - pooling * own, np.maximum(others, 0.0) * own)
+        drawn = counts > 0
+        lower = np.where(drawn.sum(1, keepdims=True) > 1, lower, upper)
+        mean = np.einsum("bms,bs->bm", similar, counts) / counts.sum(1)[:, None]
+        return mean, _mean(lower, drawn), _mean(upper, drawn)
 
 
 def _mean(values: Floats, where: NDArray[np.bool_]) -> Floats:
@@ -353,25 +377,27 @@ def _mean(values: Floats, where: NDArray[np.bool_]) -> Floats:
 # Ranks
 
 
-def _by_ranks(
-    rdms: Floats, n_subjects: int, weights: Floats, counts: Floats, comparison: Comparison
-) -> tuple[Floats, Floats, Floats]:
-    """As `_by_products`, of one resample."""
-    i, j = np.triu_indices(weights.shape[1], 1)
-    weight = weights[0, i] * weights[0, j]
-    pairs = np.flatnonzero(weight)
-    weight, counts = weight[pairs], counts[0]
-    ranks = _ranks(np.take(rdms, pairs, axis=1), weight)
-    subjects, models = ranks[:n_subjects], ranks[n_subjects:]
-    similar = _of_ranks(models, subjects, weight, comparison) @ counts / counts.sum()
-    drawn = np.flatnonzero(counts)
-    pooled = counts @ subjects
-    ranked = _ranks(np.concatenate([pooled[None], pooled - counts[drawn, None] * subjects[drawn]]), weight)
-    upper = _of_ranks(ranked[:1], subjects[drawn], weight, comparison).mean(keepdims=True)[0]
-    if len(drawn) == 1:
-        return similar[None], upper, upper
-    lower = _pairwise(ranked[1:], subjects[drawn], weight, comparison).mean(keepdims=True)
-    return similar[None], lower, upper
+class _OfRanks:
+    """As `_OfProducts`, by ranks, of one resample."""
+
+    def __init__(self, rdms: Floats, n_subjects: int, weights: Floats, comparison: Comparison) -> None:
+        i, j = np.triu_indices(weights.shape[1], 1)
+        weight = weights[0, i] * weights[0, j]
+        pairs = np.flatnonzero(weight)
+        self.comparison, self.weight = comparison, weight[pairs]
+        ranks = _ranks(np.take(rdms, pairs, axis=1), self.weight)
+        self.subjects = ranks[:n_subjects]
+        self.similar = _of_ranks(ranks[n_subjects:], self.subjects, self.weight, comparison)
+
+    def compared(self, counts: Floats) -> tuple[Floats, Floats, Floats]:
+        """Similarity of models, lower and upper bound, with each subject as often as counted."""
+        own, drawn = counts[0], np.flatnonzero(counts[0])
+        subjects, pooled = self.subjects[drawn], own @ self.subjects
+        ranked = _ranks(np.concatenate([pooled[None], pooled - own[drawn, None] * subjects]), self.weight)
+        upper = _of_ranks(ranked[:1], subjects, self.weight, self.comparison).mean()
+        several = len(drawn) > 1
+        lower = _pairwise(ranked[1:], subjects, self.weight, self.comparison).mean() if several else upper
+        return (self.similar @ own / own.sum())[None], np.array([lower]), np.array([upper])
 
 
 def _in_order(rows: Floats) -> Floats:
@@ -414,7 +440,7 @@ def _ranks(rows: Floats, weight: Floats) -> Floats:
 def _of_ranks(first: Floats, second: Floats, weight: Floats, comparison: Comparison) -> Floats:
     """Each of some ranks with each of others; shape (n_first, n_second)."""
     if comparison == "kendall-tau-a":
-        return np.array([_pairwise(np.broadcast_to(one, second.shape), second, weight, comparison) for one in first])
+        return tau_a(first, second, weight)
     middle = weight.sum() + 1
     first, second = first - middle, second - middle
     squares = (first**2 @ weight)[:, None] * (second**2 @ weight)
@@ -424,8 +450,7 @@ def _of_ranks(first: Floats, second: Floats, weight: Floats, comparison: Compari
 def _pairwise(first: Floats, second: Floats, weight: Floats, comparison: Comparison) -> Floats:
     """The first of some ranks with the first of others, and so on; shape (n,)."""
     if comparison == "kendall-tau-a":
-        times = weight.astype(np.intp)
-        return np.array([_tau_a(np.repeat(a, times), np.repeat(b, times)) for a, b in zip(first, second, strict=True)])
+        return paired_tau_a(first, second, weight)
     middle = weight.sum() + 1
     first, second = first - middle, second - middle
     products = np.einsum("rp,rp,p->r", first, second, weight, optimize=True)
@@ -435,16 +460,3 @@ def _pairwise(first: Floats, second: Floats, weight: Floats, comparison: Compari
 def _correlation_of_ranks(products: Floats, squares: Floats, n: float, comparison: Comparison) -> Floats:
     """From products of twice the ranks less their mean."""
     return np.asarray(products * 3 / (n**3 - n)) if comparison == "rho-a" else _ratio(products, squares)
-
-
-def _tau_a(first: Floats, second: Floats) -> float:
-    n = len(first) * (len(first) - 1) / 2
-    untied = [n - (counts * (counts - 1) / 2).sum() for counts in (_counts(first), _counts(second))]
-    if min(untied) <= 0:
-        return 0.0
-    tau_b = kendalltau(first, second, method="asymptotic").statistic
-    return float(tau_b * np.sqrt(untied[0] * untied[1]) / n)
-
-
-def _counts(values: Floats) -> NDArray[np.intp]:
-    return np.unique(values, return_counts=True)[1]
