@@ -9,6 +9,7 @@ standard deviation 0.75.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,35 +18,54 @@ Floats = NDArray[np.float64]
 KEPT, FROM_SECOND, MUTATED, MUTATION_SD, TEMPERATURE = 0.25, 0.25, 0.25, 0.75, 0.5
 
 
+@dataclass(frozen=True)
+class Population:
+    """Codes of a generation, shape (population, code_size), with their scores, and the best score of each so far."""
+
+    codes: Floats
+    scores: Floats
+    curve: list[float] = field(default_factory=list)
+
+
 def evolve(
     score: Callable[[Floats], Floats],
-    first: Floats,
+    first: Population,
     n_generations: int,
     rng: np.random.Generator,
     patience: int | None = None,
     advance: Callable[[int], None] = lambda n: None,
-) -> tuple[Floats, list[float]]:
-    """The best code that was met, and the best score of each generation.
+    keep: Callable[[Population, bool], None] = lambda population, is_over: None,
+) -> Population:
+    """The last generation, in which the best code that was met has stayed.
 
     Parameters
     ----------
     score
         From codes (n, code_size) to their scores (n,); higher is better. Asked once for every new code.
     first
-        The first generation, shape (population, code_size).
+        The first generation, or one to go on from.
     patience
         Stop after so many generations without a better one; None: never.
+    keep
+        Called with each generation, and whether it is the last one.
     """
-    codes, scores = first, score(first)
-    curve = [float(scores.max())]
-    for _ in range(n_generations - 1):
+    codes, scores = first.codes, first.scores
+    curve = first.curve or [float(scores.max())]
+    advance(len(curve) - 1)
+    while not (is_over := _is_over(curve, n_generations, patience)):
+        keep(Population(codes, scores, curve), is_over)
         advance(1)
         codes, scores = _next(codes, scores, score, rng)
-        curve.append(float(scores.max()))
-        if patience is not None and len(curve) > patience and curve[-1] <= curve[-1 - patience]:
-            break
+        curve = [*curve, float(scores.max())]
     advance(n_generations - len(curve) + 1)
-    return codes[int(np.argmax(scores))], curve
+    last = Population(codes, scores, curve)
+    keep(last, True)
+    return last
+
+
+def _is_over(curve: list[float], n_generations: int, patience: int | None) -> bool:
+    is_stuck = patience is not None and len(curve) > patience and curve[-1] <= curve[-1 - patience]
+    return is_stuck or len(curve) >= n_generations
 
 
 def _next(

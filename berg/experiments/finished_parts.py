@@ -59,7 +59,7 @@ class FinishedParts:
         if self.path is not None:
             with replacing(self.path) as file:
                 arrays = {f"{name}/{key}": value for name, own in self.parts.items() for key, value in own.items()}
-                np.savez(file, **{_TASK: np.array(self.task)}, **arrays)
+                np.savez(file, allow_pickle=False, **{_TASK: np.array(self.task), **arrays})
         self.written = monotonic()
 
     @property

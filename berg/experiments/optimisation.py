@@ -8,81 +8,38 @@ synthesis that only its own model believes is marked.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
+from berg.core.exceptions import InvalidParameterError
 from berg.core.stacklevel import users_stacklevel
-from berg.experiments.evolution import evolve
-from berg.experiments.generators import PARAMETRISATIONS, Generator, check_generator, start_codes
+from berg.experiments.generators import Generator
 from berg.experiments.objectives import Goal
 from berg.experiments.other_models import other_models
+from berg.experiments.picture_making import Look, Making, making_of
+from berg.experiments.picture_search import FoundPictures, Search, found_pictures, in_range
 from berg.experiments.result import described
-from berg.experiments.units import Responder, responder_of, shape_of, width_deg_of
+from berg.experiments.units import Responder, responder_of
 from berg.stimuli.photographs import squares
-from berg.system.progress import progress_bar
 
 if TYPE_CHECKING:
     from berg.plotting.page import Sheet
 
 Floats = NDArray[np.float64]
 Pictures = NDArray[Any]
-JITTER_SHARE = 0.25
-"""The most that a picture is moved, as a part of the smallest receptive field (its standard deviation)."""
 BELIEVED = 0.95
 """A picture is believed by a model for which its score exceeds those of this part of the reference pictures."""
-N_REFERENCE, PIXELS, MOST_JITTER = 120, 224, 8
+N_REFERENCE = 120
 
 
 class SynthesisWarning(UserWarning):
     """Pictures were made that no other model was asked about, or that another model does not believe."""
-
-
-@dataclass(frozen=True)
-class Making:
-    """From codes to pictures in [0, 1], and how they are moved during the search.
-
-    Attributes
-    ----------
-    mask
-        Shape (height, width), 1 inside the aperture; None: all.
-    rms_contrast
-        Standard deviation of the pixel values of each picture, in [0, 0.5], about mid-grey; None: free.
-    jitter
-        Pixels that pictures are moved by at most, anew in each step.
-    """
-
-    generator: Generator
-    mask: Tensor | None = None
-    rms_contrast: float | None = None
-    jitter: int = 0
-    moves: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-
-    def pictures(self, codes: Tensor) -> Tensor:
-        """In [0, 1], shape (n, 3, height, width)."""
-        made = self.generator(codes)
-        if self.rms_contrast is not None:
-            centred = made - made.mean((1, 2, 3), keepdim=True)
-            spread = centred.std((1, 2, 3), keepdim=True).clamp(min=1e-6)
-            made = (0.5 + self.rms_contrast * centred / spread).clamp(0, 1)
-        return made if self.mask is None else 0.5 + (made - 0.5) * self.mask.to(made)
-
-    def moved(self, pictures: Tensor) -> Tensor:
-        """By chance, up to `jitter` pixels; the border is mirrored."""
-        if not self.jitter:
-            return pictures
-        height, width = pictures.shape[-2:]
-        top, left = self.moves.integers(0, 2 * self.jitter + 1, 2)
-        wide = functional.pad(pictures, [self.jitter] * 4, mode="reflect")
-        return wide[..., top : top + height, left : left + width]
 
 
 def optimise(
@@ -109,6 +66,7 @@ def optimise(
     verify: Sequence[Any] | Literal["others"] = "others",
     batch_size: int | None = None,
     seed: int = 0,
+    resume: Path | str | None = None,
     show_progress: bool | None = None,
 ) -> xr.Dataset:
     """Make pictures that a model responds to as wanted, and verify them on other models.
@@ -164,6 +122,9 @@ def optimise(
         Pictures computed together.
     seed
         Of the starts.
+    resume
+        A .npz file in which the search is kept, every half a minute and at its end; given again, the experiment goes on
+        from there. It refuses another search, another model, and pictures that the model responds to otherwise.
     show_progress
         None: a bar if standard error is a terminal.
 
@@ -178,6 +139,8 @@ def optimise(
     Raises
     ------
     InvalidParameterError
+    StoreMismatchError
+        If `resume` is of another search.
 
     Warns
     -----
@@ -194,36 +157,18 @@ def optimise(
     >>> found.picture.dtype, found.sizes["row"]
     (dtype('uint8'), 64)
     """
-    with_gradient = search == "gradient"
-    _check_numbers(search, n_pictures, steps, learning_rate, patience, population)
-    given = [(model, "model")] + ([] if against is None else [(against, "against")])
-    responders = [responder_of(own, what, with_gradient) for own, what in given]
-    making = _making(
-        responders, parametrisation, generator, pixels, width_deg, aperture_deg, rms_contrast, jitter,
-        receptive_field_deg, seed, with_gradient,
-    )  # fmt: skip
-    size = _size_of(making)
-    pictures_of_reference = _reference(reference, responders[0], size, seed)
-    goal = Goal(objective, responders, pictures_of_reference, target)
-    batch: int = batch_size or getattr(model, "batch_size", None) or 16
-    run = _follow if with_gradient else _evolved
-    codes, curves = run(
-        goal, making, n_pictures, steps, learning_rate, patience, population, batch, seed, show_progress
-    )
-    with torch.no_grad():
-        made = torch.cat([making.pictures(part) for part in torch.split(codes, batch)])
-    integers = responders[0].integers(_in_range(made, responders[0]))
-    result = _result(goal, integers, curves)
-    others = _others(verify, model, against)
-    result = result.merge(_verified(others, goal, objective, target, integers, pictures_of_reference))
-    told: dict[str, Any] = {
-        "objective": objective, "parametrisation": parametrisation if generator is None else type(generator).__name__,
-        "search": search, "steps": steps, "learning_rate": learning_rate, "patience": patience,
-        "population": population, "size": size, "aperture_deg": aperture_deg, "rms_contrast": making.rms_contrast,
-        "jitter": making.jitter,
-        "reference": "squares of six photographs" if reference is None else f"{len(pictures_of_reference)} given",
-        "verified_on": result["other"].values if "other" in result.coords else [],
-    }  # fmt: skip
+    look = Look(parametrisation, generator, pixels, width_deg, aperture_deg, rms_contrast, jitter, receptive_field_deg)
+    batch = batch_size or getattr(model, "batch_size", None) or 16
+    settings = Search(search, n_pictures, steps, learning_rate, patience, population, int(batch), seed)
+    responders = _responders(model, against, settings.by_gradient)
+    making = making_of(look, responders, settings.by_gradient, seed)
+    shown = _reference(reference, responders[0], making.size, seed)
+    goal = Goal(objective, responders, shown, target)
+    found = found_pictures(goal, making, settings, resume, show_progress)
+    result = _result(goal, found)
+    result = result.merge(_verified(_others(verify, model, against), goal, target, found.pictures, shown))
+    told = {**settings.told(), "objective": objective, "reference": _told_of(reference, shown), **_looks(look, making)}
+    told["verified_on"] = result["other"].values if "other" in result.coords else []
     result = described(result, "optimise", [own.source for own in responders], seed, **told)
     result.attrs["summary"] = summary_of(result, objective)
     if "other" not in result.coords or not bool(result["is_believed"].all()):
@@ -231,116 +176,21 @@ def optimise(
     return result
 
 
-def _check_numbers(
-    search: str, n_pictures: int, steps: int, learning_rate: float, patience: int | None, population: int
-) -> None:
-    if search not in ("gradient", "evolution"):
-        raise InvalidParameterError(f"search is '{search}'; there are gradient and evolution.")
-    if min(n_pictures, steps, 1 if patience is None else patience) < 1 or not learning_rate > 0 or population < 4:
-        raise InvalidParameterError(
-            f"n_pictures={n_pictures}, steps={steps}, patience={patience}, learning_rate={learning_rate:g}, "
-            f"population={population}: all are positive, and a population has at least 4."
-        )
+def _responders(model: Any, against: Any, with_gradient: bool) -> list[Responder]:
+    given = [(model, "model")] + ([] if against is None else [(against, "against")])
+    return [responder_of(own, what, with_gradient) for own, what in given]
 
 
-# Making pictures
+def _looks(look: Look, making: Making) -> dict[str, Any]:
+    """What a result says of the look of its pictures."""
+    return {
+        "parametrisation": look.name, "size": making.size, "aperture_deg": look.aperture_deg,
+        "rms_contrast": making.rms_contrast, "jitter": making.jitter,
+    }  # fmt: skip
 
 
-def _making(
-    responders: Sequence[Responder],
-    parametrisation: str,
-    generator: Any,
-    pixels: int | None,
-    width_deg: float | None,
-    aperture_deg: tuple[float, float, float] | None,
-    rms_contrast: float | None,
-    jitter: int | None,
-    receptive_field_deg: float | None,
-    seed: int,
-    with_gradient: bool,
-) -> Making:
-    made: Any = (
-        generator if generator is not None else _parametrised(responders[0], parametrisation, pixels, with_gradient)
-    )
-    check_generator(made)
-    with torch.no_grad():
-        height, width = made(torch.zeros(1, made.code_size)).shape[-2:]
-    mask = None if aperture_deg is None else _disc(aperture_deg, height, width, width_deg_of(responders[0], width_deg))
-    if rms_contrast is None and parametrisation == "blurred" and generator is None:
-        rms_contrast = 0.2
-    if rms_contrast is not None and not 0 < rms_contrast <= 0.5:
-        raise InvalidParameterError(
-            f"rms_contrast is {rms_contrast:g}; it must lie between 0 and 0.5 of the range of values."
-        )
-    most = _most_jitter(responders, receptive_field_deg, width, width_deg)
-    if not with_gradient and jitter:
-        raise InvalidParameterError("An evolution does not move pictures. Leave jitter out, or search by gradient.")
-    if jitter is not None and (jitter < 0 or (most is not None and jitter > most) or jitter >= min(height, width)):
-        raise InvalidParameterError(
-            f"jitter is {jitter} pixels; it may be at most {most if most is not None else min(height, width) - 1}: a "
-            f"larger move than {JITTER_SHARE:g} of the smallest receptive field blurs what drives it. Leave it out."
-        )
-    default = 0 if most is None or not with_gradient else min(most, MOST_JITTER)
-    moves = np.random.default_rng([seed, 1])
-    return Making(made, mask, rms_contrast, default if jitter is None else jitter, moves)
-
-
-def _parametrised(responder: Responder, parametrisation: str, pixels: int | None, with_gradient: bool) -> Generator:
-    if parametrisation not in PARAMETRISATIONS:
-        raise InvalidParameterError(
-            f"There is no parametrisation '{parametrisation}'.{did_you_mean(parametrisation, PARAMETRISATIONS)} There "
-            f"are: {listing(PARAMETRISATIONS)}. For a network of your own, generator=."
-        )
-    stated = (
-        [int(side) if side.isdigit() else None for side in shape_of(responder.model)[2:]] if responder.labels else []
-    )
-    size = tuple(side or pixels or PIXELS for side in stated or (None, None))
-    if pixels is not None and set(size) != {pixels}:
-        raise InvalidParameterError(
-            f"pixels is {pixels}; {responder.model.get_model_id()} takes {size[0]} x {size[1]}."
-        )
-    if not with_gradient and parametrisation == "fourier":  # fewer values, which chance can move
-        from berg.experiments.generators import Fourier
-
-        few = Fourier((size[0], size[1]), most_cycles=16)
-        few.start_sd = 1.0
-        return few
-    made: Generator = PARAMETRISATIONS[parametrisation]((size[0], size[1]))
-    return made
-
-
-def _disc(aperture_deg: tuple[float, float, float], height: int, width: int, width_deg: float) -> Tensor:
-    """A disc whose border falls off over a tenth of its radius."""
-    x, y, radius = map(float, aperture_deg)
-    if not radius > 0:
-        raise InvalidParameterError(f"aperture_deg is {aperture_deg}; it is x, y and a radius above 0, degrees.")
-    per_deg = width / width_deg
-    columns = (np.arange(width) + 0.5 - width / 2) / per_deg - x
-    rows = (height / 2 - np.arange(height) - 0.5) / per_deg - y
-    inside = (radius - np.hypot(columns[None], rows[:, None])) / (0.1 * radius) + 0.5
-    mask = np.clip(inside, 0, 1)
-    if not mask.any():
-        raise InvalidParameterError(
-            f"The aperture {aperture_deg} lies outside the picture, which is {width_deg:g} degrees wide."
-        )
-    return torch.from_numpy(mask).float()
-
-
-def _most_jitter(
-    responders: Sequence[Responder], receptive_field_deg: float | None, pixels: int, width_deg: float | None
-) -> int | None:
-    """In pixels; None if no receptive field is known."""
-    known = [np.nanmin(own.labels["size_deg"][1]) for own in responders if "size_deg" in own.labels]
-    sizes = [float(receptive_field_deg)] if receptive_field_deg is not None else list(map(float, known))
-    if not sizes:
-        return None
-    return int(JITTER_SHARE * min(sizes) * pixels / width_deg_of(responders[0], width_deg))
-
-
-def _size_of(making: Making) -> tuple[int, int]:
-    with torch.no_grad():
-        height, width = making.generator(torch.zeros(1, making.generator.code_size)).shape[-2:]
-    return int(height), int(width)
+def _told_of(reference: Any, shown: Pictures) -> str:
+    return "squares of six photographs" if reference is None else f"{len(shown)} given"
 
 
 def _reference(reference: Any, responder: Responder, size: tuple[int, int], seed: int) -> Any:
@@ -348,7 +198,7 @@ def _reference(reference: Any, responder: Responder, size: tuple[int, int], seed
         side = max(size)
         top, left = (side - size[0]) // 2, (side - size[1]) // 2
         shown = squares(N_REFERENCE, side, seed)[:, :, top : top + size[0], left : left + size[1]]
-        return responder.integers(_in_range(torch.from_numpy(shown).float() / 255, responder))
+        return responder.integers(in_range(torch.from_numpy(shown).float() / 255, responder))
     from berg.stimuli.images import load_images
 
     pictures = (
@@ -362,118 +212,11 @@ def _reference(reference: Any, responder: Responder, size: tuple[int, int], seed
     return pictures
 
 
-def _in_range(pictures: Tensor, responder: Responder) -> Tensor:
-    low, high = responder.range
-    return low + (high - low) * pictures
-
-
-# Searching
-
-
-def _follow(
-    goal: Goal,
-    making: Making,
-    n_pictures: int,
-    steps: int,
-    learning_rate: float,
-    patience: int | None,
-    population: int,
-    batch: int,
-    seed: int,
-    show_progress: bool | None,
-) -> tuple[Tensor, list[list[float]]]:
-    """The best codes that the gradient led to, and the score of each search in each step."""
-    device = goal.responders[0].device
-    start = start_codes(making.generator, n_pictures, seed, device)
-    found, curves = [], []
-    chunks = torch.split(start, batch)
-    with progress_bar("optimising", steps * len(chunks), "steps", show_progress) as advance:
-        for chunk in chunks:
-            best, scores = _climb(goal, making, chunk, steps, learning_rate, patience, advance)
-            found.append(best)
-            curves += scores
-    return torch.cat(found), curves
-
-
-def _climb(
-    goal: Goal,
-    making: Making,
-    start: Tensor,
-    steps: int,
-    learning_rate: float,
-    patience: int | None,
-    advance: Callable[[int], None],
-) -> tuple[Tensor, list[list[float]]]:
-    codes = start.clone().requires_grad_()
-    optimiser = torch.optim.Adam([codes], lr=learning_rate)
-    best, best_score = start.clone(), torch.full((len(start),), -torch.inf, device=start.device)
-    waited, curves = torch.zeros(len(start), device=start.device), []
-    for step in range(steps):
-        optimiser.zero_grad()
-        scores = goal.of_pictures(_in_range(making.moved(making.pictures(codes)), goal.responders[0]))
-        _check_slope(goal, scores)
-        better = scores.detach() > best_score
-        best, best_score = (
-            torch.where(better[:, None], codes.detach(), best),
-            torch.where(better, scores.detach(), best_score),
-        )
-        waited = torch.where(better, torch.zeros_like(waited), waited + 1)
-        curves.append(scores.detach().cpu().tolist())
-        advance(1)
-        if patience is not None and bool((waited >= patience).all()):
-            advance(steps - step - 1)
-            break
-        torch.autograd.backward(-scores.sum())
-        if not torch.isfinite(codes.grad).all():  # type: ignore[arg-type]
-            raise InvalidParameterError(
-                f"The gradient of {goal.responders[0].model.get_model_id()} is not finite. Try search='evolution'."
-            )
-        optimiser.step()
-    return best, [list(curve) for curve in zip(*curves, strict=True)]
-
-
-def _check_slope(goal: Goal, scores: Tensor) -> None:
-    if not scores.requires_grad:
-        names = listing(own.model.get_model_id() for own in goal.responders)
-        raise InvalidParameterError(
-            f"{names}, or the generator, cannot be differentiated by pictures. Try search='evolution'."
-        )
-
-
-def _evolved(
-    goal: Goal,
-    making: Making,
-    n_pictures: int,
-    steps: int,
-    learning_rate: float,
-    patience: int | None,
-    population: int,
-    batch: int,
-    seed: int,
-    show_progress: bool | None,
-) -> tuple[Tensor, list[list[float]]]:
-    """The best code of each evolution, and the best score of each generation."""
-
-    def score(codes: Floats) -> Floats:
-        with torch.no_grad():
-            made = torch.cat([making.pictures(part) for part in torch.split(torch.from_numpy(codes).float(), batch)])
-        return goal.of_integers(goal.responders[0].integers(_in_range(made, goal.responders[0])))
-
-    found, curves = [], []
-    with progress_bar("evolving", steps * n_pictures, "generations", show_progress) as advance:
-        for number in range(n_pictures):
-            rng = np.random.default_rng([seed, number])
-            first = start_codes(making.generator, population, int(rng.integers(2**31)), "cpu").double().numpy()
-            best, curve = evolve(score, first, steps, rng, patience, advance)
-            found.append(torch.from_numpy(best).float())
-            curves.append(curve)
-    return torch.stack(found), curves
-
-
 # The result
 
 
-def _result(goal: Goal, integers: Pictures, curves: list[list[float]]) -> xr.Dataset:
+def _result(goal: Goal, found: FoundPictures) -> xr.Dataset:
+    integers, curves = found.pictures, found.curves
     responses = goal.responders[0].encode(integers)
     scores = goal.of_integers(integers)
     longest = max(map(len, curves))
@@ -527,9 +270,7 @@ def _kind(other: Any, model: Any) -> tuple[Any, ...]:
     return other.get_model_id() == model.get_model_id(), other.parameters.get("subject")
 
 
-def _verified(
-    others: list[list[Any]], goal: Goal, objective: str, target: Any, integers: Pictures, reference: Any
-) -> xr.Dataset:
+def _verified(others: list[list[Any]], goal: Goal, target: Any, integers: Pictures, reference: Any) -> xr.Dataset:
     """Scores of other models, and whether they believe the pictures."""
     if not others:
         return xr.Dataset()
@@ -538,9 +279,9 @@ def _verified(
         responders = [responder_of(own, "verify", False) for own in models]
         _check_independent(responders, goal.responders)
         try:
-            other = Goal(objective, responders, reference, target)
+            other = Goal(goal.objective, responders, reference, target)
         except InvalidParameterError:
-            if objective != "match" or np.ndim(target) == 3:
+            if goal.objective != "match" or np.ndim(target) == 3:
                 raise
             continue  # a pattern of these units says nothing of others
         names.append(" against ".join(_name(own) for own in responders))

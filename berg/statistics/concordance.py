@@ -48,7 +48,7 @@ def tau_a(first: Floats, second: Floats, weight: Floats) -> Floats:
     n = weight.sum()
     n_signs = len(weight) ** 2 / 2 * (len(first) + len(second))
     if n_signs < _OF_A_SORT * len(first) * len(second) * n * np.log2(n + 1):
-        return _of_signs(first, second, weight) / (n * (n - 1) / 2)
+        return np.asarray(_of_signs(first, second, weight) / (n * (n - 1) / 2))
     times = weight.astype(np.intp)
     a, b = np.repeat(first, times, axis=1), np.repeat(second, times, axis=1)
     return np.array([[_by_sorting(one, other) for other in b] for one in a])
@@ -58,7 +58,7 @@ def paired_tau_a(first: Floats, second: Floats, weight: Floats) -> Floats:
     """The first of some samples with the first of others, and so on; shape (n,)."""
     n = weight.sum()
     if len(weight) ** 2 / 2 * 2 < _OF_A_SORT * n * np.log2(n + 1):
-        return np.diagonal(_of_signs(first, second, weight)) / (n * (n - 1) / 2)
+        return np.asarray(np.diagonal(_of_signs(first, second, weight)) / (n * (n - 1) / 2))
     times = weight.astype(np.intp)
     return np.array([_by_sorting(np.repeat(a, times), np.repeat(b, times)) for a, b in zip(first, second, strict=True)])
 

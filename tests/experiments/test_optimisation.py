@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from model_of_pixels import pixel_model
 
 import berg
-from berg.core.exceptions import InvalidParameterError
-from berg.experiments import draw, optimise
+from berg.core.exceptions import InvalidParameterError, StoreMismatchError
+from berg.experiments import draw, finished_parts, optimise
 from berg.experiments.generators import Fourier, Pixels
+from berg.experiments.objectives import Goal
 from berg.experiments.optimisation import SynthesisWarning
 
 PIXELS = 16
@@ -151,6 +153,41 @@ def test_the_search_stops_when_nothing_gets_better(reference):
         constant, reference=reference, verify=(), steps=500, patience=5, n_pictures=1, search="evolution"
     )
     assert evolved.n_steps.values.tolist() == [6]
+
+
+@pytest.mark.parametrize("search", ["gradient", "evolution"])
+def test_a_search_goes_on_where_it_was_interrupted(model, reference, search, tmp_path, monkeypatch):
+    monkeypatch.setattr(finished_parts, "SECONDS", 0.0)
+    options = {"reference": reference, "verify": (), "steps": 12, "n_pictures": 3, "batch_size": 2, "search": search,
+               "population": 8, "resume": tmp_path / "search.npz"}  # fmt: skip
+    if search == "gradient":
+        options |= {"jitter": 2}
+    whole = optimise(model, **options | {"resume": None})
+    method = "of_pictures" if search == "gradient" else "of_integers"
+    score, calls = getattr(Goal, method), []
+
+    def interrupted(goal, pictures):
+        calls.append(1)
+        if len(calls) == 17:  # in the second batch or evolution
+            raise KeyboardInterrupt
+        return score(goal, pictures)
+
+    monkeypatch.setattr(Goal, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        optimise(model, **options)
+    resumed = optimise(model, **options)
+    assert len(calls) == 17 + (8 if search == "gradient" else 8 + 12 + 1)
+    for name in ("picture", "score", "curve", "n_steps"):
+        xr.testing.assert_identical(resumed[name], whole[name])
+    calls.clear()
+    xr.testing.assert_identical(optimise(model, **options).picture, whole.picture)
+    assert len(calls) == (0 if search == "gradient" else 1)  # the scores of the integers
+    other = pixel_model(-COMMON, subject=2)
+    for changed in ({"seed": 1}, {"steps": 13}, {"parametrisation": "pixel"}, {"reference": reference[::-1][:20]}):
+        with pytest.raises(StoreMismatchError, match="other responses or parameters"):
+            optimise(model, **options | changed)
+    with pytest.raises(StoreMismatchError, match="other responses or parameters"):
+        optimise(other, **options)
 
 
 def test_outside_of_the_aperture_is_grey(model, reference):
