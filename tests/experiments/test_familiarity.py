@@ -3,12 +3,11 @@ import pytest
 import torch
 from marks import slow
 from model_of_pixels import made_model, pixel_model
-from PIL import Image
 from scipy.stats import chi2
-from skimage import color, data, filters
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
+from unusual_pictures import KINDS, N_NEW, PIXELS, crops, unusual
 
 import berg
 from berg import BERG
@@ -18,9 +17,6 @@ from berg.experiments import draw, flag
 from berg.features.pretrained_network import network_features
 from berg.statistics.familiarity import Familiar
 from berg.stimuli.photographs import squares
-
-PIXELS = 64
-N_NEW = 60
 
 
 class Filters(torch.nn.Module):
@@ -50,18 +46,6 @@ class Means(torch.nn.Module):
         return (maps.mean((2, 3)) @ self.weights + self.constant,)
 
 
-def crops(photographs, n, seed):
-    rng, found = np.random.default_rng(seed), []
-    for number in range(n):
-        photograph = photographs[number % len(photographs)]
-        photograph = photograph if photograph.ndim == 3 else np.repeat(photograph[..., None], 3, 2)
-        side = int(min(photograph.shape[:2]) * rng.uniform(0.5, 1))
-        top, left = (rng.integers(0, length - side + 1) for length in photograph.shape[:2])
-        part = Image.fromarray(photograph[top : top + side, left : left + side])
-        found.append(np.asarray(part.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC)))
-    return np.stack(found).transpose(0, 3, 1, 2)
-
-
 @pytest.fixture(scope="module")
 def known():
     return squares(300, PIXELS, seed=1)
@@ -71,26 +55,6 @@ def known():
 def new_photographs():
     """Of other scenes than the known ones."""
     return crops([np.asarray(image) for image in load_sample_images().images], N_NEW, seed=2)
-
-
-def unusual(kind, photographs):
-    rng = np.random.default_rng(3)
-    if kind == "noise":
-        return rng.integers(0, 256, (N_NEW, 3, PIXELS, PIXELS), np.uint8)
-    if kind == "texture":
-        return crops([data.brick(), data.grass(), data.gravel()], N_NEW, seed=4)
-    if kind == "lines":
-        edges = np.stack([filters.sobel(color.rgb2gray(picture.transpose(1, 2, 0))) for picture in photographs])
-        lines = np.where(edges > np.quantile(edges, 0.88, (1, 2), keepdims=True), 0, 255)
-        return np.repeat(lines[:, None], 3, 1).astype(np.uint8)
-    spectra = np.fft.fft2(photographs.astype(float))
-    phases = np.angle(np.fft.fft2(rng.normal(size=(N_NEW, 1, PIXELS, PIXELS))))
-    return np.clip(np.fft.ifft2(np.abs(spectra) * np.exp(1j * (np.angle(spectra) + phases))).real, 0, 255).astype(
-        np.uint8
-    )
-
-
-KINDS = ["noise", "phases", "lines", "texture"]
 
 
 @pytest.fixture(scope="module")

@@ -166,6 +166,7 @@ def test_a_package_that_is_not_as_published_is_refused(package, berg):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
+@pytest.mark.slow  # `make test-slow` installs the package
 @pytest.mark.skipif(find_spec("img2fmri") is None, reason="needs  pip install --no-deps img2fmri==1.0")
 @pytest.mark.parametrize(
     ("subject", "lengths"),
