@@ -85,7 +85,17 @@ def _facts(folder: Path) -> DataFacts:
         OutputFacts(name, own.axes, own.shape, own.unit, _labels(own.coordinates))
         for name, own in dataset.outputs.items()
     ]
-    return DataFacts(outputs, card.subjects)
+    return DataFacts(outputs, card.subjects, _kind_of(dataset.stimuli))
+
+
+def _kind_of(stimuli: Any) -> str:
+    """What stimuli are: by the ending of files, by the axes of an array."""
+    from berg.stimuli.readers import kind_of_file
+    from berg.stimuli.stimulus_set import is_files, stimuli_shape
+
+    if is_files(stimuli):
+        return kind_of_file(stimuli[0])
+    return {2: "sound", 5: "video"}.get(len(stimuli_shape(stimuli)), "image")
 
 
 def _labels(coordinates: Mapping[str, tuple[str, Any]]) -> dict[str, tuple[str, list[Any]]]:

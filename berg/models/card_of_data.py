@@ -33,10 +33,17 @@ class OutputFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What recordings say of themselves: their outputs, and whose they are."""
+    """What recordings say of themselves: their outputs, whose they are, and what they are responses to.
+
+    Attributes
+    ----------
+    kind
+        Of the stimuli, as a card names it (``input.kind``).
+    """
 
     outputs: Sequence[OutputFacts]
     subjects: Sequence[Any]
+    kind: str = "image"
 
     @property
     def axes(self) -> list[str]:

@@ -119,6 +119,8 @@ def new_card(
     of_data = None if data is None else parts_of_card(data, parts.modality)
     if of_data is not None:
         given = {**given, **of_data, "parameters": {**given["parameters"], **of_data["parameters"]}}
+    if data is not None and data.kind != given["input"]["kind"]:
+        given = {**given, "input": _said(_input_of_kind(data.kind), marks)}
     output = given["output"] if of_data else _output(given["output"], template["output"], marks)
     card |= {"input": given["input"], "output": output}
     if of_data is not None:
@@ -190,6 +192,12 @@ def _example(family: str, modality: str, template: dict[str, Any]) -> dict[str, 
 
 def _kind_of(card: ModelCard) -> str:
     return "image" if card.input is None else card.input.kind
+
+
+def _input_of_kind(kind: str) -> dict[str, Any]:
+    """What a known model of such stimuli takes, as an example."""
+    stated: dict[str, Any] = next(card.raw["input"] for card in _cards() if _kind_of(card) == kind)
+    return stated
 
 
 def _family_parts(family: str, given: Mapping[str, Any], marks: _Marks) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import yaml
+from scipy.io import wavfile
 
 from berg.cli.app import main
 from berg.core.model_card import ModelCard
@@ -72,3 +73,20 @@ def test_data_without_a_family_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["new", "fmri-mine-linear", "--class", "--data", str(tmp_path)])
     assert "Add --family linearizing" in capsys.readouterr().err
+
+
+def test_the_card_takes_what_the_recordings_are_responses_to(tmp_path):
+    draw = np.random.default_rng(1)
+    (tmp_path / "sounds").mkdir()
+    for number in range(4):
+        wavfile.write(tmp_path / "sounds" / f"{number}.wav", 8000, draw.normal(size=800).astype("float32"))
+    np.save(tmp_path / "videos.npy", draw.integers(0, 256, (4, 3, 3, 8, 8), "uint8"))
+    np.save(tmp_path / "ecog.npy", draw.normal(size=(4, 2)).astype("float32"))
+    for kind, stimuli in (("sound", "sounds"), ("video", "videos.npy")):
+        responses = "{ecog: {path: ecog.npy, axes: [stimulus, electrode], unit: z}}"
+        (tmp_path / "dataset.yaml").write_text(f"stimuli: {stimuli}\nresponses: {responses}\n")
+        main(["new", f"ecog-mine-{kind}", "--family", "linearizing", "--data", str(tmp_path), "--out", str(tmp_path)])
+        stated = yaml.safe_load((tmp_path / f"ecog-mine-{kind}.yaml").read_text())["input"]
+        assert stated["kind"] == kind
+        assert ("sampling_rate" in stated) == (kind == "sound")
+        assert ("n_frames" in stated) == (kind == "video")
