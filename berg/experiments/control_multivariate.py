@@ -137,50 +137,51 @@ def multivariate_control(
     ControlWarning
         If there is one subject, whom nothing can be tested in.
     """
-    check_choice("search", search, ("exchange", "genetic"))
-    check_counts(n_pictures=n_pictures, n_restarts=n_restarts, n_null=n_null, n_bootstraps=n_bootstraps)
-    check_counts(max_steps=max_steps, generations=generations)
+    check_counts(n_null=n_null, n_bootstraps=n_bootstraps)
     check_level(alpha)
     check_names(names)
-    if n_pictures < 3:
-        raise InvalidParameterError(f"n_pictures is {n_pictures}; a correlation over pairs needs sets of at least 3.")
     pairs = pairs_of_regions(first, second)
     stimuli, subjects = pairs[0][0].stimuli, subject_names(pairs[0])
     pool = allowed_pictures(stimuli, exclude, n_pictures + 1)
+    plan = _Plan(pool, n_pictures, seed, search, n_restarts, max_steps, generations)
     others = {name: _under(given, name, stimuli) for name, given in (under or {}).items()}
     regions = pattern_similarity(pairs[0], "first"), pattern_similarity(pairs[1], "second")
     folds = _folds(regions, leave_one_out)
-    searching = {"search": search, "n_restarts": n_restarts, "max_steps": max_steps, "generations": generations}
-    plan = _Plan(pool, n_pictures, seed, search, n_restarts, max_steps, generations)
     finished = _finished(resume, regions, plan, leave_one_out=leave_one_out, n_null=n_null)
     found = _searched(folds, plan, finished, show_progress)
     null = _null(regions, len(folds) > 1, plan, n_null, finished, show_progress)
-    left_out = [NONE, *(subjects if len(folds) > 1 else [])]
-    result = _of_sets(found, folds, null, plan).assign_coords(
-        left_out=left_out, condition=list(GOALS), region=list(names)
-    )
+    result = _of_sets(found, folds, null, plan)
     if len(folds) > 1:
         effect, p, own = _tested(result, regions, null)
         tests = tests_over_subjects(effect, p, ("condition",), alpha, n_bootstraps, seed)
         result = result.assign(own).assign(tests).assign_coords(subject=subjects)
+    elif leave_one_out:
+        _warn_of_one_subject()
     if others:
         result = result.assign(_scores_under(result, others)).assign_coords(model=list(others))
-    result = result.assign(
+    left_out = [NONE, *(subjects if len(folds) > 1 else [])]
+    result = result.assign_coords(left_out=left_out, condition=list(GOALS), region=list(names))
+    sources = [own.source for region in pairs for own in region]
+    return described(
+        _with_names(result, stimuli), EXPERIMENT, sources, seed, names=list(names), exclude=listed(exclude),
+        under=list(others), leave_one_out=leave_one_out, n_null=n_null, n_bootstraps=n_bootstraps, alpha=alpha,
+        n_to_choose_from=len(stimuli), **plan.told(),
+    )  # fmt: skip
+
+
+def _warn_of_one_subject() -> None:
+    warnings.warn(
+        "There is one subject, so that no subject is left out and nothing is tested. Give lists of subjects.",
+        ControlWarning,
+        stacklevel=users_stacklevel(),
+    )
+
+
+def _with_names(result: xr.Dataset, stimuli: Sequence[str]) -> xr.Dataset:
+    return result.assign(
         picture_name=names_of_pictures(result["picture"], stimuli),
         baseline_name=names_of_pictures(result["baseline_picture"], stimuli),
     )
-    if leave_one_out and len(folds) == 1:
-        warnings.warn(
-            "There is one subject, so that no subject is left out and nothing is tested. Give lists of subjects.",
-            ControlWarning,
-            stacklevel=users_stacklevel(),
-        )
-    sources = [own.source for region in pairs for own in region]
-    return described(
-        result, EXPERIMENT, sources, seed, names=list(names), n_pictures=n_pictures, exclude=listed(exclude),
-        under=list(others), leave_one_out=leave_one_out, n_null=n_null, n_bootstraps=n_bootstraps, alpha=alpha,
-        n_to_choose_from=len(stimuli), **searching,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,20 @@ class _Plan:
     n_restarts: int
     max_steps: int
     generations: int
+
+    def __post_init__(self) -> None:
+        check_choice("search", self.search, ("exchange", "genetic"))
+        check_counts(n_pictures=self.size, n_restarts=self.n_restarts)
+        check_counts(max_steps=self.max_steps, generations=self.generations)
+        if self.size < 3:
+            raise InvalidParameterError(
+                f"n_pictures is {self.size}; a correlation over pairs needs sets of at least 3."
+            )
+
+    def told(self) -> dict[str, Any]:
+        """What a result says of it."""
+        names = ("search", "n_restarts", "max_steps", "generations")
+        return {"n_pictures": self.size, **{name: getattr(self, name) for name in names}}
 
     def starts(self, fold: int) -> Indices:
         """Random sets, other ones for each fold."""

@@ -79,45 +79,55 @@ def in_vivo_power(
     InvalidParameterError
         For another result, and a ceiling or agreement that is no correlation.
     """
-    if result.attrs.get("experiment") != "univariate_control":
-        raise InvalidParameterError(
-            f"Power is simulated from mean responses, and this is a result of '{result.attrs.get('experiment')}'. Give "
-            "one of univariate_control."
-        )
+    _check_experiment(result)
     check_counts(n_averaged=n_averaged, n_experiments=n_experiments, n_permutations=n_permutations)
     check_level(alpha)
-    for name, numbers in (("n_subjects", n_subjects), ("n_repeats", n_repeats)):
-        for number in numbers:
-            check_counts(**{name: number})
-    ceiling, rho = _two(noise_ceiling, "noise_ceiling"), _two(agreement, "agreement")
-    if (ceiling <= 0).any() or (ceiling >= 1).any():
-        raise InvalidParameterError(f"noise_ceiling is {noise_ceiling}; it must lie between 0 and 1.")
-    signal_to_noise = ceiling / np.sqrt(n_averaged * (1 - ceiling**2))
-    world = _World(result, rho, signal_to_noise, n_permutations, seed)
-    sizes = len(n_subjects), len(n_repeats), len(CONDITIONS), 2
-    power = np.empty(sizes)
+    for number in n_subjects:
+        check_counts(n_subjects=number)
+    for number in n_repeats:
+        check_counts(n_repeats=number)
+    ceiling, rho = _ceilings(noise_ceiling), _two(agreement, "agreement")
+    world = _World(result, rho, ceiling / np.sqrt(n_averaged * (1 - ceiling**2)), n_permutations, seed)
+    power = np.empty((len(n_subjects), len(n_repeats), len(CONDITIONS), 2))
     with progress_bar("Simulate", len(n_repeats) * n_experiments, "experiments", show_progress) as advance:
         for at, repeats in enumerate(n_repeats):
-            p = world.p_values(n_experiments * max(n_subjects), repeats, at)
-            is_significant = adjusted(p.reshape(n_experiments, max(n_subjects), -1)) < alpha
-            for row, n in enumerate(n_subjects):
-                between = prevalence_p(is_significant[:, :n].sum(axis=1), n, alpha)
-                power[row, at] = (between < alpha).mean(axis=0).reshape(sizes[2:])
+            power[:, at] = _powers(world.p_values(n_experiments * max(n_subjects), repeats, at), n_subjects, alpha)
             advance(n_experiments)
-    made = xr.Dataset(
-        {"power": (("n_subjects", "n_repeats", "condition", "region"), power)},
-        {
-            "n_subjects": list(n_subjects),
-            "n_repeats": list(n_repeats),
-            "condition": list(CONDITIONS),
-            "region": result["region"].values,
-        },
-    )
+    axes = {"n_subjects": list(n_subjects), "n_repeats": list(n_repeats), "condition": list(CONDITIONS)}
+    made = xr.Dataset({"power": ((*axes, "region"), power)}, {**axes, "region": result["region"].values})
     return described(
         made, EXPERIMENT, sources_of(result), seed, noise_ceiling=ceiling, n_averaged=n_averaged, agreement=rho,
         n_experiments=n_experiments, n_permutations=n_permutations, alpha=alpha,
         n_pictures=parameters_of(result)["n_pictures"],
     )  # fmt: skip
+
+
+def _check_experiment(result: xr.Dataset) -> None:
+    if result.attrs.get("experiment") != "univariate_control":
+        raise InvalidParameterError(
+            f"Power is simulated from mean responses, and this is a result of '{result.attrs.get('experiment')}'. Give "
+            "one of univariate_control."
+        )
+
+
+def _ceilings(noise_ceiling: Any) -> Floats:
+    ceiling = _two(noise_ceiling, "noise_ceiling")
+    if (ceiling <= 0).any() or (ceiling >= 1).any():
+        raise InvalidParameterError(f"noise_ceiling is {noise_ceiling}; it must lie between 0 and 1.")
+    return ceiling
+
+
+def _powers(p: Floats, n_subjects: Sequence[int], alpha: float) -> Floats:
+    """The part of experiments with an effect over subjects: shape (len(n_subjects), n_conditions, n_regions).
+
+    Parameters
+    ----------
+    p
+        Shape (n_experiments * max(n_subjects), n_tests): of each subject; smaller experiments have the first ones.
+    """
+    is_significant = adjusted(p.reshape(-1, max(n_subjects), p.shape[1])) < alpha
+    between = [prevalence_p(is_significant[:, :n].sum(axis=1), n, alpha) for n in n_subjects]
+    return np.stack([(own < alpha).mean(axis=0).reshape(len(CONDITIONS), 2) for own in between])
 
 
 class _World:
