@@ -43,7 +43,7 @@ def label_responses(
         A Dataset with one variable; for several outputs a DataTree with one Dataset each. Where units have regions,
         ``sel(roi="V1")`` selects them; of a DataTree, `berg.responses.regions.select`.
     """
-    arrays = responses if isinstance(responses, tuple) else (responses,)
+    arrays = _as_arrays(responses)
     labels = metadata.get("responses")
     if not labels or len(labels) != len(arrays):
         raise InvalidParameterError(_NOT_THESE)
@@ -58,6 +58,14 @@ def label_responses(
     if len(datasets) == 1:
         return next(iter(datasets.values()))
     return xr.DataTree.from_dict(datasets)
+
+
+def _as_arrays(responses: Any) -> tuple[NDArray[np.float32], ...]:
+    """One array for each output; those of subjects by their data sets and names are joined, the subjects as an axis."""
+    if isinstance(responses, Mapping):
+        each = [array for of_dataset in responses.values() for array in of_dataset.values()]
+        return (np.stack(each, axis=1),)
+    return responses if isinstance(responses, tuple) else (responses,)
 
 
 def as_labelled(
