@@ -113,6 +113,9 @@ def _dataset(
 
 
 def with_texts(labels: xr.Dataset) -> xr.Dataset:
-    """The labels with texts of variable length: texts of fixed length are not in zarr's specification yet."""
-    fixed = [str(name) for name in labels.variables if labels[name].dtype.kind == "U"]
-    return labels.assign_coords({name: labels[name].astype(object) for name in fixed})
+    """The labels with texts as objects of Python.
+
+    Texts of fixed length are not in zarr's specification yet; those that zarr gives, NumPy cannot turn into such.
+    """
+    texts = [str(name) for name in labels.variables if labels[name].dtype.kind in "UT"]
+    return labels.assign_coords({name: labels[name].astype(object) for name in texts})

@@ -79,6 +79,10 @@ class FactorisedCNNModel(EncodingModel):
             nested.setdefault(subject.dataset, {})[subject.name] = responses[:, index]
         return nested
 
+    def attributes(self) -> dict[str, Any]:
+        """What the responses are of; the subjects as one text."""
+        return {**super().attributes(), "subject": ", ".join(str(subject.value) for subject in self.subjects)}
+
     @classmethod
     def subjects_in(cls, values: Mapping[str, Any]) -> list[Subject]:
         """The subjects that parameters name."""
