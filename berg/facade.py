@@ -361,8 +361,8 @@ class BERG:
         responses
             A float32 array, first axis: the stimuli; a tuple of arrays, in the order of the card, for a
             model with several outputs; for a model of subjects of several data sets a dict of them, as it was
-            published (``responses["NaturalScenesDataset"]["sub-01"]``). Labelled: a Dataset, or a DataTree for several outputs. With
-            `return_metadata`, always the two values (responses, metadata).
+            published (``responses["NaturalScenesDataset"]["sub-01"]``). Labelled: a Dataset, or a DataTree for several
+            outputs. With `return_metadata`, always the two values (responses, metadata).
         """
         _check_names(model, kwargs)
         stimulus = _sized(stimulus, size, fit)

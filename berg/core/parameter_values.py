@@ -60,7 +60,7 @@ def _one_or_several(value: Any, allowed: list[Any], name: str) -> Any:
         return list(allowed)
     for item in given:
         if not any(type(item) is type(each) and item == each for each in allowed):
-            hint = did_you_mean(item, allowed) or hint_of_type(item, allowed)
+            hint = hint_of_type(item, allowed) or did_you_mean(item, allowed)
             few = listing(allowed, most=40)
             raise InvalidParameterError(f"{name} is {item!r:.60}.{hint} Allowed: {few}; a list of them, or 'all'.")
     if not given or len(set(given)) < len(given):

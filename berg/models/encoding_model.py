@@ -269,7 +269,7 @@ class EncodingModel(BaseModelInterface):
         return [outputs[0] if len(outputs) == 1 else tuple(outputs) for outputs in arrays]
 
     def as_returned(self, responses: Responses) -> Any:
-        """The responses as `BERG.encode` returns them without labels; families with another published form override it."""
+        """The responses as `BERG.encode` returns them without labels; as they are, unless a family says otherwise."""
         return responses
 
     def __call__(self, stimulus: Any, **options: Any) -> Responses:

@@ -168,7 +168,8 @@ def facts(labelled: Labelled, chosen: NDArray[np.intp], other: NDArray[np.intp] 
     stimuli = f"{len(chosen):,}" if other is None else f"{len(chosen):,} against {len(other):,}"
     plural = "stimulus" if other is None and len(chosen) == 1 else "stimuli"
     found = [str(attributes.get("model_id", "model not named"))]
-    found += [] if subject is None else [f"mean of {len(subjects)} subjects: {subject}" * (len(subjects) > 1) or f"subject {subject}"]
+    whose = f"mean of {len(subjects)} subjects:" if len(subjects) > 1 else "subject"
+    found += [] if subject is None else [f"{whose} {subject}"]
     found.append(f"n = {stimuli} {plural}, {_units(arrays)}")
     repetitions = max(array.sizes.get("repetition", 1) for array in arrays.values())
     return (*found, *([f"mean of {repetitions} repetitions"] if repetitions > 1 else []))

@@ -20,10 +20,10 @@ def is_cortex(labelled: Labelled) -> bool:
 
 
 def as_hemispheres(labelled: Labelled) -> Labelled:
-    """Outputs ``lh`` and ``rh`` with an axis of vertices; responses that are not of cortical grayordinates as they are."""
+    """Outputs ``lh`` and ``rh`` with an axis of vertices; responses that are not of cortical vertices as they are."""
     if not is_cortex(labelled):
         return labelled
-    ((name, array),) = outputs_of(labelled).items()
+    (array,) = outputs_of(labelled).values()
     sizes = surface_sizes(attributes_of(labelled))
     parts = {side: _part(array, structure, sizes) for side, structure in CORTEX.items()}
     found = {side: part.rename(side) for side, part in parts.items() if part.size}

@@ -33,7 +33,7 @@ def of_subject(labelled: Labelled, subject: str) -> Labelled:
     InvalidParameterError
         If there is no such subject.
     """
-    names = [str(name) for name in labelled[SUBJECT].values] if has_subjects(labelled) else []
+    names = subject_names(labelled) if has_subjects(labelled) else []
     if subject not in names:
         raise InvalidParameterError(
             f"These responses have no subject '{subject}'.{did_you_mean(subject, names)} Their subjects: "
@@ -60,7 +60,9 @@ def subjects_as_rows(labelled: Labelled) -> Labelled:
     rest = [axis for axis in array.dims if axis not in ("stimulus", SUBJECT)]
     values = array.transpose("stimulus", SUBJECT, *rest).values
     rows = [f"{stimulus}, {subject}" if len(subjects) > 1 else stimulus for stimulus in stimuli for subject in subjects]
-    labels = {key: (own.dims, own.values) for key, own in array.coords.items() if own.dims and set(own.dims) <= set(rest)}
+    labels = {
+        key: (own.dims, own.values) for key, own in array.coords.items() if own.dims and set(own.dims) <= set(rest)
+    }
     flat = xr.DataArray(
         values.reshape(-1, *values.shape[2:]),
         dims=["stimulus", *rest],

@@ -322,7 +322,7 @@ class _Storages:
 
 
 def _make_stored_tensor(builder: Builder, call: Call) -> StoredTensor:
-    """Answer ``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`` without reading the storage."""
+    """Answer ``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)``; no storage is read."""
     builder.check_call(call)
     match call.arguments:
         case (PersistentId() as record, int(offset), tuple(size), tuple(stride), bool(), hooks):

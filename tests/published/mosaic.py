@@ -54,7 +54,9 @@ def core_state(rng: np.random.Generator, n_channels: int = N_CHANNELS) -> State:
             "1.running_mean": rng.normal(0, 0.3, n_channels),
             "1.running_var": rng.uniform(0.5, 2, n_channels),
         }
-        state |= {f"core.block{block}.{name}": torch.tensor(values, dtype=torch.float32) for name, values in own.items()}
+        state |= {
+            f"core.block{block}.{name}": torch.tensor(values, dtype=torch.float32) for name, values in own.items()
+        }
         state[f"core.block{block}.1.num_batches_tracked"] = torch.tensor(100 + block)
         n_in = n_channels
     return state
@@ -147,7 +149,9 @@ def picture(image: NDArray[np.uint8]) -> torch.Tensor:
     left, top = round((whole.width - side) / 2), round((whole.height - side) / 2)
     square = whole.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BILINEAR)
     values = torch.tensor(np.asarray(square), dtype=torch.float64).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(own, dtype=torch.float64)[:, None, None] for own in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(own, dtype=torch.float64)[:, None, None] for own in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     return (values - mean) / std
 
 
@@ -160,7 +164,9 @@ def core(state: State) -> nn.Sequential:
         normalisation = nn.BatchNorm2d(weight.shape[0])
         convolution.load_state_dict({"weight": weight})
         start = f"core.block{block}.1."
-        normalisation.load_state_dict({name.removeprefix(start): own for name, own in state.items() if name.startswith(start)})
+        normalisation.load_state_dict(
+            {name.removeprefix(start): own for name, own in state.items() if name.startswith(start)}
+        )
         layers += [convolution, normalisation, nn.ReLU()]
         layers += [nn.AvgPool2d(2, stride=1 if block == 8 else 2)] if block % 2 == 0 else []
     return nn.Sequential(*layers).double().eval()
@@ -169,7 +175,8 @@ def core(state: State) -> nn.Sequential:
 def head(state: State, maps: NDArray[np.float64], subject: str) -> NDArray[np.float64]:
     short, _, number = subject.rpartition("-")
     spatial, features, bias = (
-        state[f"subject_readouts.sub-{number}_{short}.{name}"].double().numpy() for name in ("spatial", "_features", "bias")
+        state[f"subject_readouts.sub-{number}_{short}.{name}"].double().numpy()
+        for name in ("spatial", "_features", "bias")
     )
     normalised = spatial / (np.sqrt((spatial**2).sum((1, 2), keepdims=True)) + 1e-6)
     pooled = np.einsum("vij,bcij->bvc", normalised, maps, optimize=True)

@@ -74,7 +74,8 @@ class Core(nn.Module):
             maps = functional.relu(functional.conv2d(maps, weight, bias, padding=padding), inplace=True)
             if index in POOLED:
                 maps = functional.avg_pool2d(maps, 2, POOLED[index])
-        return maps.permute(0, 2, 3, 1).flatten(1, 2)
+        by_pixel: Tensor = maps.permute(0, 2, 3, 1).flatten(1, 2)
+        return by_pixel
 
 
 class CentreSquare(nn.Module):
@@ -100,7 +101,8 @@ class CentreSquare(nn.Module):
         else:
             by_pil = np.stack([_by_pil(picture) for picture in square.cpu().numpy()])
             resized = torch.from_numpy(by_pil).to(pictures.device).float()
-        return (resized - self.mean) / self.std
+        normalised: Tensor = (resized - self.mean) / self.std
+        return normalised
 
 
 def _by_pil(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

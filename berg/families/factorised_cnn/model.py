@@ -2,8 +2,8 @@
 
     picture -> core, shared by all subjects -> place of a vertex in the picture -> weight per channel -> response
 
-The core is in `features`, the readout in `readout`, the vertices in `vertices` beside this file. All subjects lie in one
-file, of which those readouts are read that are asked for.
+The core is in `features`, the readout in `readout`, the vertices in `vertices` beside this file. All subjects lie in
+one file, of which those readouts are read that are asked for.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from berg.weights.safetensors_files import read_safetensors
 Tensors = Mapping[str, NDArray[Any]]
 
 PARALLEL = "module."  # before each name in files of a model that was trained on several GPUs
-CEILINGS = tuple(f"{split}_{kind}_noiseceiling" for split in ("test", "train", "artificial") for kind in ("n-avg", "n-1"))
+CEILINGS = tuple(
+    f"{split}_{kind}_noiseceiling" for split in ("test", "train", "artificial") for kind in ("n-avg", "n-1")
+)
 _NORMALISATION = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -113,7 +115,7 @@ class FactorisedCNNModel(EncodingModel):
         nested: dict[str, Any] = {}
         for subject, content in zip(subjects, contents.values(), strict=True):
             nested.setdefault(subject.dataset, {})[subject.name] = content
-        asked = values.get("roi") or []
+        asked = np.atleast_1d(values.get("roi") or []).tolist()
         return {
             **(contents[paths[0]] if len(subjects) == 1 else {}),
             **nested,
@@ -121,7 +123,10 @@ class FactorisedCNNModel(EncodingModel):
                 "subject": np.array([subject.value for subject in subjects]),
                 "dataset": np.array([subject.dataset for subject in subjects]),
                 **vertices.labels(),
-                "regions": {**vertices.regions(), **_stated([asked] if isinstance(asked, str) else asked, contents, vertices)},
+                "regions": {
+                    **vertices.regions(),
+                    **_stated(asked, contents, vertices),
+                },
             },
             "encoding_model": _ceilings(contents, vertices),
             "space": surface_facts(),
@@ -229,7 +234,9 @@ def read_head(
         If the file has no such subject, or other vertices or channels than the model.
     """
     if f"{subject.head}.spatial" not in tensors:
-        heads = sorted({name.split(".")[1] for name in tensors if name.startswith("subject_readouts.") and "." in name[17:]})
+        heads = sorted(
+            {name.split(".")[1] for name in tensors if name.startswith("subject_readouts.") and "." in name[17:]}
+        )
         own = subject.head.split(".")[1]
         raise CorruptedFileError(
             f"{path} has no readout '{own}' of subject {subject.value}.{did_you_mean(own, heads)} It has "
@@ -238,7 +245,9 @@ def read_head(
     shapes = {"spatial": (n_vertices, MAP_SIZE, MAP_SIZE), "_features": (n_vertices, n_channels), "bias": (n_vertices,)}
     whole = np.array_equal(rows, np.arange(n_vertices))
     spatial, features, bias = (
-        _rows(path, f"{subject.head}.{name}", _tensor(path, tensors, f"{subject.head}.{name}", shape, False), rows, whole)
+        _rows(
+            path, f"{subject.head}.{name}", _tensor(path, tensors, f"{subject.head}.{name}", shape, False), rows, whole
+        )
         for name, shape in shapes.items()
     )
     return spatial.flatten(1), features, bias
@@ -263,8 +272,8 @@ def _tensor(
     if not fits or found.dtype.kind != "f" or not found.size:
         expected = " x ".join("any" if n is None else str(n) for n in shape)
         raise CorruptedFileError(
-            f"{path}: '{name}' has shape {found.shape} and dtype {found.dtype}, expected {expected} numbers in floating "
-            "point. Get the file again."
+            f"{path}: '{name}' has shape {found.shape} and dtype {found.dtype}, expected {expected} numbers in "
+            "floating point. Get the file again."
         )
     if is_checked and not np.isfinite(found).all():
         raise CorruptedFileError(f"{path}: '{name}' has NaN or infinite values. Get the file again.")
@@ -298,7 +307,9 @@ def _ceiling(path: Path, content: Mapping[str, Any], name: str, vertices: Vertic
     return values[vertices.grayordinate].astype(np.float32)
 
 
-def _stated(names: list[str], contents: Mapping[Path, dict[str, Any]], vertices: Vertices) -> dict[str, NDArray[np.intp]]:
+def _stated(
+    names: list[str], contents: Mapping[Path, dict[str, Any]], vertices: Vertices
+) -> dict[str, NDArray[np.intp]]:
     """The vertices of regions as the metadata state them; of those that they do not have, nothing.
 
     Grayordinates of a region that the model does not predict are left out.
@@ -336,7 +347,8 @@ def _places(path: Path, name: str, given: Any, vertices: Vertices) -> NDArray[np
     indices = np.asarray(given).ravel()
     if indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= N_GRAYORDINATES):
         raise CorruptedFileError(
-            f"{path}: 'fmri.roi.{name}' are not numbers of grayordinates, 0 to {N_GRAYORDINATES - 1:,}. Get the file again."
+            f"{path}: 'fmri.roi.{name}' are not numbers of grayordinates, 0 to {N_GRAYORDINATES - 1:,}. Get the file "
+            "again."
         )
     return vertices.places_of(indices.astype(np.intp))
 

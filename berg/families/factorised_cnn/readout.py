@@ -47,9 +47,10 @@ class FactorisedReadout(nn.Module):
             self.register_buffer(name, tensor)
 
     def forward(self, maps: Tensor) -> Tensor:
+        blocks = (self._blocks(own, maps) for own in (self.spatial, self.features))
         parts = (
             (spatial @ maps.to(spatial.dtype)).float().mul(features).sum(-1)  # (batch, some vertices)
-            for spatial, features in zip(*(self._blocks(own, maps) for own in (self.spatial, self.features)), strict=True)
+            for spatial, features in zip(*blocks, strict=True)
         )
         return torch.cat([*parts], dim=1) * self.scale + self.bias
 

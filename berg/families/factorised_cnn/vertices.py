@@ -3,11 +3,11 @@
 The areas are the 180 of each hemisphere of the HCP's multimodal parcellation (Glasser et al. 2016, Nature 536:171-178),
 as grayordinates have them: the vertices of the left cortex, those of the right, both without the medial wall.
 
-The table beside this file holds the area of each vertex (1 to 180, 0 on the medial wall) and the grayordinates that have
-no value in some data set of MOSAIC, which none of the models predicts. Data were provided in part by the Human Connectome
-Project, WU-Minn Consortium (Principal Investigators: David Van Essen and Kamil Ugurbil; 1U54MH091657) funded by the 16
-NIH Institutes and Centers that support the NIH Blueprint for Neuroscience Research; and by the McDonnell Center for
-Systems Neuroscience at Washington University.
+The table beside this file holds the area of each vertex (1 to 180, 0 on the medial wall) and the grayordinates that
+have no value in some data set of MOSAIC, which none of the models predicts. Data were provided in part by the Human
+Connectome Project, WU-Minn Consortium (Principal Investigators: David Van Essen and Kamil Ugurbil; 1U54MH091657) funded
+by the 16 NIH Institutes and Centers that support the NIH Blueprint for Neuroscience Research; and by the McDonnell
+Center for Systems Neuroscience at Washington University.
 """
 
 from __future__ import annotations
