@@ -96,8 +96,8 @@ def patterns(responses: Responses, what: str = "responses") -> Patterns:
     subjects, attributes = subject_names(responses), attributes_of(responses)
     if len(subjects) > 1:
         raise InvalidParameterError(
-            f"{what} are of {len(subjects)} subjects ({listing(subjects, most=4)}), whose units are not one pattern. Give "
-            f"one of them:  {what}.sel(subject={subjects[0]!r})"
+            f"{what} are of {len(subjects)} subjects ({listing(subjects, most=4)}), whose units are not one pattern. "
+            f"Give one of them:  {what}.sel(subject={subjects[0]!r})"
         )
     arrays = [_averaged(array, what) for array in outputs_of(responses).values()]
     names = tuple(map(str, stimulus_names(responses)))

@@ -288,6 +288,13 @@ def test_a_command_encodes_several_subjects_into_one_file(
     assert "figure.png" in figure
 
 
+def test_removing_a_subject_leaves_the_weights_of_all(own_dir: Path, run_berg: Callable[..., str]) -> None:
+    run_berg("remove", VISUAL, "--subject", "NSD-02", "--berg-dir", str(own_dir), "--yes")
+    assert not mosaic.metadata_file(own_dir, VISUAL, "NSD-02").exists()
+    assert mosaic.metadata_file(own_dir, VISUAL, "NSD-01").exists()
+    assert mosaic.weights_file(own_dir, VISUAL).exists()
+
+
 @pytest.fixture
 def run_berg(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     from berg.cli.app import main
