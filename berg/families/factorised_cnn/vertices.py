@@ -86,8 +86,8 @@ def vertices_of(areas: tuple[str, ...] | None) -> Vertices:
     """The vertices of some areas, of all if it is None, that have a value in all data sets of MOSAIC.
 
     >>> visual = vertices_of(("V1", "V2"))
-    >>> len(visual), visual.area[0], visual.hemisphere[-1], visual.grayordinate[:3].tolist()
-    (2805, 'V1', 'R', [53, 54, 55])
+    >>> len(visual), visual.area[:1].tolist(), visual.hemisphere[-1:].tolist(), visual.grayordinate[:3].tolist()
+    (2805, ['V1'], ['R'], [53, 54, 55])
     """
     table = read_safetensors(_TABLE)
     names = np.array(read_metadata(_TABLE)["areas"].split())
