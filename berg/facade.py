@@ -360,8 +360,9 @@ class BERG:
         -------
         responses
             A float32 array, first axis: the stimuli; a tuple of arrays, in the order of the card, for a
-            model with several outputs. Labelled: a Dataset, or a DataTree for several outputs. With
-            `return_metadata`, always the two values (responses, metadata).
+            model with several outputs; for a model of subjects of several data sets a dict of them, as it was
+            published (``responses["NaturalScenesDataset"]["sub-01"]``). Labelled: a Dataset, or a DataTree for several
+            outputs. With `return_metadata`, always the two values (responses, metadata).
         """
         _check_names(model, kwargs)
         stimulus = _sized(stimulus, size, fit)
@@ -390,7 +391,7 @@ class BERG:
         one: Any = model
         listed = _listed(stimulus, [one]) if labelled else stimulus
         responses = one.generate_response(listed, **kwargs)
-        responses = _labelled(responses, one, listed) if labelled else responses
+        responses = _labelled(responses, one, listed) if labelled else _returned(responses, one, kwargs)
         return (responses, one.get_metadata()) if return_metadata else responses
 
     def _encode_flagged(self, model: Any, stimulus: Any, return_metadata: bool, flag: Any, **options: Any) -> Any:
@@ -747,8 +748,10 @@ def _encode_each(
         responses = together[0](models, listed, **options)  # type: ignore[misc]
     else:
         responses = [model.generate_response(listed, **options) for model in models]
-    if labelled:
-        responses = [_labelled(own, model, listed) for own, model in zip(responses, models, strict=True)]
+    as_asked: Any = _labelled if labelled else _returned
+    responses = [
+        as_asked(own, model, listed if labelled else options) for own, model in zip(responses, models, strict=True)
+    ]
     return (responses, [model.get_metadata() for model in models]) if return_metadata else responses
 
 
@@ -759,6 +762,12 @@ def _listed(stimulus: Any, models: Sequence[Any]) -> Any:
     if hasattr(stimulus, "read_as") or not models or not all(hasattr(model, "expected_input") for model in models):
         return stimulus
     return stimulus_files(stimulus, models[0].expected_input) or stimulus
+
+
+def _returned(responses: Any, model: Any, options: Mapping[str, Any]) -> Any:
+    """The responses in the form that the model was published with; arrays that were given as they are."""
+    is_given = options.get("out") is not None
+    return model.as_returned(responses) if hasattr(model, "as_returned") and not is_given else responses
 
 
 def _labelled(responses: Any, model: Any, stimulus: Any) -> Labelled:

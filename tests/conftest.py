@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import layouts, reference
+from published import layouts, mosaic, reference
 
 from berg.core import model_registry
 from berg.families.linearizing import shared_projection
@@ -173,6 +173,22 @@ class FeaturesLikeS3D(torch.nn.Module):
         means = videos.flatten(3).float().mean(3).flatten(1) / 255  # (batch, frames * channels)
         n_times = -(-layouts.N_S3D // means.shape[1])
         return [means.repeat(1, n_times)[:, : layouts.N_S3D]]
+
+
+@pytest.fixture(scope="session")
+def mosaic_dir() -> Iterator[Path]:
+    """Three subjects of two data sets of MOSAIC, visual cortex; 16 channels."""
+    with tempfile.TemporaryDirectory() as folder:
+        mosaic.write(Path(folder), mosaic.VISUAL, ["NSD-01", "NSD-02", "NOD-30"], np.random.default_rng(6))
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def mosaic_whole_dir() -> Iterator[Path]:
+    """A subject of MOSAIC, the whole cortex."""
+    with tempfile.TemporaryDirectory() as folder:
+        mosaic.write(Path(folder), mosaic.WHOLE, ["NSD-01"], np.random.default_rng(7))
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from published import layouts
+from published import layouts, mosaic
 
 from berg import BERG
 from berg.core import model_registry
@@ -44,10 +44,13 @@ SELECTABLE = [
 FURTHER = [pytest.mark.slow]  # on the networks and the family of others, which run each line that they do
 
 
+FURTHER_IDS = {*layouts.ZOO, mosaic.WHOLE}
+
+
 def marked(model_ids: list[str]) -> list[Any]:
     """The published models as parameters; those whose sisters are tried anyway in the slow set."""
     group = pytest.mark.xdist_group("published")
-    return [pytest.param(each, marks=[group, *(FURTHER if each in layouts.ZOO else [])]) for each in model_ids]
+    return [pytest.param(each, marks=[group, *(FURTHER if each in FURTHER_IDS else [])]) for each in model_ids]
 
 
 on_every_published_model = pytest.mark.parametrize("model_id", marked(PUBLISHED))
@@ -83,7 +86,8 @@ def dir_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """Where the random files of a published model are."""
 
     def dir_of(model_id: str) -> Path:
-        other = "bmd_dir" if model_id == layouts.BMD else "berg_dir"
+        own = {layouts.BMD: "bmd_dir", mosaic.VISUAL: "mosaic_dir", mosaic.WHOLE: "mosaic_whole_dir"}
+        other = own.get(model_id, "berg_dir")
         berg_dir: Path = request.getfixturevalue("zoo_dir" if model_id in layouts.ZOO else other)
         return berg_dir
 
@@ -107,6 +111,8 @@ def required_by(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_tuple(responses: Any) -> tuple[np.ndarray, ...]:
+    if isinstance(responses, dict):  # of subjects by their data sets
+        return (np.stack([array for subjects in responses.values() for array in subjects.values()], axis=1),)
     return responses if isinstance(responses, tuple) else (responses,)
 
 

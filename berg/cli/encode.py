@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from berg.cli.encode_options import EncodeOptions, model_ids, subjects
+from berg.cli.encode_options import EncodeOptions, model_ids, subjects, takes_several
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.responses.labelled import label_responses
 from berg.responses.save import check_ending, check_fits_file, check_not_there, save_responses
@@ -55,7 +55,7 @@ def encode(
         if on_damaged != "raise" or verify_stimuli or given.compression or scheduler:
             names = "--on-damaged, --verify-stimuli, --compression and --scheduler"
             raise InvalidParameterError(f"{names} are for --out NAME.zarr.")
-        if (n_subjects := len(subjects(given.subject))) > 1:
+        if (n_subjects := len(subjects(given.subject))) > 1 and not takes_several(model_id, "subject"):
             raise InvalidParameterError(f"{out} can hold one subject. Give --out NAME.zarr for {n_subjects} of them.")
         if (n_models := len(model_ids(model_id))) > 1:
             raise InvalidParameterError(f"{out} can hold one model. Give --out NAME.zarr for {n_models} of them.")

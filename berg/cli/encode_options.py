@@ -68,7 +68,8 @@ class EncodeOptions:
     sampling_rate
         Of sounds in an array, hertz.
     subject
-        The subject, if the model has several; also several of them: 1,3 or 1-8.
+        The subject, if the model has several; also several of them: 1,3 or 1-8; all, of models that take several at
+        once.
     selection
         Which units, as key=value; may be given several times: --selection roi=V1 --selection time=0.1,0.2. Of
         several models, each takes the keys that it has.
@@ -132,10 +133,15 @@ class EncodeOptions:
     def _asked_for(self, model_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Which models, and what each is made with."""
         selection, parameters = pairs(self.selection, "--selection"), pairs(self.parameter, "--parameter")
-        ids, asked_subjects = model_ids(model_id), [{"subject": each} for each in subjects(self.subject)]
-        for each_id, selected in _shared_out(ids, selection).items():
-            for subject in asked_subjects or [{}]:
+        for each_id, selected in _shared_out(model_ids(model_id), selection).items():
+            for subject in self._subjects_of(each_id):
                 yield each_id, {"selection": selected or None, **parameters, **subject}
+
+    def _subjects_of(self, model_id: str) -> list[dict[str, Any]]:
+        """The subject of each model; of a model that takes several at once, all of them together."""
+        asked = subjects(self.subject)
+        together = len(asked) > 1 and takes_several(model_id, "subject")
+        return [{"subject": asked}] if together else [{"subject": each} for each in asked] or [{}]
 
     def stimuli(self) -> tuple[Any, list[str] | None]:
         """The stimuli, none of them read yet, and the names of their files."""
@@ -182,6 +188,12 @@ def model_ids(text: str) -> list[str]:
     ['fmri-nsd-fwrf', 'eeg-things_eeg_2-vit_b_32']
     """
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def takes_several(model_id: str, name: str) -> bool:
+    """Whether a parameter of a model takes several values at once."""
+    parameter = get_card(model_id).parameters.get(name)
+    return parameter is not None and parameter.several
 
 
 def _shared_out(ids: list[str], selection: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -48,7 +48,7 @@ def plot(
     figure
         Another figure than the labels ask for.
     group
-        Which of several models or subjects of a store.
+        Which of several models or subjects.
     sounds
         Folders and sound files: the sound of the stimulus is drawn above its response.
     mesh
@@ -117,10 +117,11 @@ def open_labelled(path: Path, group: str | None) -> Labelled:
 def _one_model(labelled: Labelled, group: str | None, path: Path) -> Labelled:
     import xarray as xr
 
-    if isinstance(labelled, xr.Dataset):
-        return labelled
-    if labelled.data_vars:
-        return labelled.to_dataset()
+    from berg.responses.subjects import of_subject
+
+    if isinstance(labelled, xr.Dataset) or labelled.data_vars:
+        one = labelled if isinstance(labelled, xr.Dataset) else labelled.to_dataset()
+        return one if group is None else of_subject(one, group)
     if group is not None:
         if group not in labelled.children:
             names = list(labelled.children)

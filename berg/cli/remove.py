@@ -13,7 +13,7 @@ from berg.core.model_registry import get_card
 from berg.facade import BERG
 from berg.system.memory import size_words
 from berg.weights.inventory import Held, held_files, remove_files
-from berg.weights.model_files import shared_names
+from berg.weights.model_files import common_names
 
 
 def remove(
@@ -48,7 +48,7 @@ def remove(
     if parameters or selection:
         chosen = BERG(place).files_of(model_id, selection=pairs(selection, "--selection") or None, **parameters)
         # What all subjects share stays until the whole model goes.
-        stems = {Path(name).with_suffix("").as_posix() for name in set(chosen) - set(shared_names(get_card(model_id)))}
+        stems = {Path(name).with_suffix("").as_posix() for name in set(chosen) - set(common_names(get_card(model_id)))}
         files = [file for file in files if Path(file.path).with_suffix("").as_posix() in stems]
     if not files:
         see = shlex.join(["berg", "status", model_id, *given_berg_dir(place)])

@@ -61,6 +61,7 @@ class Parameter(CardPart):
     unit: str | None = None
     example: Any = None
     description: str = ""
+    several: bool = Field(False, description="a list of values is taken too, each once, and 'all' for all of them")
     earlier_name: str | None = Field(None, description="its name in earlier versions, which is taken too")
     earlier_values: dict[Any, Any] = Field(default_factory=dict, description="earlier spelling -> today's value")
     function: Texts = Field(default_factory=list, description="which function takes it")
@@ -239,7 +240,7 @@ class Files(CardPart):
     weights: str
     metadata: str
     shared: str | None = Field(None, description="a weights file of all subjects")
-    weights_ending: Literal[".npy", ".pt", ".safetensors"] = Field(".safetensors", description="as published")
+    weights_ending: Literal[".npy", ".pt", ".pth", ".safetensors"] = Field(".safetensors", description="as published")
     metadata_ending: Literal[".npy", ".json"] = Field(".json", description="as published")
     spellings: dict[str, dict[str, Texts]] = Field(default_factory=dict)
     from_package: str | None = Field(

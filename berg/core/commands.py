@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from itertools import product
@@ -10,12 +11,14 @@ from typing import Any
 
 from berg.core import settings
 from berg.core.exceptions import ModelNotFoundError
-from berg.core.file_names import generations, name_fields
-from berg.core.layout import split_model_path
+from berg.core.file_names import file_name, generations, name_fields
+from berg.core.layout import METADATA, WEIGHTS, split_model_path
 from berg.core.model_card import ModelCard
 from berg.core.model_registry import get_card
+from berg.core.parameter_values import ALL
 
 _FOLDER = "encoding_models"
+_FOLDERS = re.compile(f"/(?:{WEIGHTS}|{METADATA})/")
 
 
 def download_command(card: ModelCard, berg_dir: str | Path | None, values: Mapping[str, Any]) -> str:
@@ -57,6 +60,8 @@ def _is_needed(card: ModelCard, field: str) -> bool:
 
 def _option(card: ModelCard, field: str, value: Any) -> list[str]:
     text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if field in card.parameters and card.parameters[field].several and value == card.parameters[field].allowed:
+        text = ALL
     if field == "subject":
         return ["--subject", text]
     return ["--parameter" if field in card.parameters else "--selection", f"{field}={text}"]
@@ -105,11 +110,12 @@ def _values_in(card: ModelCard, path: Path) -> dict[str, Any]:
     fields = name_fields(card)
     best: dict[str, Any] = {}
     longest = ""
+    inside = _FOLDERS.split(path.absolute().as_posix())[-1]  # metadata can lie in folders of their own
     for values in product(*(listed_values(card, field) for field in fields)):
         given = dict(zip(fields, values, strict=True))
         spelt = [name for names in generations(card, card.files.weights, given) for name in names]
-        for name in (*spelt, card.files.metadata.format(**given)):
-            if path.name.startswith(name) and len(name) > len(longest):
+        for name in (*spelt, file_name(card, card.files.metadata, given)):
+            if inside.startswith(name) and len(name) > len(longest):
                 best, longest = given, name
     return best
 

@@ -32,6 +32,8 @@ def validate_value(value: Any, parameter: Parameter, name: str) -> Any:
     if parameter.earlier_values and isinstance(value, (str, int)):
         value = parameter.earlier_values.get(value, value)
     allowed = parameter.allowed
+    if parameter.several and allowed is not None:
+        return _one_or_several(value, allowed, name)
     if not _has_type(value, parameter.type):
         hint = hint_of_type(value, allowed or [parameter.example])
         raise InvalidParameterError(f"{name} must be {parameter.type}, got {kind_of(value)} {value!r:.60}.{hint}")
@@ -45,6 +47,26 @@ def validate_value(value: Any, parameter: Parameter, name: str) -> Any:
             f"{name} is {value}; it must lie in [{parameter.minimum}, {parameter.maximum}]{unit}."
         )
     return value
+
+
+ALL = "all"
+"""Stands for all values of a parameter that takes several."""
+
+
+def _one_or_several(value: Any, allowed: list[Any], name: str) -> Any:
+    """A value that is allowed, a list of them, each once, or all of them for `ALL`."""
+    given = [_as_python(item) for item in _items(value)]
+    if len(given) == 1 and isinstance(given[0], str) and given[0] == ALL:
+        return list(allowed)
+    for item in given:
+        if not any(type(item) is type(each) and item == each for each in allowed):
+            hint = hint_of_type(item, allowed) or did_you_mean(item, allowed)
+            few = listing(allowed, most=40)
+            raise InvalidParameterError(f"{name} is {item!r:.60}.{hint} Allowed: {few}; a list of them, or 'all'.")
+    if not given or len(set(given)) < len(given):
+        reason = "an empty list" if not given else f"a list that names something twice: {listing(given)}"
+        raise InvalidParameterError(f"{name} is {reason}. Give each once, or 'all'.")
+    return given[0] if len(given) == 1 else given
 
 
 def is_one_of(value: Any, allowed: Collection[Any]) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError, listing
 from berg.responses.formats import stimulus_names
 from berg.responses.labelled import attributes_of, outputs_of
+from berg.responses.subjects import subject_names
 
 Responses = xr.Dataset | xr.DataTree | xr.DataArray | NDArray[Any]
 STIMULUS = "stimulus"
@@ -80,7 +81,7 @@ def patterns(responses: Responses, what: str = "responses") -> Patterns:
     Raises
     ------
     InvalidParameterError
-        If there is no axis ``stimulus`` in front, or no unit.
+        If there is no axis ``stimulus`` in front, or no unit, or there are several subjects.
     """
     if isinstance(responses, xr.DataArray):
         responses = responses.to_dataset(name=responses.name or "responses")
@@ -92,9 +93,16 @@ def patterns(responses: Responses, what: str = "responses") -> Patterns:
                 f"numbers; got {array.dtype} of shape {array.shape}."
             )
         return _checked(Patterns((array,), tuple(map(str, range(len(array)))), {}), what)
+    subjects, attributes = subject_names(responses), attributes_of(responses)
+    if len(subjects) > 1:
+        raise InvalidParameterError(
+            f"{what} are of {len(subjects)} subjects ({listing(subjects, most=4)}), whose units are not one pattern. "
+            f"Give one of them:  {what}.sel(subject={subjects[0]!r})"
+        )
     arrays = [_averaged(array, what) for array in outputs_of(responses).values()]
     names = tuple(map(str, stimulus_names(responses)))
-    return _checked(Patterns(tuple(arrays), names, dict(attributes_of(responses))), what)
+    own = {"subject": subjects[0]} if subjects else {}
+    return _checked(Patterns(tuple(arrays), names, {**attributes, **own}), what)
 
 
 def same_stimuli(given: Sequence[Patterns], what: Sequence[str]) -> tuple[str, ...]:

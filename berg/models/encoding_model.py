@@ -268,6 +268,10 @@ class EncodingModel(BaseModelInterface):
                 advance(len(batch.stimuli))
         return [outputs[0] if len(outputs) == 1 else tuple(outputs) for outputs in arrays]
 
+    def as_returned(self, responses: Responses) -> Any:
+        """The responses as `BERG.encode` returns them without labels; as they are, unless a family says otherwise."""
+        return responses
+
     def __call__(self, stimulus: Any, **options: Any) -> Responses:
         """The in silico responses to the stimuli: `generate_response`, shorter."""
         return self.generate_response(stimulus, **options)

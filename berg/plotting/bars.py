@@ -17,6 +17,7 @@ from berg.plotting.region_means import CeilingUnit, RegionMeans, region_means
 from berg.plotting.shown import Stimuli, facts, find_stimuli, quantity_of, shown_title, shown_unit
 from berg.responses.formats import stimulus_names
 from berg.responses.labelled import Labelled, outputs_of
+from berg.responses.subjects import each_subject
 
 BAR, DOT, LINE = "#7f9fc0", "0.2", "#b03a2e"
 HIGH = 1.6
@@ -52,7 +53,8 @@ def roi_bars(
     InvalidParameterError
         If the units have no regions, or the responses have a time axis.
     """
-    subjects: list[Any] = list(labelled) if isinstance(labelled, (list, tuple)) else [labelled]
+    given: list[Any] = list(labelled) if isinstance(labelled, (list, tuple)) else [labelled]
+    subjects: list[Any] = [one for own in given for one in each_subject(own)]
     if not subjects:
         raise InvalidParameterError("No responses were given. Give labelled responses, or a list with one per subject.")
     with styled():

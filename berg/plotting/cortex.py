@@ -16,6 +16,7 @@ from berg.plotting.meshes import HEMISPHERES, Faces, Mesh, Meshes
 from berg.plotting.page import Sheet, new_sheet, styled
 from berg.plotting.shown import Stimuli, show
 from berg.plotting.vertices import on_meshes
+from berg.responses.hemispheres import as_hemispheres
 from berg.responses.labelled import Labelled
 
 VIEWS = ("lateral", "medial", "ventral", "dorsal")
@@ -46,7 +47,8 @@ def surface(
     Parameters
     ----------
     labelled
-        With outputs ``lh`` and ``rh`` on fsaverage, fsaverage6, fsaverage5 or, with its mesh, any other surface.
+        With outputs ``lh`` and ``rh`` on fsaverage, fsaverage6, fsaverage5 or, with its mesh, any other surface; or
+        cortical grayordinates. Of several subjects the mean is drawn; ``labelled.sel(subject=...)`` is one of them.
     stimulus, minus
         Which stimuli, by name or pattern; see `berg.plotting.shown.show`.
     mesh
@@ -62,7 +64,7 @@ def surface(
         Without nilearn, whose files have the mesh.
     """
     with styled():
-        shown = show(labelled, stimulus, minus)
+        shown = show(as_hemispheres(labelled), stimulus, minus)
         meshes, values, note = on_meshes(shown.outputs, mesh)
         has_flat = all(own.flat is not None for own in meshes.values())
         views = ["lateral", "medial", "ventral", *([FLAT] if has_flat else [])]
@@ -105,7 +107,7 @@ def flatmap(
         As `surface`; also if the mesh has no flat map.
     """
     with styled():
-        shown = show(labelled, stimulus, minus)
+        shown = show(as_hemispheres(labelled), stimulus, minus)
         meshes, values, note = on_meshes(shown.outputs, mesh)
         scale = scale_of(values.values(), shown.label, shown.is_signed, limits)
         sheet, frame = new_sheet(2.9, shown.title, (*shown.facts, *([note] if note else [])))

@@ -14,10 +14,11 @@ from berg.plotting.receptive_fields import has_receptive_fields, visual_field
 from berg.plotting.region_means import has_regions, region_means
 from berg.plotting.scalp import topomap
 from berg.plotting.sensors import FEWEST, places_on_head
-from berg.plotting.shown import Stimuli, show
+from berg.plotting.shown import AVERAGED, Stimuli, show
 from berg.plotting.slices import SLICE_NOTE, cut, draw_slices, has_volume, volume
 from berg.plotting.time_courses import joint, time_course
 from berg.plotting.vertices import is_on_surface
+from berg.responses.hemispheres import is_cortex
 from berg.responses.labelled import Labelled, attributes_of, outputs_of
 
 FIGURES: dict[str, Callable[..., Sheet]] = {
@@ -50,7 +51,8 @@ def draw(
     ==============================  ====================================================================================
     labels                          figure
     ==============================  ====================================================================================
-    vertices                        `surface`: both hemispheres, inflated from three sides, and flat
+    vertices                        `surface`: both hemispheres, inflated from three sides, and flat; of cortical
+                                    grayordinates with their mesh
     voxels with x_deg, y_deg        `visual_field`
     voxels with i, j, k, an affine  `volume`: slices with the regions outlined, and bars of the regions
     EEG or MEG channels in time     `joint`: lines, maps of the head at the peaks, noise ceiling; `time_course` if the
@@ -77,7 +79,7 @@ def draw(
     InvalidParameterError
         If the labels ask for no figure.
     """
-    name = figure or figure_of(labelled)
+    name = figure or ("surface" if options.get("mesh") is not None and is_cortex(labelled) else figure_of(labelled))
     if name == VOLUME_AND_BARS:
         return _volume_and_bars(labelled, stimulus, minus, **options)
     if name not in FIGURES:
@@ -95,8 +97,8 @@ def figure_of(labelled: Labelled) -> str:
     InvalidParameterError
         If they ask for none.
     """
-    outputs = {  # of one repetition: to look at the labels, nothing has to be read
-        name: array.isel(repetition=0, drop=True) if "repetition" in array.dims else array
+    outputs = {  # of one repetition and subject: to look at the labels, nothing has to be read
+        name: array.isel({axis: 0 for axis in AVERAGED if axis in array.dims}, drop=True)
         for name, array in outputs_of(labelled).items()
     }
     axes = {str(axis) for array in outputs.values() for axis in array.dims}

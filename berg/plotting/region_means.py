@@ -18,6 +18,7 @@ ACCURACIES = ("r", "correlation", "correlation_nsdcore", "held_out_r", "correlat
 """Names of a Pearson correlation on data that the fit has not seen; the first that is there counts."""
 CEILING = "noise_ceiling"
 CeilingUnit = Literal["r", "r2", "percent"]
+_SIDES = ("L_", "R_")  # before the names of areas of one hemisphere
 _AT_ONCE = 64  # stimuli in memory at once
 
 Membership = dict[str, NDArray[np.bool_]]
@@ -49,7 +50,8 @@ class RegionMeans:
 def region_means(labelled: Labelled, ceiling_unit: CeilingUnit | None = None) -> RegionMeans:
     """Means over the units of each region, of all outputs together (both hemispheres).
 
-    Regions come in the order in which the units name them. A unit in several regions counts in each.
+    Regions come in the order in which the units name them. A unit in several regions counts in each; L_V1 and R_V1 are
+    left out beside V1, which is both.
 
     Parameters
     ----------
@@ -64,7 +66,8 @@ def region_means(labelled: Labelled, ceiling_unit: CeilingUnit | None = None) ->
     """
     arrays = {name: _with_regions(name, array) for name, array in outputs_of(labelled).items()}
     members = {name: membership(array[ROI].values) for name, array in arrays.items()}
-    names = list(dict.fromkeys(region for own in members.values() for region in own))
+    every = dict.fromkeys(region for own in members.values() for region in own)
+    names = [name for name in every if not (name.startswith(_SIDES) and name[2:] in every)]
     if not names:
         raise InvalidParameterError("No unit of these responses is in a region, so there are no bars to draw.")
     sums = [_sums(array, members[name], names) for name, array in arrays.items()]

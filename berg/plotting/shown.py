@@ -16,11 +16,14 @@ from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
 from berg.responses.formats import stimulus_names
 from berg.responses.labelled import Labelled, attributes_of, outputs_of
 from berg.responses.signal_units import signal_unit
+from berg.responses.subjects import SUBJECT, subject_names
 
 Stimuli = str | int | float | Sequence[str | int | float] | None
 MINUS = "−"  # not a hyphen
 _SHOWN_UNITS = {"V": ("µV", 1e6), "T": ("fT", 1e15), "T/m": ("fT/cm", 1e13)}
 _SIGNED_WORDS = ("z-scor", "zscor", "z scor", "beta", "normalised", "normalized")
+AVERAGED = ("repetition", SUBJECT)
+"""Axes of which the mean is drawn."""
 _AT_ONCE = 64  # stimuli in memory at once: a store can be larger than the memory
 _LONGEST = 60  # letters of a name in a title
 
@@ -129,8 +132,9 @@ def _indices(names: Sequence[str], wanted: Any) -> list[int]:
 
 
 def without_repetitions(array: xr.DataArray) -> xr.DataArray:
-    """The mean over repetitions, if there are any."""
-    return array.mean("repetition", keep_attrs=True) if "repetition" in array.dims else array
+    """The mean over repetitions and subjects, if there are any."""
+    axes = [axis for axis in array.dims if axis in AVERAGED]
+    return array.mean(axes, keep_attrs=True) if axes else array
 
 
 def shown_unit(unit: str) -> tuple[str, float]:
@@ -159,11 +163,13 @@ def is_signed(outputs: dict[str, xr.DataArray], unit: str, is_contrast: bool = F
 def facts(labelled: Labelled, chosen: NDArray[np.intp], other: NDArray[np.intp] | None = None) -> tuple[str, ...]:
     """Model, subject and n, for the line below a figure."""
     attributes, arrays = attributes_of(labelled), outputs_of(labelled)
-    subject = attributes.get("subject")
+    subjects = subject_names(labelled)
+    subject = listing(subjects, most=4) if subjects else attributes.get("subject")
     stimuli = f"{len(chosen):,}" if other is None else f"{len(chosen):,} against {len(other):,}"
     plural = "stimulus" if other is None and len(chosen) == 1 else "stimuli"
     found = [str(attributes.get("model_id", "model not named"))]
-    found += [] if subject is None else [f"subject {subject}"]
+    whose = f"mean of {len(subjects)} subjects:" if len(subjects) > 1 else "subject"
+    found += [] if subject is None else [f"{whose} {subject}"]
     found.append(f"n = {stimuli} {plural}, {_units(arrays)}")
     repetitions = max(array.sizes.get("repetition", 1) for array in arrays.values())
     return (*found, *([f"mean of {repetitions} repetitions"] if repetitions > 1 else []))
@@ -173,7 +179,7 @@ def _units(arrays: dict[str, xr.DataArray]) -> str:
     """How many units there are, in words: 1,105 voxels."""
     counts: dict[str, int] = {}
     for array in arrays.values():
-        axis = next((str(axis) for axis in array.dims if axis not in ("stimulus", "repetition", "time")), "unit")
+        axis = next((str(axis) for axis in array.dims if axis not in ("stimulus", *AVERAGED, "time")), "unit")
         counts[axis] = counts.get(axis, 0) + array.sizes.get(axis, 1)
     plural = {"vertex": "vertices"}
     return ", ".join(f"{n:,} {axis if n == 1 else plural.get(axis, axis + 's')}" for axis, n in counts.items())

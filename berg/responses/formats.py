@@ -60,7 +60,9 @@ def is_grayordinates(labelled: Labelled) -> bool:
     surfaces = set(surface_sizes(attributes))
     has_volume = {"volume_shape", "fmri_affine"} <= set(attributes)
     return all(
-        array.ndim == 2 and "structure" in array.coords and _has_places(array, surfaces, has_volume)
+        len(set(array.dims) - {"subject"}) == 2
+        and "structure" in array.coords
+        and _has_places(array, surfaces, has_volume)
         for array in outputs_of(labelled).values()
     )
 

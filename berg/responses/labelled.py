@@ -43,7 +43,7 @@ def label_responses(
         A Dataset with one variable; for several outputs a DataTree with one Dataset each. Where units have regions,
         ``sel(roi="V1")`` selects them; of a DataTree, `berg.responses.regions.select`.
     """
-    arrays = responses if isinstance(responses, tuple) else (responses,)
+    arrays = _as_arrays(responses)
     labels = metadata.get("responses")
     if not labels or len(labels) != len(arrays):
         raise InvalidParameterError(_NOT_THESE)
@@ -58,6 +58,14 @@ def label_responses(
     if len(datasets) == 1:
         return next(iter(datasets.values()))
     return xr.DataTree.from_dict(datasets)
+
+
+def _as_arrays(responses: Any) -> tuple[NDArray[np.float32], ...]:
+    """One array for each output; those of subjects by their data sets and names are joined, the subjects as an axis."""
+    if isinstance(responses, Mapping):
+        each = [array for of_dataset in responses.values() for array in of_dataset.values()]
+        return (np.stack(each, axis=1),)
+    return responses if isinstance(responses, tuple) else (responses,)
 
 
 def as_labelled(
@@ -105,6 +113,9 @@ def _dataset(
 
 
 def with_texts(labels: xr.Dataset) -> xr.Dataset:
-    """The labels with texts of variable length: texts of fixed length are not in zarr's specification yet."""
-    fixed = [str(name) for name in labels.variables if labels[name].dtype.kind == "U"]
-    return labels.assign_coords({name: labels[name].astype(object) for name in fixed})
+    """The labels with texts as objects of Python.
+
+    Texts of fixed length are not in zarr's specification yet; those that zarr gives, NumPy cannot turn into such.
+    """
+    texts = [str(name) for name in labels.variables if labels[name].dtype.kind in "UT"]
+    return labels.assign_coords({name: labels[name].astype(object) for name in texts})

@@ -45,7 +45,7 @@ from berg.responses.blocks import (
     read_tail,
     reading,
 )
-from berg.responses.labelled import Labelled
+from berg.responses.labelled import Labelled, with_texts
 from berg.responses.regions import index_regions
 from berg.responses.store_frame import IDENTITY, Identity, flush_chunk, remove, write_frame
 from berg.responses.store_frame import Compression as Compression
@@ -309,7 +309,7 @@ def _open_labelled(blocks: Blocks, identity: Identity, seen: Sequence[Seen]) -> 
         name = blocks.arrays[number].name
         lazy = xr.Variable(dataset[name].dims, lazy_responses(blocks, number, seen), dataset[name].attrs)
         lazy.encoding = dataset[name].encoding
-        datasets[group] = index_regions(dataset.assign({name: lazy}))
+        datasets[group] = index_regions(with_texts(dataset.assign({name: lazy})))
     if groups == [""]:
         datasets[""].attrs.pop(IDENTITY)
         return datasets[""]

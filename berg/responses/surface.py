@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from berg.core.exceptions import InvalidParameterError
 from berg.responses.formats import check_fits, export_extra, is_grayordinates, stimulus_names, surface_sizes
 from berg.responses.labelled import Labelled, Responses, as_labelled, attributes_of, outputs_of
+from berg.responses.subjects import subjects_as_rows
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -88,7 +89,8 @@ def to_cifti(
     Returns
     -------
     image
-        float32, shape (n_stimuli, n_vertices), in the unit of the model. The columns are the selected vertices of
+        float32, shape (n_stimuli, n_vertices), in the unit of the model; of several subjects a row for each stimulus
+        and subject, called ``face.png, NSD-01``. The columns are the selected vertices of
         the left and then of the right hemisphere, in ascending order (CIFTI's own), as the brain model axis says.
         Files of this kind end in ``.dscalar.nii``.
 
@@ -112,6 +114,7 @@ def to_cifti(
         from nibabel import cifti2
     labelled = as_labelled(responses, metadata, stimuli)
     check_fits(labelled, ".dscalar.nii")
+    labelled = subjects_as_rows(labelled)
     arrays = {name: array for name, array in outputs_of(labelled).items() if array.size}
     if not arrays:
         raise InvalidParameterError("No vertex is selected, and a CIFTI file needs one. Select more, or use .func.gii.")

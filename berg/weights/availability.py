@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from berg.core.commands import how_to_get, listed_values
 from berg.core.exceptions import CorruptedFileError, StimulusError, listing
-from berg.core.file_names import name_fields
+from berg.core.file_names import file_name, name_fields
 from berg.core.layout import METADATA, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.system.byte_words import size_words
@@ -149,18 +149,19 @@ def _complete(
     if (shared := card.files.shared) and not {*(folder / WEIGHTS).glob(f"{shared}.*")} - wrong:
         return []
     weights = _stems(folder / WEIGHTS, wrong, [card.files.weights.format(**values) for values in combinations])
-    metadata = _stems(folder / METADATA, wrong, [card.files.metadata.format(**values) for values in combinations])
+    metadata_of = [file_name(card, card.files.metadata, values) for values in combinations]
+    metadata = _stems(folder / METADATA, wrong, metadata_of)
     return [
         values
-        for values in combinations
-        if card.files.weights.format(**values) in weights and card.files.metadata.format(**values) in metadata
+        for values, name in zip(combinations, metadata_of, strict=True)
+        if card.files.weights.format(**values) in weights and name in metadata
     ]
 
 
 def _stems(folder: Path, wrong: set[Path], names: Iterable[str]) -> set[str]:
     """Those names with which a file of a folder begins; of several, the longest."""
     longest_first = sorted(names, key=len, reverse=True)
-    files = [path.name for path in folder.glob("*") if path.is_file() and path not in wrong]
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path not in wrong]
     return {next((name for name in longest_first if file.startswith(name)), "") for file in files} - {""}
 
 

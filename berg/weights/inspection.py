@@ -23,6 +23,8 @@ _LAYOUTS: tuple[tuple[str, str], ...] = (  # of paths in a model's folder
     (rf"{WEIGHTS}/weights_P\d_split[1-4]\.\w+", "linear, one split (older)"),
     (rf"{WEIGHTS}/pca_weights\.npy", "video, shared reduction"),
     (rf"{WEIGHTS}/subj\d\d_part[12]\.pth|{WEIGHTS}/part1_voxel_indices\.pt", "retina, parts"),
+    (rf"{WEIGHTS}/model-CNN8_framework-multihead_[\w-]+\.(pth|safetensors)", "factorised, a readout per subject"),
+    (rf"{METADATA}/[A-Za-z0-9]+/sub-\d\d\.npy", "metadata, a file per subject of a data set"),
     (rf"{WEIGHTS}/.+_regression\.pkl", "gateway, pickled regression (never run)"),
     (rf"{METADATA}/metadata(_[\w-]+)*\.(npy|json)", "metadata"),
     (r"manifest\.tsv|[^/]+\.yaml|(README|LICEN[CS]E|CITATION).*", "card, manifest or document"),
@@ -144,7 +146,7 @@ def _pattern(template: str, values: dict[str, str]) -> str:
     seen = set(values)
     for name, text in zip(fields, texts[1:], strict=True):
         pieces.append(
-            re.escape(values[name]) if name in values else f"(?P={name})" if name in seen else rf"(?P<{name}>[\w-]+?)"
+            re.escape(values[name]) if name in values else f"(?P={name})" if name in seen else rf"(?P<{name}>[\w/-]+?)"
         )
         seen.add(name)
         pieces.append(re.escape(text))

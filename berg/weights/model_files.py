@@ -14,7 +14,7 @@ import numpy as np
 
 from berg.core.commands import download_command, how_to_get
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, listing
-from berg.core.file_names import fields_of, file_name, generations, name_fields
+from berg.core.file_names import expand, fields_of, file_name, generations, name_fields
 from berg.core.layout import METADATA, PUBLISHED_NAME, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.core.stacklevel import users_stacklevel
@@ -28,7 +28,7 @@ CONVERTED = ".safetensors"
 SOURCE = "source_fingerprint"  # in the metadata of a converted file: of what it was made
 _N_PIECES = 64
 _PIECE_BYTES = 4096
-_PUBLISHED_ENDINGS = (".npy", ".pt")
+_PUBLISHED_ENDINGS = (".npy", ".pt", ".pth")
 _METADATA_ENDINGS = (".json", ".npy")
 
 
@@ -116,6 +116,14 @@ def shared_names(card: ModelCard) -> list[str]:
     """The weights file of all subjects as a path in the model's folder, if there is one."""
     files = _files(card)
     return [] if files.shared is None else [f"{WEIGHTS}/{files.shared}{files.weights_ending}"]
+
+
+def common_names(card: ModelCard) -> list[str]:
+    """Weights files that belong to all subjects and selections, as paths in the model's folder."""
+    files = _files(card)
+    is_of_all = bool(fields_of(files.metadata)) and not fields_of(files.weights)
+    own = [f"{WEIGHTS}/{name}{files.weights_ending}" for name in expand(files.weights)] if is_of_all else []
+    return [*own, *shared_names(card)]
 
 
 def _is_there(folder: Path, stem: str, published: bool) -> bool:

@@ -45,7 +45,11 @@ def _choices(card: ModelCard, field: str, given: Mapping[str, Any], everything: 
     if field in given:
         values = given[field] if isinstance(given[field], (list, tuple)) else [given[field]]
         if field in card.parameters:
-            values = [validate_value(value, card.parameters[field], field) for value in values]
+            if card.parameters[field].several:
+                values = [validate_value(given[field], card.parameters[field], field)]
+                values = values[0] if isinstance(values[0], list) else values
+            else:
+                values = [validate_value(value, card.parameters[field], field) for value in values]
         return list(dict.fromkeys(values))
     allowed = listed_values(card, field)
     if everything and allowed:

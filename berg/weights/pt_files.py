@@ -15,13 +15,17 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from berg.weights.inert_pickle import Call, Name, PersistentId, read_records
-from berg.weights.mapped_file import check_shape, corrupted, map_file, shown
+from berg.weights.mapped_file import array_from_bytes, check_shape, corrupted, map_file, shown
 from berg.weights.npy_files import ALLOWED, MAKERS, Builder
 
 # About 50,000 members; zipfile keeps half a kilobyte for each before we can look at it.
@@ -60,7 +64,8 @@ def read_pt(path: str | os.PathLike[str]) -> object:
 
     Reads dicts, lists and plain values with tensors and numpy arrays in them. Tensors that shared
     their storage share it again. Parameters come as tensors, and no tensor asks for a gradient.
-    The checksum of every member is compared, which costs one reading of the file (1 GB/s).
+    The checksum of every member is compared, which costs one reading of the file (1 GB/s); `map_pt` does
+    without.
 
     Raises
     ------
@@ -81,15 +86,106 @@ def read_pt(path: str | os.PathLike[str]) -> object:
             [0., 1.]])}
     """
     path = Path(path)
-    members = _read_members(path, map_file(path))
+    members = {name: member.checked(path) for name, member in _read_members(path, map_file(path)).items()}
     record = read_records(members["data.pkl"], path, TORCH_ALLOWED, persistent_ids=True)
     storages = _Storages(path, members)
     makers = {**MAKERS, "tensor": storages.make_tensor, "parameter": _make_parameter}
     return Builder(path, len(members["data.pkl"]), makers).build(record)
 
 
-def _read_members(path: Path, data: memoryview) -> dict[str, memoryview]:
-    """Return the bytes of each member, by its name below the root folder of the archive."""
+def map_pt(path: str | os.PathLike[str]) -> StoredTensors:
+    """Return the tensors of a dict that ``torch.save`` wrote, each read from the file when it is used.
+
+    For files with the weights of many subjects, of which one is wanted: the checksum of a member is compared when a
+    tensor in it is asked for, and what is not asked for is not read.
+
+    Raises
+    ------
+    MissingFileError, UnsafeFileError, CorruptedFileError
+        As in `read_pt`; also if the file holds anything else than a dict of tensors by name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"w": torch.eye(2), "b": torch.ones(2)}, f"{folder}/weights.pt")
+    ...     tensors = map_pt(f"{folder}/weights.pt")
+    ...     list(tensors), tensors["b"].tolist()
+    (['w', 'b'], [1.0, 1.0])
+    """
+    path = Path(path)
+    members = _read_members(path, map_file(path))
+    pickled = members["data.pkl"].checked(path)
+    record = read_records(pickled, path, TORCH_ALLOWED, persistent_ids=True)
+    makers = {**MAKERS, "tensor": _make_stored_tensor, "parameter": _make_parameter}
+    content = Builder(path, len(pickled), makers).build(record)
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, StoredTensor) for name, value in content.items()
+    ):
+        raise corrupted(path, "it is not a dict of tensors by name")
+    return StoredTensors(path, members, content)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Which part of a storage a tensor is."""
+
+    storage: PersistentId
+    offset: int
+    size: tuple[object, ...]
+    stride: tuple[object, ...]
+
+
+class StoredTensors(Mapping[str, NDArray[Any]]):
+    """The tensors of a file as read-only arrays over its bytes, by name, in the order of the file."""
+
+    def __init__(self, path: Path, members: Mapping[str, _Member], tensors: Mapping[str, StoredTensor]) -> None:
+        self.path = path
+        self.members = members
+        self.tensors = tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        stored = self.tensors[name]
+        key, dtype, n_values = _storage(self.path, stored.storage)
+        if dtype is torch.bfloat16:
+            raise corrupted(self.path, f"{shown(name)} holds bfloat16 numbers, which NumPy does not have")
+        if f"data/{key}" not in self.members:
+            raise corrupted(self.path, f"it has no member {shown('data/' + key)}")
+        member = self.members[f"data/{key}"].checked(self.path)
+        own = np.dtype(str(dtype).removeprefix("torch.")).newbyteorder("<")
+        values = array_from_bytes(self.path, member, own, [n_values], "C")
+        lengths, steps = _check_window(self.path, stored.offset, stored.size, stored.stride, n_values)
+        if not math.prod(lengths):
+            return np.empty(lengths, own)
+        step_bytes = [step * own.itemsize for step in steps]
+        return np.lib.stride_tricks.as_strided(values[stored.offset :], lengths, step_bytes, writeable=False)
+
+
+@dataclass
+class _Member:
+    """The bytes of a member of an archive, and its checksum; which is compared once, when they are first used."""
+
+    name: str
+    data: memoryview
+    crc: int
+    is_checked: bool = False
+
+    def checked(self, path: Path) -> memoryview:
+        """Return the bytes; raise CorruptedFileError if their checksum is another."""
+        if not self.is_checked and zlib.crc32(self.data) != self.crc:
+            raise corrupted(path, f"the checksum of member {self.name} is wrong")
+        self.is_checked = True
+        return self.data
+
+
+def _read_members(path: Path, data: memoryview) -> dict[str, _Member]:
+    """Return each member by its name below the root folder of the archive."""
     infos = _read_directory(path, data)
     names = [_MEMBER.fullmatch(info.filename) for info in infos]
     for info, name in zip(infos, names, strict=True):
@@ -103,7 +199,7 @@ def _read_members(path: Path, data: memoryview) -> dict[str, memoryview]:
         raise corrupted(path, "two of its members have the same name")
     if "data.pkl" not in members:
         raise corrupted(path, "it has no member data.pkl")
-    if bytes(members.get("byteorder", b"little")) != b"little":
+    if "byteorder" in members and bytes(members["byteorder"].checked(path)) != b"little":
         raise corrupted(path, "its tensors are not little-endian")
     return members
 
@@ -153,8 +249,8 @@ class _BoundedFile(io.RawIOBase):
         return piece
 
 
-def _slices(path: Path, data: memoryview, infos: list[zipfile.ZipInfo]) -> list[memoryview]:
-    """Return the bytes of the members, which are stored as they are and do not overlap."""
+def _slices(path: Path, data: memoryview, infos: list[zipfile.ZipInfo]) -> list[_Member]:
+    """Return the members, which are stored as they are and do not overlap."""
     slices = []
     free_from = 0
     for info in infos:
@@ -162,10 +258,7 @@ def _slices(path: Path, data: memoryview, infos: list[zipfile.ZipInfo]) -> list[
         if info.header_offset < free_from or start + info.file_size > len(data):
             raise corrupted(path, f"member {info.filename} overlaps another or the end of the file")
         free_from = start + info.file_size
-        member = data[start:free_from]
-        if zlib.crc32(member) != info.CRC:
-            raise corrupted(path, f"the checksum of member {info.filename} is wrong")
-        slices.append(member)
+        slices.append(_Member(info.filename, data[start:free_from], info.CRC))
     return slices
 
 
@@ -192,32 +285,23 @@ def _data_start(path: Path, data: memoryview, info: zipfile.ZipInfo) -> int:
 class _Storages:
     """The storages of one archive; each is copied once, when its first tensor is made."""
 
-    def __init__(self, path: Path, members: dict[str, memoryview]) -> None:
+    def __init__(self, path: Path, members: Mapping[str, memoryview]) -> None:
         self.path = path
         self.members = members
         self.copied: dict[str, torch.Tensor] = {}
 
     def make_tensor(self, builder: Builder, call: Call) -> torch.Tensor:
         """Answer ``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)``."""
-        builder.check_call(call)
-        match call.arguments:
-            case (PersistentId() as record, int(offset), tuple(size), tuple(stride), bool(), hooks):
-                _check_no_hooks(builder, hooks)
-            case _:
-                raise builder.odd(call)
-        values = self.storage(record)
-        lengths, steps = self.check_window(offset, size, stride, len(values))
+        stored = _make_stored_tensor(builder, call)
+        values = self.storage(stored.storage)
+        lengths, steps = _check_window(self.path, stored.offset, stored.size, stored.stride, len(values))
         if not math.prod(lengths):
             return torch.empty(lengths, dtype=values.dtype)
-        return values.as_strided(lengths, steps, offset)
+        return values.as_strided(lengths, steps, stored.offset)
 
     def storage(self, record: PersistentId) -> torch.Tensor:
         """Return all values of a storage, shape (n_values,)."""
-        match record.value:
-            case ("storage", Name(role=role), str(key), str(), int(n_values)) if role in _STORAGES:
-                dtype = _STORAGES[role]
-            case _:
-                raise corrupted(self.path, "a persistent id is not the one of a storage")
+        key, dtype, n_values = _storage(self.path, record)
         member = self.members.get(f"data/{key}")
         if member is None:
             raise corrupted(self.path, f"it has no member {shown('data/' + key)}")
@@ -236,34 +320,54 @@ class _Storages:
             raise corrupted(self.path, "a tensor of truth values holds neither 0 nor 1")
         return values.view(dtype)
 
-    def check_window(
-        self, offset: int, size: tuple[object, ...], stride: tuple[object, ...], n_values: int
-    ) -> tuple[list[int], list[int]]:
-        """Return size and stride if all elements lie in the storage, and are no more than it has.
 
-        Raises
-        ------
-        CorruptedFileError
-            When they are not, or are no whole numbers from 0.
-        """
-        lengths = [length for length in size if type(length) is int and length >= 0]
-        steps = [step for step in stride if type(step) is int and step >= 0]
-        if [len(size), len(stride)] != [len(lengths), len(lengths)] or len(steps) != len(lengths):
-            raise corrupted(self.path, "the size or stride of a tensor is not of whole numbers")
-        n_elements = math.prod(lengths)
-        check_shape(self.path, lengths, n_elements, 1)
-        reach = sum((length - 1) * step for length, step in zip(lengths, steps, strict=True))
-        last = offset + reach if n_elements else 0
-        if offset < 0 or n_elements > n_values or last >= max(n_values, 1):
-            raise corrupted(
-                self.path,
-                f"a tensor of size {size}, stride {stride} and offset {offset} does not lie in its "
-                f"storage of {n_values} values",
-            )
-        return lengths, steps
+def _make_stored_tensor(builder: Builder, call: Call) -> StoredTensor:
+    """Answer ``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)``; no storage is read."""
+    builder.check_call(call)
+    match call.arguments:
+        case (PersistentId() as record, int(offset), tuple(size), tuple(stride), bool(), hooks):
+            _check_no_hooks(builder, hooks)
+        case _:
+            raise builder.odd(call)
+    return StoredTensor(record, offset, size, stride)
 
 
-def _make_parameter(builder: Builder, call: Call) -> torch.Tensor:
+def _storage(path: Path, record: PersistentId) -> tuple[str, torch.dtype, int]:
+    """Return the name of a storage, the dtype of its values, and how many it has."""
+    match record.value:
+        case ("storage", Name(role=role), str(key), str(), int(n_values)) if role in _STORAGES:
+            return key, _STORAGES[role], n_values
+    raise corrupted(path, "a persistent id is not the one of a storage")
+
+
+def _check_window(
+    path: Path, offset: int, size: tuple[object, ...], stride: tuple[object, ...], n_values: int
+) -> tuple[list[int], list[int]]:
+    """Return size and stride if all elements lie in the storage, and are no more than it has.
+
+    Raises
+    ------
+    CorruptedFileError
+        When they are not, or are no whole numbers from 0.
+    """
+    lengths = [length for length in size if type(length) is int and length >= 0]
+    steps = [step for step in stride if type(step) is int and step >= 0]
+    if [len(size), len(stride)] != [len(lengths), len(lengths)] or len(steps) != len(lengths):
+        raise corrupted(path, "the size or stride of a tensor is not of whole numbers")
+    n_elements = math.prod(lengths)
+    check_shape(path, lengths, n_elements, 1)
+    reach = sum((length - 1) * step for length, step in zip(lengths, steps, strict=True))
+    last = offset + reach if n_elements else 0
+    if offset < 0 or n_elements > n_values or last >= max(n_values, 1):
+        raise corrupted(
+            path,
+            f"a tensor of size {size}, stride {stride} and offset {offset} does not lie in its "
+            f"storage of {n_values} values",
+        )
+    return lengths, steps
+
+
+def _make_parameter(builder: Builder, call: Call) -> torch.Tensor | StoredTensor:
     """Answer ``_rebuild_parameter(tensor, requires_grad, hooks)`` with the tensor."""
     builder.check_call(call)
     match call.arguments:
@@ -272,7 +376,7 @@ def _make_parameter(builder: Builder, call: Call) -> torch.Tensor:
             tensor = builder.build(record)
         case _:
             raise builder.odd(call)
-    if not isinstance(tensor, torch.Tensor):
+    if not isinstance(tensor, (torch.Tensor, StoredTensor)):
         raise builder.odd(call)
     return tensor
 

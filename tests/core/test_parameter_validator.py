@@ -320,3 +320,31 @@ def test_any_value_is_checked_or_refused_by_our_error(value, kind, valid_values,
             check()
         except InvalidParameterError as error:
             print(error)  # which needs no more than a sentence
+
+
+class TestSeveral:
+    """A parameter that takes several values at once."""
+
+    parameter = Parameter(type="int or str or list", several=True, valid_values="1-3")
+
+    @pytest.mark.parametrize(
+        ("given", "expected"), [(2, 2), ([2], 2), ((3, 1), [3, 1]), (np.array([1, 2]), [1, 2]), ("all", [1, 2, 3])]
+    )
+    def test_one_a_list_and_all_are_taken(self, given, expected):
+        assert validate_value(given, self.parameter, "subject") == expected
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            (4, "is 4"),
+            ([1, 1], "twice"),
+            ([], "empty"),
+            ("1", r"Try 1 \(int\)"),
+            (True, "True"),
+            ([1, "all"], "'all'"),
+            (1.0, "1.0"),
+        ],
+    )
+    def test_all_else_is_refused(self, given, words):
+        with pytest.raises(InvalidParameterError, match=words):
+            validate_value(given, self.parameter, "subject")

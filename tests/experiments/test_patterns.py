@@ -61,3 +61,14 @@ def test_other_stimuli_or_another_order_are_named():
         same_stimuli([a, b], ["one", "two"])
     with pytest.raises(InvalidParameterError, match="one has 3 stimuli and two has 2"):
         same_stimuli([a, patterns(labelled(np.ones((2, 1)), "ab"))], ["one", "two"])
+
+
+def test_several_subjects_are_not_one_pattern() -> None:
+    values = np.arange(24.0).reshape(2, 3, 4)
+    axes = {"stimulus": ["a", "b"], "subject": ["NSD-01", "NSD-02", "NOD-30"]}
+    several = xr.Dataset({"fmri": (("stimulus", "subject", "vertex"), values)}, axes, {"subject": "all three"})
+    with pytest.raises(InvalidParameterError, match=r"of 3 subjects .*responses\.sel\(subject='NSD-01'\)"):
+        patterns(several)
+    one = patterns(several.sel(subject="NOD-30"))
+    np.testing.assert_array_equal(one.matrix(), values[:, 2])
+    assert one.source["subject"] == "NOD-30"

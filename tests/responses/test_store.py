@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from berg import BERG
 from berg.core.exceptions import (
     MissingFileError,
     StorageError,
@@ -218,3 +219,10 @@ def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
         process.kill()
     with store_lock(tmp_path / "r.zarr"):
         pass
+
+
+def test_labels_of_a_store_are_texts_that_numpy_takes(tmp_path):
+    model = BERG().get_encoding_model("fmri-szinte2024-prf_css", device="cpu", selection={"roi": "V1"})
+    stored = BERG().encode(model, np.zeros((1, 3, 32, 32), np.uint8), out=tmp_path / "responses.zarr")
+    assert stored["roi"].dtype == object
+    assert set(stored["roi"].values.astype(str)) == {"V1"}

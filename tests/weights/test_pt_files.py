@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from berg.core.exceptions import BERGError, CorruptedFileError, MissingFileError
-from berg.weights.pt_files import read_pt
+from berg.weights.pt_files import map_pt, read_pt
 
 from . import hostile
 from .hostile_archives import archive
@@ -206,3 +206,66 @@ def test_changed_pickle_gives_a_value_or_our_error(data: st.DataObject, tmp_path
     (tmp_path / "a.pt").write_bytes(archive(*members.items()))
     with suppress(BERGError):
         repr(read_pt(tmp_path / "a.pt"))
+
+
+class TestMapped:
+    """Tensors that are read one by one."""
+
+    def test_tensors_come_as_they_were_saved(self, tmp_path: Path) -> None:
+        base = torch.arange(24.0).reshape(4, 6)
+        saved = {
+            **{"whole": base, "turned": base.T, "part": base[1:3, ::2], "empty": torch.empty(0, 3)},
+            **{
+                "number": torch.tensor(7),
+                "parameter": torch.nn.Parameter(torch.ones(2)),
+                "spread": torch.ones(1).expand(1),
+            },
+            **{str(dtype): torch.ones(3, dtype=dtype) for dtype in DTYPES if dtype is not torch.bfloat16},
+        }
+        torch.save(saved, tmp_path / "weights.pth")
+        found = map_pt(tmp_path / "weights.pth")
+        assert list(found) == list(saved)
+        for name, tensor in saved.items():
+            np.testing.assert_array_equal(found[name], tensor.detach().numpy(), strict=True)
+            assert not found[name].flags.writeable or not found[name].size
+
+    def test_only_the_members_that_are_used_are_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pt"
+        torch.save({"one": torch.full((1000,), 3.0), "other": torch.full((1000,), 5.0)}, path)
+        content = path.read_bytes()
+        damaged = content.index(torch.full((9,), 5.0).numpy().tobytes())
+        path.write_bytes(content[: damaged + 1] + b"\xff" + content[damaged + 2 :])
+        tensors = map_pt(path)
+        assert tensors["one"].sum() == 3000
+        with pytest.raises(CorruptedFileError, match=r"weights\.pt.*checksum of member"):
+            tensors["other"]
+        with pytest.raises(CorruptedFileError, match="checksum of member"):
+            read_pt(path)
+
+    @pytest.mark.parametrize("content", [[torch.ones(2)], {"a": 1}, {1: torch.ones(2)}, {"a": {"b": torch.ones(2)}}])
+    def test_what_is_no_dict_of_tensors_is_refused(self, content: Any, tmp_path: Path) -> None:
+        torch.save(content, tmp_path / "weights.pt")
+        with pytest.raises(CorruptedFileError, match="not a dict of tensors by name"):
+            map_pt(tmp_path / "weights.pt")
+
+    def test_numbers_that_numpy_does_not_have_are_refused(self, tmp_path: Path) -> None:
+        torch.save({"a": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "weights.pt")
+        with pytest.raises(CorruptedFileError, match="'a' holds bfloat16 numbers"):
+            map_pt(tmp_path / "weights.pt")["a"]
+
+    def test_hostile_files_raise_typed_errors_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pt"
+        torch.save({"a": torch.arange(40.0), "b": torch.ones(3, 4)}, path)
+        whole = path.read_bytes()
+        rng = np.random.default_rng(0)
+        for cut in (0, 10, len(whole) // 2, len(whole) - 3):
+            path.write_bytes(whole[:cut])
+            with pytest.raises(BERGError):
+                map_pt(path)
+        for _ in range(150):
+            changed = bytearray(whole)
+            changed[int(rng.integers(len(whole)))] ^= int(rng.integers(1, 256))
+            path.write_bytes(changed)
+            with suppress(BERGError):
+                tensors = map_pt(path)
+                assert sum(tensors[name].size for name in tensors) <= 52
