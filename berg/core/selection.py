@@ -236,8 +236,9 @@ def _names(value: Any) -> list[str]:
 
 
 def _unaliased(value: Any, selector: Selector) -> Any:
-    if isinstance(value, str):
-        return selector.aliases.get(value, value)
+    if isinstance(value, (str, int)):
+        return selector.aliases.get(str(value), value)
     if not selector.aliases or not isinstance(value, (list, tuple, np.ndarray)):
         return value
-    return [selector.aliases.get(item, item) if isinstance(item, str) else item for item in value]
+    items = value.ravel().tolist() if isinstance(value, np.ndarray) else value
+    return [selector.aliases.get(str(item), item) if isinstance(item, (str, int)) else item for item in items]

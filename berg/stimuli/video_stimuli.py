@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,21 @@ from numpy.typing import NDArray
 from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, StimulusError, listing
 from berg.stimuli.checks import as_array, as_expected, check_stimulus, is_dataset
-from berg.stimuli.stimulus_files import check_links, stimulus_files
+from berg.stimuli.films import FilmArray, Films, OneFilm, open_films
+from berg.stimuli.stimulus_files import check_links
+from berg.stimuli.video_files import ENDINGS as ENDINGS
+from berg.stimuli.video_files import video_files as video_files
 from berg.stimuli.videos import VideoFrames
 from berg.system.memory import release_pages
 
-ENDINGS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"}
-
-
-def video_files(places: Iterable[Path | str], recursive: bool = False) -> list[Path]:
-    """The videos among files and folders; a folder stands for its videos, sorted by name.
-
-    See `berg.stimuli.stimulus_files.stimulus_files`, also for what it raises and warns of.
-    """
-    return stimulus_files(places, ENDINGS, "video", recursive)
-
-
-def open_videos(stimulus: Any, expected: StimulusInput, sampling_rate: Any, check_files: bool) -> VideoArray | Clips:
+def open_videos(
+    stimulus: Any, expected: StimulusInput, sampling_rate: Any, check_files: bool
+) -> VideoArray | Clips | OneFilm | Films | FilmArray:
     """Videos in files, of `berg.load_video`, or in an array; see `berg.stimuli.open.open_stimuli`."""
     if sampling_rate is not None:
         raise InvalidParameterError("This model takes no sounds; leave sampling_rate out.")
+    if expected.frame_rate is not None:
+        return open_films(stimulus, expected, check_files)
     clips = [stimulus] if _is_clip(stimulus) else stimulus
     if isinstance(clips, Sequence) and len(clips) and all(map(_is_clip, clips)):
         are_files = not any(isinstance(clip, VideoFrames) for clip in clips)
