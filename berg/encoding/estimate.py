@@ -159,6 +159,7 @@ class _First:
     def __init__(self, stimuli: Stimuli, n_stimuli: int) -> None:
         self.stimuli, self.shape = stimuli, stimuli.shape
         self.n_stimuli = min(n_stimuli, len(stimuli))
+        self.is_one_film = getattr(stimuli, "is_one_film", False)
 
     def __len__(self) -> int:
         return self.n_stimuli

@@ -268,7 +268,10 @@ def _batches(
     """The batches of blocks in order, read ahead; of stimuli that need those before them, these too."""
     before = {index: _not_yet_computed(store, task, blocks, number) for number, index in enumerate(blocks)}
     indices = [
-        batch for block in blocks for part in (before[block], store.block(block)) for batch in _slices(part, task.batch_size)
+        batch
+        for block in blocks
+        for part in (before[block], store.block(block))
+        for batch in _slices(part, task.batch_size)
     ]
     read = readers.map_ahead(lambda batch: read_batch(task, batch), indices)
     for index in blocks:
@@ -286,7 +289,11 @@ def _batches(
 def _not_yet_computed(store: ResponseStore, task: Task, blocks: Sequence[int], number: int) -> slice:
     """The stimuli between a block and the one that is computed before it, if they are needed and are not written."""
     start = store.block(blocks[number]).start
-    return slice(store.block(blocks[number - 1]).stop if number else 0, start) if task.is_in_sequence else slice(start, start)
+    return (
+        slice(store.block(blocks[number - 1]).stop if number else 0, start)
+        if task.is_in_sequence
+        else slice(start, start)
+    )
 
 
 def _to_nowhere(task: Task, stimuli: NDArray[Any], first: int) -> Batch:

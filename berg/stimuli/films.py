@@ -53,9 +53,7 @@ class Film:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(
-        self, frames: Any, eye_position: ArrayLike | None = None, behaviour: ArrayLike | None = None
-    ) -> None:
+    def __init__(self, frames: Any, eye_position: ArrayLike | None = None, behaviour: ArrayLike | None = None) -> None:
         if isinstance(frames, Film):
             eye_position = frames.eye_position if eye_position is None else eye_position
             behaviour = frames.behaviour if behaviour is None else behaviour
@@ -243,7 +241,7 @@ class _Converted:
     def __init__(self, video: Any, size: tuple[int, int], frame_rate: float, fit: FIT) -> None:
         check_sizing(1, fit)
         _check_rate("frame_rate", frame_rate)
-        if len(tuple(size)) != 2 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size):
+        if np.shape(size) != (2,) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in size):
             raise InvalidParameterError(f"size must be height and width in pixels, such as (144, 256), got {size!r}.")
         self.video, self.size, self.fit = video, (int(size[0]), int(size[1])), fit
         self.sources = frames_at(video.times, frame_rate, getattr(video, "last_for", None))
@@ -331,7 +329,7 @@ def _check_rate_of(video: VideoFrames, expected: StimulusInput) -> None:
     size, rate = _size(expected), float(expected.frame_rate or RATE)
     seconds = video.times - video.times[0]
     found = (len(seconds) - 1) / seconds[-1] if len(seconds) > 1 else rate
-    margin = _SAME_RATE * rate + _ROUNDING * rate / max(len(seconds), 1)
+    margin = rate * (_SAME_RATE + _ROUNDING / 2 / max(seconds[-1], 1 / rate))
     is_even = float(np.abs(seconds - np.arange(len(seconds)) / found).max()) < 0.5 / rate
     if tuple(video.shape[2:]) == size and abs(found - rate) <= margin and is_even:
         return
@@ -476,7 +474,9 @@ class Films:
         _check_frames(film.shape, self.expected)
         frames = as_expected(check_stimulus(film[:][None], self.expected)[0], self.expected)
         observed = film.observed(ALL) if self.is_observed else None
-        return with_row(frames, np.zeros((len(film), 4), np.float32) if self.is_observed and observed is None else observed)
+        return with_row(
+            frames, np.zeros((len(film), 4), np.float32) if self.is_observed and observed is None else observed
+        )
 
     def _film(self, number: int) -> Film:
         film = as_one_film(self.films[number], self.expected)

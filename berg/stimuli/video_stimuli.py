@@ -19,6 +19,7 @@ from berg.stimuli.video_files import video_files as video_files
 from berg.stimuli.videos import VideoFrames
 from berg.system.memory import release_pages
 
+
 def open_videos(
     stimulus: Any, expected: StimulusInput, sampling_rate: Any, check_files: bool
 ) -> VideoArray | Clips | OneFilm | Films | FilmArray:

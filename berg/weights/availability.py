@@ -149,7 +149,9 @@ def _complete(
     if (shared := card.files.shared) and not {*(folder / WEIGHTS).glob(f"{shared}.*")} - wrong:
         return []
     spelt = [{kind: _spelt(card, name, values) for kind, name in _names(card).items()} for values in combinations]
-    here = {kind: _stems(folder / kind, wrong, [name for each in spelt for name in each[kind]]) for kind in _names(card)}
+    here = {
+        kind: _stems(folder / kind, wrong, [name for each in spelt for name in each[kind]]) for kind in _names(card)
+    }
     return [
         values
         for values, names in zip(combinations, spelt, strict=True)

@@ -18,7 +18,7 @@ from .layouts import model_folder, write_pickled_npy
 MODEL = "calcium_2p-wang_2025-3DCNN"
 GAIN = 1.7015043497085571
 STREAMS = range(4)
-SMALL = {"width": 4, "out": 6, "channels": 3, "keys": 5, "groups": 8, "core_out": 7, "modulation": 4, "grid": (32, 48)}
+SMALL = {"width": 4, "out": 6, "channels": 3, "keys": 5, "groups": 8, "core_out": 7, "modulation": 4, "grid": (16, 24)}
 FULL = {
     "width": 32, "out": 128, "channels": 32, "keys": 64, "groups": 8, "core_out": 128, "modulation": 16,
     "grid": (128, 192),
@@ -40,7 +40,9 @@ def random_weights(rng: np.random.Generator, n_units: int, sizes: dict[str, Any]
     core, scan = Weights(), Weights()
     w, g, r, d, m = (sizes[key] for key in ("width", "groups", "channels", "keys", "modulation"))
 
-    def layer(into: Weights, name: str, shape: Sequence[int], gains: Any = None, biases: Any = None, n: int = 4) -> None:
+    def layer(
+        into: Weights, name: str, shape: Sequence[int], gains: Any = None, biases: Any = None, n: int = 4
+    ) -> None:
         for stream in range(n):
             into[f"{name}.weights.{stream}"] = _normal(rng, shape) / np.sqrt(np.prod(shape[1:]))
             if gains:

@@ -15,7 +15,7 @@ import torch
 import zoo
 from marks import slow
 from own_prf import MODEL, write_own_prf
-from published import layouts
+from published import layouts, mouse_scans
 
 from berg import BERG
 from berg.core import model_registry
@@ -215,6 +215,13 @@ def test_published_models_pass(model_id, berg_dir):
 @pytest.mark.parametrize("model_id", sorted(layouts.ZOO))
 def test_further_published_models_pass(model_id, zoo_dir):
     results = check_model(model_id, zoo_dir)
+    assert failures(results) == []
+    assert sum(result.outcome == "passed" for result in results) > 70
+
+
+@pytest.mark.slow
+def test_the_published_model_of_films_passes(mouse_dir):
+    results = check_model(mouse_scans.MODEL, mouse_dir)
     assert failures(results) == []
     assert sum(result.outcome == "passed" for result in results) > 70
 

@@ -78,9 +78,7 @@ class FilmFeatures(nn.Module):
         self.kept: dict[int, State] = {}
 
     def begin_at(self, first: int | None) -> None:
-        """The number of the next frame of a film; None: the next frames begin one, and nothing of them is kept."""
-        if first and first not in self.kept:
-            raise RuntimeError(f"Frame {first} was asked for, and the frames before it were not computed.")
+        """The number of the next frame of a film; untold or None, the next ones begin a film and nothing is kept."""
         self.first = first
 
     def forward(self, films: Tensor) -> Maps:
@@ -90,9 +88,16 @@ class FilmFeatures(nn.Module):
         """
         if films.ndim == 4:
             return Maps(self._pieces(films, None), len(films))
-        first = self.first
-        state = None if first in (None, 0) else self.kept[int(first or 0)]
-        return Maps(self._continued(films[None], first, state), None)
+        first, self.first = self.first, None  # told anew before each batch
+        return Maps(self._continued(films[None], first, self._state_at(first)), None)
+
+    def _state_at(self, first: int | None) -> State | None:
+        """What was kept of the frames before this one; None at the beginning."""
+        if not first:
+            return None
+        if first not in self.kept:
+            raise RuntimeError(f"Frame {first} was asked for, and the frames before it were not computed.")
+        return self.kept[first]
 
     def _continued(self, film: Tensor, first: int | None, state: State | None) -> Iterator[Tensor]:
         if first is not None:
@@ -357,7 +362,7 @@ class Block(nn.Module):
             f"{name}.inputs.{number}", (None, n_inputs, 1, *size), gains=not is_first, standardize=not is_first
         )
         self.is_first, self.width, self.n_groups = is_first, enter.n_outputs, N_STREAMS * n_groups
-        width = self.width // n_groups
+        width = tensors.of_a_group(f"{name}.inputs.{number}", self.width, n_groups)
         self._keep("enter", enter, 1)
         for conv in (0, 1):
             shape = (self.width, width, 3, 3, 3)
@@ -418,13 +423,13 @@ class Recurrent(nn.Module):
         super().__init__()
         self.size = size
         name, one = "core.recurrent", (1, 1, 1)
-        scales = torch.stack([tensors.get(f"{name}.scales.{s}", (None, None)) for s in range(N_STREAMS)])
+        scales = tensors.streams(f"{name}.scales", (None, None))
         self.n_groups, n_keys = int(scales.shape[1]), int(scales.shape[2])
         from_features = tensors.layer(f"{name}.proj_x.1", (None, n_features, *one))
         n_channels = from_features.n_outputs
-        self.width = n_channels // self.n_groups
+        self.width = tensors.of_a_group(f"{name}.proj_x.1", n_channels, self.n_groups)
         convolution = tensors.layer(f"{name}.conv", (None, 2 * self.width, 1, 3, 3), gains=False, biases=False)
-        n_mixed = convolution.n_outputs // self.n_groups
+        n_mixed = tensors.of_a_group(f"{name}.conv", convolution.n_outputs, self.n_groups)
         modulation = tensors.layer(f"{name}.proj_x.2", (n_channels, n_modulation, *one), biases=False)
         shape = (n_keys * self.n_groups, n_mixed, *one)
         qkv = [tensors.layer(f"{name}.proj_{part}", shape, gains=False, biases=False) for part in "qkv"]
@@ -474,9 +479,7 @@ class Recurrent(nn.Module):
         """Groups side by side, shape (n_streams, n, channels)."""
         return h.unflatten(0, (N_STREAMS, -1)).transpose(1, 2).flatten(2)
 
-    def _step(
-        self, drive: Tensor, joined: Tensor, state: tuple[Tensor, Tensor], n_films: int
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, drive: Tensor, joined: Tensor, state: tuple[Tensor, Tensor], n_films: int) -> tuple[Tensor, Tensor]:
         h, c = state
         x = torch.baddbmm(drive, joined, self.across).tanh()
         x = x.unflatten(2, (self.n_groups, -1)).transpose(1, 2).flatten(0, 1)

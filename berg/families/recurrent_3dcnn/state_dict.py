@@ -126,6 +126,21 @@ class Tensors:
             raise CorruptedFileError(f"{self._files}: '{name}' has NaN or infinite values. Get them again.")
         return tensor.float()
 
+    def streams(self, name: str, shape: Sequence[int | None], n_streams: int = N_STREAMS) -> Tensor:
+        """The tensors of all streams, of one shape, stacked along a new first axis."""
+        first = self.get(f"{name}.0", shape)
+        others = [self.get(f"{name}.{stream}", tuple(first.shape)) for stream in range(1, n_streams)]
+        return torch.stack([first, *others])
+
+    def of_a_group(self, name: str, n_outputs: int, n_groups: int) -> int:
+        """How many outputs of a layer each group has; raise CorruptedFileError if they cannot be divided so."""
+        if not n_groups or n_outputs % n_groups:
+            raise CorruptedFileError(
+                f"{self._files}: the {n_outputs} outputs of '{name}' cannot be divided into {n_groups} groups. Get them "
+                "again."
+            )
+        return n_outputs // n_groups
+
     def scalar(self, name: str) -> float:
         """One number, of a tensor with no axis or with one."""
         tensor = self.tensors.get(name)
@@ -142,7 +157,7 @@ class Tensors:
         n_streams: int = N_STREAMS,
     ) -> Layer:
         """The layer of all streams; weights standardized if they were used so, with their gains if it has any."""
-        weights = torch.stack([self.get(f"{name}.weights.{stream}", shape) for stream in range(n_streams)])
+        weights = self.streams(f"{name}.weights", shape, n_streams)
         found = self._of_outputs(f"{name}.gains", weights.shape[1], n_streams) if gains else None
         if standardize:
             weights = standardized(weights, found)
@@ -186,8 +201,7 @@ def between_groups(tensors: Tensors, name: str, n_groups: int, n_channels: int) 
     In the file, slot j of a group is the j-th of the other groups; the weights from a group to itself are 0.
     """
     shape = (n_groups, n_groups - 1, n_channels, n_channels)  # (to, from, output, input)
-    weights = torch.stack([tensors.get(f"{name}.weights.{stream}", shape) for stream in range(N_STREAMS)])
-    gains = torch.stack([tensors.get(f"{name}.gains.{stream}", shape[::2]) for stream in range(N_STREAMS)])
+    weights, gains = tensors.streams(f"{name}.weights", shape), tensors.streams(f"{name}.gains", shape[::2])
     scaled = standardized(weights.transpose(2, 3), gains, n_kept=3)  # (stream, to, output, from, input)
     whole = torch.zeros(N_STREAMS, n_groups, n_channels, n_groups, n_channels)
     for group in range(n_groups):
