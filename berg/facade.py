@@ -850,7 +850,7 @@ def _observed(model: Any, stimulus: Any, eye_position: Any, behaviour: Any) -> A
 
     one = model[0] if isinstance(model, (list, tuple)) and model else model
     card = model_registry.get_card(one) if isinstance(one, str) else getattr(one, "card", None)
-    expected = getattr(card, "input", None) or StimulusInput(shape="[batch_size]")
+    expected = getattr(card, "input", None) or StimulusInput.model_validate({"shape": "[batch_size]"})
     return with_observer(stimulus, eye_position, behaviour, expected)
 
 

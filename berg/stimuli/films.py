@@ -1,7 +1,7 @@
 """Films as stimuli, frame by frame and grey, with what the animal did while it saw them.
 
-A model that takes films says so by ``frame_rate`` in the input of its card. One film has frames as rows; several, of one
-length, are stacked. A film at another rate or of another size is not taken as it is: `load_film` and `convert_film`
+A model that takes films says so by ``frame_rate`` in the input of its card. One film has frames as rows; several, of
+one length, are stacked. A film at another rate or of another size is not taken as it is: `load_film` and `convert_film`
 bring it to what the model takes.
 """
 
@@ -52,6 +52,9 @@ class Film:
     """
 
     dtype = np.dtype(np.uint8)
+    frames: Any
+    eye_position: NDArray[np.float32] | None
+    behaviour: NDArray[np.float32] | None
 
     def __init__(self, frames: Any, eye_position: ArrayLike | None = None, behaviour: ArrayLike | None = None) -> None:
         if isinstance(frames, Film):
@@ -62,8 +65,8 @@ class Film:
             frames = np.asarray(frames.detach().cpu() if hasattr(frames, "detach") else frames)
         if len(frames.shape) != 3:
             raise StimulusError(
-                f"A film has the shape (n_frames, height, width), got {tuple(frames.shape)}. Colours are made grey, and "
-                "sizes and rates changed, with berg.convert_film(frames, frame_rate=25)."
+                f"A film has the shape (n_frames, height, width), got {tuple(frames.shape)}. Colours are made grey, "
+                "and sizes and rates changed, with berg.convert_film(frames, frame_rate=25)."
             )
         self.frames = frames
         self.shape: tuple[int, ...] = tuple(map(int, frames.shape))
@@ -423,7 +426,7 @@ class OneFilm:
         _check_frames(film.shape, expected)
         self.film, self.expected = film, expected
         is_observed = film.observed(slice(0, 1)) is not None
-        self.shape = (film.shape[1] + is_observed, film.shape[2])
+        self.shape: tuple[int, ...] = (film.shape[1] + is_observed, film.shape[2])
         in_memory = isinstance(film.frames, np.ndarray) and not isinstance(film.frames, np.memmap)
         check_stimulus((film.frames if in_memory else film[:1])[None], expected)
 
@@ -455,7 +458,7 @@ class Films:
         first = self._film(0)
         _check_frames(first.shape, expected)
         self.is_observed = any(isinstance(f, Film) and f.observed(slice(0, 1)) is not None for f in films)
-        self.shape = (len(first), first.shape[1] + self.is_observed, first.shape[2])
+        self.shape: tuple[int, ...] = (len(first), first.shape[1] + self.is_observed, first.shape[2])
 
     def __len__(self) -> int:
         return len(self.films)
@@ -495,7 +498,7 @@ class FilmArray:
             _check_frames(shape[2:], expected)
         in_memory = not is_dataset(array)
         check_stimulus(array if in_memory or not shape else array[:1], expected)
-        self.shape = shape[1:]
+        self.shape: tuple[int, ...] = shape[1:]
 
     def __len__(self) -> int:
         return int(self.array.shape[0])
@@ -515,7 +518,7 @@ def _check_frames(shape: tuple[int, ...], expected: StimulusInput) -> None:
         raise StimulusError(f"The film is empty: shape {shape}. Give at least one frame.")
     colours = " and three colours" if 3 in (shape[0], shape[-1]) else ""
     raise StimulusError(
-        f"The frames of the film have the shape {shape[1:]}{colours}; this model takes grey frames of {size[0]} x {size[1]} "
-        f"pixels (height x width), {expected.frame_rate} per second. Convert it: berg.convert_film(frames, "
-        "frame_rate=25), with the rate that it has now, or from a file: berg.load_film(FILE)."
+        f"The frames of the film have the shape {shape[1:]}{colours}; this model takes grey frames of "
+        f"{size[0]} x {size[1]} pixels (height x width), {expected.frame_rate} per second. Convert it: "
+        "berg.convert_film(frames, frame_rate=25), with the rate that it has now, or from a file: berg.load_film(FILE)."
     )

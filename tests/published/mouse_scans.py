@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from .layouts import model_folder, write_pickled_npy
 
 MODEL = "calcium_2p-wang_2025-3DCNN"

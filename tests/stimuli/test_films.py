@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from stimuli.test_videos import FFV1, write_video
 
 import berg
 from berg import BERG, Film, convert_film, load_film, load_video
@@ -15,7 +16,6 @@ from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, MissingFileError, StimulusError
 from berg.stimuli.films import frames_at
 from berg.stimuli.open import open_stimuli
-from stimuli.test_videos import FFV1, write_video
 
 EXPECTED = StimulusInput(
     kind="video", shape=["batch_size", "n_frames", 144, 256], dtype="uint8", range=(0, 255), frame_rate=30

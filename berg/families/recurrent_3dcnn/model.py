@@ -68,8 +68,8 @@ class Recurrent3DCNN(EncodingModel):
         places = tensors.get("readout.position.mu", (None, 2))
         if len(places) != n_units:
             raise CorruptedFileError(
-                f"{paths[0]} has {len(places):,} neurons, and the metadata have {n_units:,}. They are not of one scan or "
-                "publication; get both again."
+                f"{paths[0]} has {len(places):,} neurons, and the metadata have {n_units:,}. They are not of one scan "
+                "or publication; get both again."
             )
         self._check_units(n_units)
         rows = torch.from_numpy(self.indices_of(output, "unit"))
@@ -96,19 +96,19 @@ class Recurrent3DCNN(EncodingModel):
         expected = np.asarray(self.metadata[self.section]["unit_id"]).tolist()
         if own and (len(known) != len(own) or [known.get(number) for number in range(n_units)] != expected):
             raise CorruptedFileError(
-                f"{path} names other units of {self.parameters['train_session']} than the metadata, or in another order "
-                "(readout_id 0, 1, 2, ...). They are not of one publication; get both again."
+                f"{path} names other units of {self.parameters['train_session']} than the metadata, or in another "
+                "order (readout_id 0, 1, 2, ...). They are not of one publication; get both again."
             )
 
     def _is_of_scan(self, row: Mapping[str, int]) -> bool:
-        return f"session-{row['session']}_scan-{row['scan_idx']}" == self.parameters["train_session"]
+        return f"session-{row['session']}_scan-{row['scan_idx']}" == str(self.parameters["train_session"])
 
     @classmethod
     def read_metadata(cls, berg_dir: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
         """The metadata of the scan."""
         path = model_files.metadata_path(cls.card, berg_dir, values)
         metadata = model_files.read_metadata(path)
-        section = metadata.get(cls.section)
+        section: Any = metadata.get(cls.section)
         if not isinstance(section, Mapping) or np.ndim(section.get("unit_id")) != 1:
             raise CorruptedFileError(f"{path} has no list '{cls.section}.unit_id'. Get it again.")
         session, scan = section.get("session"), section.get("scan")
@@ -182,5 +182,6 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, int]]:
         return [{name: int(float(row[name])) for name in columns} for row in rows]
     except (KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise CorruptedFileError(
-            f"{path} is not a table of whole numbers with the columns {', '.join(columns)}: {error!r:.80}. Get it again."
+            f"{path} is not a table of whole numbers with the columns {', '.join(columns)}: {error!r:.80}. Get it "
+            "again."
         ) from error

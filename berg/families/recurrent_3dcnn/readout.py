@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, unflatten
 from torch.nn import functional as F
 
 N_CORNERS = 4
@@ -49,7 +49,7 @@ class NeuronReadout(nn.Module):
         if not len(self.weights):
             return maps.new_zeros(*maps.shape[:2], 0)
         linear = [(self._at_places(frame) * self.weights).sum(-1) for frame in maps.flatten(0, 1)]
-        return (torch.stack(linear) + self.biases).exp().unflatten(0, maps.shape[:2])
+        return unflatten((torch.stack(linear) + self.biases).exp(), 0, maps.shape[:2])
 
     def _at_places(self, positions: Tensor) -> Tensor:
         """The features at the place of each neuron, shape (n_units, n_channels)."""

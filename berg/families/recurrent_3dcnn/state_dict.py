@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, unflatten
 
 from berg.core.exceptions import CorruptedFileError
 from berg.weights.pt_files import read_pt
@@ -83,7 +83,7 @@ class Layer:
     def of_groups(self, n_groups: int) -> Tensor:
         """Weights of 1 x 1, shape (n_streams * n_groups, n_inputs, n_outputs) of a group: ``inputs @ weights``."""
         flat = self.weights.flatten(2)
-        return flat.unflatten(1, (n_groups, -1)).flatten(0, 1).mT.contiguous()
+        return unflatten(flat, 1, (n_groups, -1)).flatten(0, 1).mT.contiguous()
 
 
 class Tensors:
@@ -136,8 +136,8 @@ class Tensors:
         """How many outputs of a layer each group has; raise CorruptedFileError if they cannot be divided so."""
         if not n_groups or n_outputs % n_groups:
             raise CorruptedFileError(
-                f"{self._files}: the {n_outputs} outputs of '{name}' cannot be divided into {n_groups} groups. Get them "
-                "again."
+                f"{self._files}: the {n_outputs} outputs of '{name}' cannot be divided into {n_groups} groups. Get "
+                "them again."
             )
         return n_outputs // n_groups
 

@@ -218,7 +218,7 @@ def test_wrong_selections_are_refused(berg, selection, words):
 
 def test_a_field_that_a_scan_lacks_is_refused_with_those_it_has(tmp_path):
     mouse_scans.write_scan(tmp_path, 9, 6, 20, n_fields=4)
-    with pytest.raises(InvalidParameterError, match="field_7.*field_1"):
+    with pytest.raises(InvalidParameterError, match=r"field_7.*field_1"):
         BERG(tmp_path).get_encoding_model(MODEL, train_session="9-6", selection={"field": 7})
 
 
@@ -514,8 +514,8 @@ def test_widths_that_do_not_divide_are_refused(scan, tmp_path, name):
     mouse_scans.write_scan(tmp_path, 8, 5, N_UNITS)
     file = model_folder(tmp_path, MODEL) / "encoding_models_weights" / "params_core.pt"
     tensors = torch.load(file)
-    for stream in range(4):
-        tensors[f"{name}.{stream}"] = tensors[f"{name}.{stream}"][:-1]
+    for number in range(4):
+        tensors[f"{name}.{number}"] = tensors[f"{name}.{number}"][:-1]
     torch.save(tensors, file)
     with pytest.raises(CorruptedFileError, match=name.removesuffix(".weights").removesuffix(".scales")):
         BERG(tmp_path).get_encoding_model(MODEL, train_session="8-5", device="cpu")
