@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from berg.core.card_schema import REPETITION
+from berg.core.card_schema import REPETITION, StimulusKind
 
 _BETWEEN = ";"  # the regions of one unit
 _ROI, _TIME = "roi", "time"
@@ -33,10 +33,11 @@ class OutputFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What recordings say of themselves: their outputs, and whose they are."""
+    """What recordings say of themselves: their outputs, whose they are, and what kind of stimulus they are of."""
 
     outputs: Sequence[OutputFacts]
     subjects: Sequence[Any]
+    kind: StimulusKind = "image"
 
     @property
     def axes(self) -> list[str]:
