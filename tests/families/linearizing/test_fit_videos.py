@@ -124,7 +124,9 @@ def fitted(tmp_path: Path, data: Any) -> BERG:
 
 
 def of_arrays(stimuli: Any, responses: Any) -> EncodingDataset:
-    return EncodingDataset.from_arrays(stimuli, {"fmri": responses}, axes=("voxel",), unit="z", splits=SPLITS, subject=1)
+    return EncodingDataset.from_arrays(
+        stimuli, {"fmri": responses}, axes=("voxel",), unit="z", splits=SPLITS, subject=1
+    )
 
 
 def folder_of(tmp_path: Path, videos: list[Any], responses: Any) -> Path:
@@ -216,7 +218,6 @@ def clip_files(folder: Path, sizes: list[tuple[int, int]]) -> list[Path]:
         pictures = RNG.integers(0, 256, (N_TAKEN, height, width, 3), dtype=np.uint8)
         files.append(write_video(folder / f"{number}.mkv", pictures=pictures, n_frames=N_TAKEN, **FFV1))
     return files
-
 
 
 @pytest.mark.parametrize("transform", [VideoPresetTransform, UncroppedVideoTransform])
