@@ -109,7 +109,8 @@ class Recurrent3DCNN(EncodingModel):
         path = model_files.metadata_path(cls.card, berg_dir, values)
         metadata = model_files.read_metadata(path)
         section: Any = metadata.get(cls.section)
-        if not isinstance(section, Mapping) or np.ndim(section.get("unit_id")) != 1:
+        units: Any = section.get("unit_id") if isinstance(section, Mapping) else None
+        if np.ndim(units) != 1:
             raise CorruptedFileError(f"{path} has no list '{cls.section}.unit_id'. Get it again.")
         session, scan = section.get("session"), section.get("scan")
         expected = values.get("train_session")
