@@ -11,10 +11,23 @@ if TYPE_CHECKING:
     from berg.facade import BERG as BERG
     from berg.facade import list_models as list_models
     from berg.facade import load as load
+    from berg.stimuli.films import Film as Film
+    from berg.stimuli.films import convert_film as convert_film
+    from berg.stimuli.films import load_film as load_film
     from berg.stimuli.images import load_images as load_images
     from berg.stimuli.videos import load_video as load_video
 
-__all__ = ["BERG", "__version__", "list_models", "load", "load_images", "load_video"]
+__all__ = [
+    "BERG",
+    "Film",
+    "__version__",
+    "convert_film",
+    "list_models",
+    "load",
+    "load_film",
+    "load_images",
+    "load_video",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,6 +40,10 @@ def __getattr__(name: str) -> Any:
         from berg.stimuli.images import load_images
 
         return load_images
+    if name in ("Film", "convert_film", "load_film"):
+        from berg.stimuli import films
+
+        return getattr(films, name)
     if name == "load_video":
         from berg.stimuli.videos import load_video
 

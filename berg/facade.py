@@ -321,6 +321,8 @@ class BERG:
         labelled: bool = False,
         size: int | None = None,
         fit: FIT | None = None,
+        eye_position: Any = None,
+        behaviour: Any = None,
         flag: Any = False,
         **kwargs: Any,
     ) -> Any:
@@ -342,6 +344,10 @@ class BERG:
             Bring pictures in files, and PIL images, to this many pixels, height and width.
         fit
             How pictures that are not square are brought to `size`: ``"center_crop"``, ``"squash"`` or ``"pad"``.
+        eye_position, behaviour
+            Of models that take films, frame by frame: where the eye looked, and pupil radius and treadmill velocity,
+            z-scored, shape (n_frames, 2), of several films (n_films, n_frames, 2); None: zeros. See
+            `berg.stimuli.films.Film`.
         flag
             True: labelled responses, with the coordinates ``distance`` of each picture from those that the model was
             trained with and ``is_flagged``, as far as the model's file keeps what those were like; or what
@@ -365,7 +371,7 @@ class BERG:
             outputs. With `return_metadata`, always the two values (responses, metadata).
         """
         _check_names(model, kwargs)
-        stimulus = _sized(stimulus, size, fit)
+        stimulus = _observed(model, _sized(stimulus, size, fit), eye_position, behaviour)
         if flag is not False:
             return self._encode_flagged(model, stimulus, return_metadata, flag, **kwargs)
         if kwargs.get("scheduler") is not None:
@@ -758,7 +764,10 @@ def _encode_each(
 def _listed(stimulus: Any, models: Sequence[Any]) -> Any:
     """The stimulus; the files of a folder as a list, so that the folder is read, and warned of, once."""
     from berg.encoding.store_identity import stimulus_files
+    from berg.stimuli.films import as_one_film
 
+    if models and hasattr(models[0], "expected_input"):
+        stimulus = as_one_film(stimulus, models[0].expected_input)
     if hasattr(stimulus, "read_as") or not models or not all(hasattr(model, "expected_input") for model in models):
         return stimulus
     return stimulus_files(stimulus, models[0].expected_input) or stimulus
@@ -800,7 +809,7 @@ def _names_taken(model: Any, given: Mapping[str, Any]) -> set[str] | None:
     """What encode takes for this model and this kind of `out`; None if the model takes any name."""
     from berg.models.loading import parameter_names, takes_any
 
-    own = {"return_metadata", "labelled", "size", "fit", "out"}
+    own = {"return_metadata", "labelled", "size", "fit", "eye_position", "behaviour", "out"}
     if isinstance(model, str):
         model_class = model_registry.get_model_class(model)
         own |= {"device", "selection", *parameter_names(model_class), *_card_parameters(model, model_class)}
@@ -839,6 +848,19 @@ def _sized(stimulus: Any, size: int | None, fit: FIT | None) -> Any:
     from berg.stimuli.images import resized
 
     return resized(stimulus, size, fit)
+
+
+def _observed(model: Any, stimulus: Any, eye_position: Any, behaviour: Any) -> Any:
+    """The stimulus; a film with what the animal did, if that is given."""
+    if eye_position is None and behaviour is None:
+        return stimulus
+    from berg.core.card_schema import StimulusInput
+    from berg.stimuli.films import with_observer
+
+    one = model[0] if isinstance(model, (list, tuple)) and model else model
+    card = model_registry.get_card(one) if isinstance(one, str) else getattr(one, "card", None)
+    expected = getattr(card, "input", None) or StimulusInput.model_validate({"shape": "[batch_size]"})
+    return with_observer(stimulus, eye_position, behaviour, expected)
 
 
 def _is_file(out: Any) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import layouts, mosaic, reference
+from published import layouts, mosaic, mouse_scans, reference
 
 from berg.core import model_registry
 from berg.families.linearizing import shared_projection
@@ -196,6 +196,14 @@ def bmd_dir(bmd_files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The model of BOLD Moments, on a network that takes no time."""
     monkeypatch.setattr(shared_projection, "network_features", lambda *_: FeaturesLikeS3D())
     return bmd_files
+
+
+@pytest.fixture(scope="session")
+def mouse_dir() -> Iterator[Path]:
+    """One scan of the mouse, at reduced size."""
+    with tempfile.TemporaryDirectory() as folder:
+        mouse_scans.write_scan(Path(folder), 8, 5, 60)
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from published import layouts, mosaic
+from published import layouts, mosaic, mouse_scans
 
 from berg import BERG
 from berg.core import model_registry
@@ -63,6 +63,7 @@ def stimuli(model_id: str, n: int = 3) -> Any:
     assert given is not None
     assert given.range is not None
     sizes = {"batch_size": n, "height": 48, "width": 64, "n_samples": 2000, "n_frames": 16}
+    sizes |= {"n_frames": 3} if given.frame_rate else {}
     shape = [size if isinstance(size, int) else sizes[size] for size in given.shape]
     low, high = given.range
     if given.sampling_rate:  # as loud as one can bear, not as loud as the range goes
@@ -87,6 +88,7 @@ def dir_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
 
     def dir_of(model_id: str) -> Path:
         own = {layouts.BMD: "bmd_dir", mosaic.VISUAL: "mosaic_dir", mosaic.WHOLE: "mosaic_whole_dir"}
+        own[mouse_scans.MODEL] = "mouse_dir"
         other = own.get(model_id, "berg_dir")
         berg_dir: Path = request.getfixturevalue("zoo_dir" if model_id in layouts.ZOO else other)
         return berg_dir
@@ -141,16 +143,17 @@ def test_the_card_stands_in_the_catalog_and_describes_itself(model_id: str, caps
 
 @on_every_model
 def test_an_unknown_parameter_is_refused_with_the_nearest_name(model_id: str) -> None:
-    with pytest.raises(InvalidParameterError, match=r"no parameter 'subjekt'\. Did you mean 'subject'"):
-        load(model_id, subjekt=1)
+    name = next(iter(model_registry.get_card(model_id).own_parameters))  # subject, of most
+    with pytest.raises(InvalidParameterError, match=rf"no parameter '{name[:-1]}'\. Did you mean '{name}'"):
+        load(model_id, **{name[:-1]: 1})
 
 
 @on_every_model
 def test_an_unknown_selection_key_is_refused_with_the_keys(model_id: str) -> None:
     card = model_registry.get_card(model_id)
-    subject = (card.parameters["subject"].allowed or [1])[0]
+    name, parameter = next(iter(card.own_parameters.items()))
     with pytest.raises(InvalidParameterError, match=re.escape(card.selection_keys[0])):
-        load(model_id, selection={"no_such_key": 1}, subject=subject)
+        load(model_id, selection={"no_such_key": 1}, **{name: (parameter.allowed or [1])[0]})
 
 
 @on_every_model

@@ -113,7 +113,10 @@ def _kind(data: Any) -> str:
     shape = getattr(data.stimuli, "shape", None)
     if shape is not None:
         return f"each {data.stimuli.dtype} of shape {tuple(shape[1:])}"
-    return f"files, from {data.stimulus_names[0]} to {data.stimulus_names[-1]}"
+    from berg.stimuli.stimulus_set import kind_of
+
+    name = "videos" if kind_of(data.stimuli) == "video" else "files"
+    return f"{name}, from {data.stimulus_names[0]} to {data.stimulus_names[-1]}"
 
 
 def _outputs(summary: DatasetSummary) -> Table:

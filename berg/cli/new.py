@@ -78,6 +78,7 @@ def _facts(folder: Path) -> DataFacts:
     from berg.datasets.card import NAME, DatasetCard
     from berg.datasets.dataset import EncodingDataset
     from berg.models.card_of_data import DataFacts, OutputFacts
+    from berg.stimuli import stimulus_set
 
     card = DatasetCard.read(folder / NAME if folder.is_dir() else folder)
     dataset = EncodingDataset.open(folder, next(iter(card.subjects), None))
@@ -85,17 +86,7 @@ def _facts(folder: Path) -> DataFacts:
         OutputFacts(name, own.axes, own.shape, own.unit, _labels(own.coordinates))
         for name, own in dataset.outputs.items()
     ]
-    return DataFacts(outputs, card.subjects, _kind_of(dataset.stimuli))
-
-
-def _kind_of(stimuli: Any) -> str:
-    """What stimuli are: by the ending of files, by the axes of an array."""
-    from berg.stimuli.readers import kind_of_file
-    from berg.stimuli.stimulus_set import is_files, stimuli_shape
-
-    if is_files(stimuli):
-        return kind_of_file(stimuli[0])
-    return {2: "sound", 5: "video"}.get(len(stimuli_shape(stimuli)), "image")
+    return DataFacts(outputs, card.subjects, stimulus_set.kind_of(dataset.stimuli))
 
 
 def _labels(coordinates: Mapping[str, tuple[str, Any]]) -> dict[str, tuple[str, list[Any]]]:

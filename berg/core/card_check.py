@@ -67,6 +67,11 @@ def _wrong_input(card: CardKeys) -> Iterator[Fault]:
             ("input", "n_frames"),
             f"a stimulus of kind {card.input.kind} takes no n_frames; take it out or write kind: video",
         )
+    if card.input.frame_rate is not None and card.input.kind != "video":
+        yield (
+            ("input", "frame_rate"),
+            f"a stimulus of kind {card.input.kind} takes no frame_rate; take it out or write kind: video",
+        )
     if dtype is not None and dtype not in _DTYPES:
         yield ("input", "dtype"), f"'{dtype}' is not a dtype.{did_you_mean(dtype, _DTYPES)} Allowed: {listing(_DTYPES)}"
     if limits and not limits[0] < limits[1]:  # NaN too
@@ -128,7 +133,7 @@ def _wrong_time_axis(card: CardKeys, axis: str) -> Iterator[Fault]:
         return
     if not described.sampling_rate or described.coordinates:
         yield ("axes", axis), f"axis '{axis}' is as long as the stimulus: it needs a sampling_rate and no coordinates"
-    if card.input and not card.input.sampling_rate:
+    if card.input and not card.input.sampling_rate and not card.input.frame_rate:
         yield ("axes", axis), f"axis '{axis}' is as long as the stimulus, so 'input' needs a sampling_rate"
     for key, selector in card.select.items():
         if selector.axis == axis and (selector.kind != "range" or selector.metadata):

@@ -99,6 +99,7 @@ class StimulusInput(CardPart):
     unit: str | None = None
     sampling_rate: int | None = Field(None, ge=1, description="hertz; for sounds, which are resampled to it")
     n_frames: int | None = Field(None, ge=1, description="of videos: how many frames are taken of each, evenly spaced")
+    frame_rate: int | None = Field(None, ge=1, description="hertz; of films, which are taken frame by frame, grey")
     description: str = ""
     constraints: Texts = Field(default_factory=list)
 
@@ -230,7 +231,8 @@ class Files(CardPart):
     The model's folder lies in a BERG directory. Which one: ``berg_dir``, that of the user; ``package``, the
     folder of the card (for plug-ins that bring their weights); ``built_in``, that of this package.
 
-    ``spellings``: how the values of a parameter are spelt in file names that have it, newest publication first;
+    ``spellings``: how the values of a parameter are spelt in file names that have it, newest publication first (not
+    where a name has ``{parameter!s}``, which is the value as it is given);
     ``{1..4}`` stands for four files, which belong together. Of publications that lie side by side, the newest is read.
 
     ``shared``: weights that all subjects need, beside their own.

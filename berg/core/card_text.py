@@ -83,6 +83,7 @@ def _input(card: CardKeys) -> Section:
         ("dtype", given.dtype or "", "any integer dtype is taken" if given.dtype == "uint8" else ""),
         ("values", values, given.unit or ""),
         ("sampling rate", f"{given.sampling_rate:,} Hz" if given.sampling_rate else "", "others are resampled"),
+        ("frame rate", f"{given.frame_rate:,} Hz" if given.frame_rate else "", "grey; berg.load_film converts"),
     ]
     constraints = "\n".join(f"- {constraint}" for constraint in given.constraints)
     text = "\n".join(filter(None, (given.description.strip(), constraints)))

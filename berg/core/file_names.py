@@ -85,5 +85,10 @@ def _spellings(files: Files | None, name: str, values: Mapping[str, Any]) -> dic
     return {
         field: own[str(values[field])]
         for field, own in spellings.items()
-        if field in fields_of(name) and str(values.get(field)) in own
+        if field in _respelt(name) and str(values.get(field)) in own
     }
+
+
+def _respelt(name: str) -> list[str]:
+    """The fields of a name without a conversion; ``{scan!s}`` is the value as it is given."""
+    return [field for _, field, _, conversion in string.Formatter().parse(name) if field and conversion is None]

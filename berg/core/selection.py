@@ -92,7 +92,8 @@ def resolve_times(card: ModelCard, selection: Mapping[str, Any], n_samples: int)
         for axis in output.axes[1:]:
             described = card.axes[axis]
             if described.length == FROM_STIMULUS and described.sampling_rate and card.input:
-                n_places = n_samples * described.sampling_rate // (card.input.sampling_rate or 1)
+                rate = card.input.sampling_rate or card.input.frame_rate or 1
+                n_places = n_samples * described.sampling_rate // rate
                 seconds = np.arange(n_places) / described.sampling_rate
                 found[output.name, axis] = _within_windows(card, output.name, axis, selection, seconds)
     return found
@@ -236,8 +237,9 @@ def _names(value: Any) -> list[str]:
 
 
 def _unaliased(value: Any, selector: Selector) -> Any:
-    if isinstance(value, str):
-        return selector.aliases.get(value, value)
+    if isinstance(value, (str, int)):
+        return selector.aliases.get(str(value), value)
     if not selector.aliases or not isinstance(value, (list, tuple, np.ndarray)):
         return value
-    return [selector.aliases.get(item, item) if isinstance(item, str) else item for item in value]
+    items = value.ravel().tolist() if isinstance(value, np.ndarray) else value
+    return [selector.aliases.get(str(item), item) if isinstance(item, (str, int)) else item for item in items]

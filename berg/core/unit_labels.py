@@ -96,7 +96,7 @@ def as_indices(places: Any, length: int, name: str) -> Indices:
         raise CorruptedFileError(
             f"ROI {name} of the metadata is {len(places)} lists of indices, not one list of units. Get the file again."
         )
-    array = np.asarray(places).ravel()  # also of what np.where returns: one array in a tuple
+    array = _whole_numbers(places, name)
     is_twice = len(array) > 2 and bool(np.isin(array, (0, 1)).all())  # a list of indices names none twice
     if not (array.dtype == bool or is_twice):
         return array.astype(np.intp)
@@ -105,6 +105,22 @@ def as_indices(places: Any, length: int, name: str) -> Indices:
             f"The mask of ROI {name} in the metadata has {len(array):,} values for {length:,} units."
         )
     return np.flatnonzero(array)
+
+
+def _whole_numbers(places: Any, name: str) -> NDArray[Any]:
+    """The numbers of a region in one row, also of what `numpy.where` returns: one array in a tuple."""
+    try:
+        array = np.asarray(places).ravel()
+    except ValueError:  # lists of different lengths
+        array = np.array([None])
+    is_whole = array.dtype.kind in "biu" or (
+        array.dtype.kind == "f" and np.isfinite(array).all() and np.array_equal(array, np.round(array))
+    )
+    if array.size and not is_whole:
+        raise CorruptedFileError(
+            f"The units of ROI {name} in the metadata are not given as whole numbers. Get the file again."
+        )
+    return array
 
 
 def coordinates(

@@ -18,6 +18,7 @@ from berg.datasets.splits import SPLITS
 from berg.stimuli import stimulus_set
 from berg.stimuli.images import picture_size
 from berg.stimuli.readers import kind_of_file
+from berg.stimuli.videos import VideoFrames
 from berg.system.progress import progress_bar
 
 Bools = NDArray[np.bool_]
@@ -189,6 +190,9 @@ def _faults_of_stimuli(dataset: EncodingDataset, show_progress: bool | None) -> 
 def _faults_of_pictures(dataset: EncodingDataset) -> Iterator[Fault]:
     sizes: dict[tuple[int, int], int] = {}
     for name, file in zip(dataset.stimulus_names, dataset.stimuli, strict=True):
+        if kind_of_file(file) == "video":
+            yield from _faults_of_video(name, file)
+            continue
         if kind_of_file(file) != "image":
             return
         try:
@@ -200,6 +204,14 @@ def _faults_of_pictures(dataset: EncodingDataset) -> Iterator[Fault]:
     if len(sizes) > 1:
         shown = listing((f"{count:,} of {width} x {height}" for (width, height), count in sizes.items()), 5)
         yield Fault("error", "stimuli", f"the pictures are of {len(sizes)} sizes ({shown}). Bring them to one.")
+
+
+def _faults_of_video(name: str, file: Any) -> Iterator[Fault]:
+    """Videos may differ in size and length; each must have frames that can be decoded."""
+    try:
+        VideoFrames(file)
+    except StimulusError as error:
+        yield Fault("error", "stimuli", f"{name} cannot be opened: {error}")
 
 
 def _size(picture: Any) -> tuple[int, int]:

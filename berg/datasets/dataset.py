@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from berg.core.card_schema import StimulusInput
 from berg.datasets.assembly import assembled, outputs_of_arrays
 from berg.datasets.folder import read_folder
 from berg.datasets.recordings import OutputData
@@ -170,7 +171,8 @@ class EncodingDataset:
         return self.sampling_interval_s is not None and not any("time" in data.axes for data in self.outputs.values())
 
     def read_stimuli(self, indices: ArrayLike) -> NDArray[Any]:
-        """Some of the stimuli, in this order: pictures (n, 3, height, width), sounds (n, n_samples).
+        """Some of the stimuli, in this order: pictures (n, 3, height, width), sounds (n, n_samples), videos with all
+        of their frames (n, n_frames, 3, height, width).
 
         Raises
         ------
@@ -178,6 +180,16 @@ class EncodingDataset:
             For a damaged file, and for files of different sizes.
         """
         return stimulus_set.read_stimuli(self.stimuli, np.asarray(indices, np.intp))
+
+    def read_taken(self, indices: ArrayLike, expected: StimulusInput) -> NDArray[Any]:
+        """Some of the stimuli as a model takes them: checked, in its dtype, and of videos the frames that it takes.
+
+        Parameters
+        ----------
+        expected
+            The ``input`` of the card.
+        """
+        return stimulus_set.read_taken(self.stimuli, np.asarray(indices, np.intp), expected)
 
     def fingerprint_of_stimuli(self, indices: ArrayLike) -> str:
         """A hash of what these stimuli are and of their order, as a key for what is computed from them.

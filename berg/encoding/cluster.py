@@ -140,6 +140,7 @@ class _Encoder(WorkerPlugin):  # type: ignore[misc]
         begun = read_identity(path) if is_there and not overwrite else {}
         with self.alone, _computing_with(self.threads):
             self.task = self.job.prepare(batch_size or begun.get("batch_size"))
+            _check_can_be_shared_out(self.task)
             if overwrite and is_there:
                 remove_store(path)
             codec = compression or begun.get("compression") or "none"
@@ -282,6 +283,15 @@ def _registered(client: Client, job: _Job) -> Iterator[str]:
     finally:
         with suppress(OSError):  # the scheduler is gone
             client.unregister_worker_plugin(encoder.name)
+
+
+def _check_can_be_shared_out(task: Task) -> None:
+    if task.is_in_sequence:
+        raise InvalidParameterError(
+            f"One film of {len(task.names):,} frames cannot be shared out among workers: each frame needs all those "
+            "before it. Give several films of one length, as a list of files or an array (n_films, n_frames, height, "
+            "width), or encode the film without a scheduler."
+        )
 
 
 def _begin(client: Client, encoder: str, *how: Any) -> _Begun:

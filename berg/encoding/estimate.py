@@ -143,6 +143,8 @@ def _encode_some(
     task: Task, n_stimuli: int, parent: Path, workers: int | None, compression: Compression
 ) -> tuple[int, float, float]:
     some = replace(task, stimuli=_First(task.stimuli, n_stimuli), names=task.names[:n_stimuli])
+    for model in some.in_order:
+        model.set_stimuli(some.stimuli)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".estimate-") as folder:
         store = create(Path(folder, "measured.zarr"), some, some.identity(compression), compression)
         began = time.perf_counter()
@@ -157,6 +159,7 @@ class _First:
     def __init__(self, stimuli: Stimuli, n_stimuli: int) -> None:
         self.stimuli, self.shape = stimuli, stimuli.shape
         self.n_stimuli = min(n_stimuli, len(stimuli))
+        self.is_one_film = getattr(stimuli, "is_one_film", False)
 
     def __len__(self) -> int:
         return self.n_stimuli

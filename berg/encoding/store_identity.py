@@ -122,7 +122,8 @@ def stimulus_labels(
     own = getattr(stimulus, "names", None) if hasattr(stimulus, "read_as") and not is_one_video else None
     names = next((list(known) for known in (given, own) if known is not None), None)
     if names is None:
-        names = file_names(files) if files else list(range(n_stimuli))
+        are_stimuli = files is not None and (len(files) > 1 or n_stimuli == 1)  # not the frames of one film
+        names = file_names(files) if files and are_stimuli else list(range(n_stimuli))
     if len(names) != n_stimuli:
         raise InvalidParameterError(f"stimulus_names has {len(names):,} names for {n_stimuli:,} stimuli.")
     return names

@@ -27,7 +27,7 @@ from berg.encoding.same_numbers import check_numbers
 from berg.encoding.space import N_BLOCKS_HELD
 from berg.encoding.task import Models, OnDamaged, Task, check_options, prepare
 from berg.encoding.task_store import check_folder, open_or_create
-from berg.models.batches import Arrays, Batch, batch_slices, encode_batches
+from berg.models.batches import Arrays, Batch, batch_slices, encode_batches, response_arrays
 from berg.models.encoding_model import EncodingModel
 from berg.responses.blocks import DAMAGED, ENCODED
 from berg.responses.labelled import Labelled
@@ -178,6 +178,8 @@ def fill(
         buffers = _Buffers(task.in_order, store.block_size)
         batches = _batches(store, task, missing, readers, buffers)
         for batch in encode_batches(task.in_order, batches, task.batch_size):
+            if not isinstance(batch, _BlockBatch):  # of a block that is there already
+                continue
             batch.mark()
             advance(len(batch.stimuli))
             if batch.is_last:
@@ -262,17 +264,42 @@ class _BlockBatch(Batch):
 
 def _batches(
     store: ResponseStore, task: Task, blocks: Sequence[int], readers: Threads, buffers: _Buffers
-) -> Iterator[_BlockBatch]:
-    """The batches of blocks in order, read ahead."""
-    indices = [batch for block in blocks for batch in _slices(store.block(block), task.batch_size)]
+) -> Iterator[Batch]:
+    """The batches of blocks in order, read ahead; of stimuli that need those before them, these too."""
+    before = {index: _not_yet_computed(store, task, blocks, number) for number, index in enumerate(blocks)}
+    indices = [
+        batch
+        for block in blocks
+        for part in (before[block], store.block(block))
+        for batch in _slices(part, task.batch_size)
+    ]
     read = readers.map_ahead(lambda batch: read_batch(task, batch), indices)
     for index in blocks:
+        for stimuli in _slices(before[index], task.batch_size):
+            yield _to_nowhere(task, next(read).values, stimuli.start)
         n_stimuli = store.block(index).stop - store.block(index).start
         status, encoded_from = np.full(n_stimuli, ENCODED, np.uint8), np.zeros((n_stimuli, 2), np.uint64)
         block = _Block(index, buffers, status, encoded_from)
         for rows in batch_slices(n_stimuli, task.batch_size):
             batch = next(read)
-            yield _BlockBatch(batch.values, rows, block.rows, block, batch)
+            first = store.block(index).start + rows.start
+            yield _BlockBatch(batch.values, rows, block.rows, block, batch, first=first)
+
+
+def _not_yet_computed(store: ResponseStore, task: Task, blocks: Sequence[int], number: int) -> slice:
+    """The stimuli between a block and the one that is computed before it, if they are needed and are not written."""
+    start = store.block(blocks[number]).start
+    return (
+        slice(store.block(blocks[number - 1]).stop if number else 0, start)
+        if task.is_in_sequence
+        else slice(start, start)
+    )
+
+
+def _to_nowhere(task: Task, stimuli: NDArray[Any], first: int) -> Batch:
+    """A batch whose responses are there already; what it does to those after it is needed."""
+    arrays = [response_arrays(model, len(stimuli)) for model in task.in_order]
+    return Batch(stimuli, slice(0, len(stimuli)), lambda: arrays, first=first)
 
 
 def _empty(model: EncodingModel, n_stimuli: int) -> list[NDArray[np.float32]]:

@@ -19,6 +19,7 @@ from berg.models.batches import common_input
 from berg.models.encoding_model import EncodingModel
 from berg.responses.blocks import CHECKSUMS
 from berg.responses.store import Compression
+from berg.stimuli.films import as_one_film
 from berg.stimuli.open import open_stimuli
 from berg.stimuli.readers import Stimuli
 from berg.stimuli.stimulus_files import check_links
@@ -78,6 +79,11 @@ class Task:
         """Outputs of all models."""
         return sum(len(model.response_shapes()) for model in self.in_order)
 
+    @property
+    def is_in_sequence(self) -> bool:
+        """Whether each stimulus needs what came before it, as the frames of a film do."""
+        return any(model.is_in_sequence for model in self.in_order)
+
     def n_readers(self, workers: int | None) -> int:
         """How many threads read ahead."""
         return workers or (min(4, os.cpu_count() or 1) if len(self.files or ()) > 1 else 1)
@@ -116,6 +122,7 @@ def prepare(
     """
     named = name_models(models)
     expected = common_input(list(named.values()))
+    stimulus = as_one_film(stimulus, expected)
     files = stimulus_files(stimulus, expected)
     read_as = getattr(stimulus, "read_as", None)
     given = stimulus if read_as is not None else files or stimulus
@@ -129,7 +136,7 @@ def prepare(
     stimuli = _open(given, on_damaged, lambda items: open_stimuli(items, expected, sampling_rate, check_files=False))
     is_list = isinstance(given, (list, tuple)) and len(given) == len(stimuli)
     for model in named.values():
-        model.set_stimulus_length(stimuli.shape[-1])
+        model.set_stimuli(stimuli)
     size = common_batch_size(list(named.values()), batch_size, len(stimuli), stimuli.shape, expected.dtype)
     names = stimulus_labels(stimulus_names, files, len(stimuli), stimulus)
     task = Task(named, stimuli, open_one if is_list else None, files, names, size, size, on_damaged, read_as)

@@ -19,6 +19,7 @@ from berg.datasets.recordings import OutputData
 from berg.evaluation.accuracy_table import Coordinates
 from berg.evaluation.card_units import unit_axes
 from berg.models.encoding_model import EncodingModel
+from berg.stimuli import stimulus_set
 from berg.system.progress import progress_bar
 
 Floats = NDArray[np.floating[Any]]
@@ -109,13 +110,20 @@ def encode(
     rate = {} if dataset.sampling_rate is None else {"sampling_rate": dataset.sampling_rate}
     with progress_bar(f"encode with {model.card.model_id}", len(stimuli), "stimuli", show_progress) as advance:
         for start in range(0, len(stimuli), BATCH):
-            batch = dataset.read_stimuli(stimuli[start : start + BATCH])
+            batch = _read(dataset, stimuli[start : start + BATCH], model)
             responses = model.generate_response(batch, batch_size=batch_size, show_progress=False, **rate)
             arrays = responses if isinstance(responses, tuple) else (responses,)
             for output, array in zip(model.card.outputs, arrays, strict=True):
                 parts[output.name].append(_over_repetitions(output, array))
             advance(len(batch))
     return {name: np.concatenate(parts.pop(name)) for name in names}
+
+
+def _read(dataset: EncodingDataset, stimuli: NDArray[np.intp], model: EncodingModel) -> Any:
+    """Some stimuli; files of videos as they are, which the model decodes no more of than it takes."""
+    if model.expected_input.kind == "video" and stimulus_set.is_files(dataset.stimuli):
+        return [dataset.stimuli[index] for index in stimuli]
+    return dataset.read_stimuli(stimuli)
 
 
 def _over_repetitions(output: OutputArray, array: Floats) -> Floats:

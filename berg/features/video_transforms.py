@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import functional
+
+from berg.stimuli.video_stimuli import SIZE_CHANNEL
 
 BILINEAR = functional.InterpolationMode.BILINEAR
 
@@ -49,6 +51,8 @@ class VideoPresetTransform(nn.Module):
         self.normalise = NormaliseVideo(preset)
 
     def forward(self, videos: Tensor) -> Tensor:
+        if are_padded(videos):
+            return torch.cat([self(video) for video in unpadded(videos)])
         preset = self.preset
         frames = videos.flatten(0, 1).float()
         resized = functional.resize(frames, list(preset.resize_size), preset.interpolation, antialias=preset.antialias)
@@ -69,8 +73,24 @@ class UncroppedVideoTransform(nn.Module):
         self.normalise = NormaliseVideo(preset)
 
     def forward(self, videos: Tensor) -> Tensor:
+        if are_padded(videos):
+            return torch.cat([self(video) for video in unpadded(videos)])
         normalised = self.normalise(videos.flatten(0, 1).float())
         return channels_first(functional.resize(normalised, self.size, BILINEAR, antialias=True), videos)
+
+
+def are_padded(videos: Tensor) -> bool:
+    """Whether videos of several sizes are in one array, as `berg.stimuli.video_stimuli.padded` lays them."""
+    return videos.shape[2] == SIZE_CHANNEL + 1
+
+
+def unpadded(videos: Tensor) -> Iterator[Tensor]:
+    """Each video of such an array by itself, shape (1, n_frames, 3, its height, its width)."""
+    for video in videos:
+        told = video[0, SIZE_CHANNEL].reshape(-1)[:4].int().tolist()
+        height, width = (low + 256 * high for low, high in (told[:2], told[2:]))
+        whole = video[None, :, :SIZE_CHANNEL]
+        yield whole[..., :height, :width] if height and width else whole
 
 
 class NormaliseVideo(nn.Module):

@@ -51,7 +51,12 @@ from berg.system.progress import Advance, progress_bar
 
 BATCH = 32
 """Stimuli that are computed together; fixed, because it may change the last bits."""
-_ALWAYS = ("berg.stimuli.checks", "berg.stimuli.images", "berg.stimuli.image_stimuli", "berg.features.linear")
+VIDEOS = 4
+"""Videos that are computed together, of a batch."""
+_ALWAYS = (
+    *("berg.stimuli.checks", "berg.stimuli.images", "berg.stimuli.image_stimuli", "berg.features.linear"),
+    *("berg.stimuli.videos", "berg.stimuli.video_stimuli"),
+)
 _SECONDS_BETWEEN_RECORDS = 10.0  # waiting for the disk costs; so much is computed again at most
 # What a file raises that is not what it was, as text, as JSON or as an array; RecursionError is a RuntimeError.
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, SyntaxError)
@@ -212,8 +217,13 @@ def peak_bytes(features: nn.Module, stimulus: NDArray[Any], n_features: int, dev
         for handle in handles:
             handle.remove()
     weights = sum(value.numel() * value.element_size() for value in features.state_dict().values())
-    per_stimulus = 3 * largest + 4 * n_features * _N_BATCHES_HELD + 6 * stimulus.nbytes
-    return int(weights + BATCH * per_stimulus)
+    per_stimulus = 4 * n_features * _N_BATCHES_HELD + 6 * stimulus.nbytes
+    return int(weights + BATCH * per_stimulus + 3 * largest * _at_once(stimulus))
+
+
+def _at_once(stimuli: NDArray[Any]) -> int:
+    """How many stimuli are computed together: fewer videos than pictures; fixed, as `BATCH`."""
+    return VIDEOS if stimuli.ndim == 5 else BATCH
 
 
 def _read(own: Path, key: FeatureKey, n_stimuli: int) -> CachedFeatures | None:
@@ -294,7 +304,9 @@ def _fill(growing: _Growing, features: LayerFeatures, read: Read, device: torch.
 
 @torch.no_grad()
 def _layers(features: LayerFeatures, stimuli: Any, device: torch.device, places: NDArray[np.intp]) -> list[Tensor]:
-    layers = [layer.float().cpu() for layer in features(torch.from_numpy(stimuli).to(device))]
+    parts = torch.from_numpy(stimuli).split(_at_once(stimuli))  # type: ignore[no-untyped-call]
+    computed = [[layer.float().cpu() for layer in features(part.to(device))] for part in parts]
+    layers = computed[0] if len(computed) == 1 else [torch.cat(each) for each in zip(*computed, strict=True)]
     if not all(bool(torch.isfinite(layer.sum())) for layer in layers):  # a hundredth of the time of looking at each
         raise InvalidParameterError(
             f"The network gives values that are not finite for the training stimuli {places[0]} to {places[-1]}. Try "

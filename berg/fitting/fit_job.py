@@ -16,7 +16,6 @@ from berg.core.model_card import ModelCard
 from berg.datasets.dataset import EncodingDataset
 from berg.datasets.recordings import OutputData
 from berg.fitting.model_paths import ModelPaths, paths_of
-from berg.stimuli.checks import as_expected, check_stimulus
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,9 @@ class FitJob:
         return output
 
     def read_stimuli(self, indices: ArrayLike) -> NDArray[Any]:
-        """Some stimuli, checked and cast as the model's input says."""
-        stimuli = self.dataset.read_stimuli(indices)
+        """Some stimuli, checked and cast as the model's input says; of videos, the frames that the model takes."""
         expected = self.card.input
-        return stimuli if expected is None else as_expected(check_stimulus(stimuli, expected), expected)
+        return self.dataset.read_stimuli(indices) if expected is None else self.dataset.read_taken(indices, expected)
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,10 @@ def _sample_stimuli(job: FitJob) -> NDArray[Any]:
     places = job.dataset.splits["test"][:N_SAMPLE]
     if not len(places):
         places = np.arange(min(N_SAMPLE, len(job.dataset.stimulus_names)))
-    return job.dataset.read_stimuli(places)
+    if job.card.input is None or job.card.input.kind != "video":
+        return job.dataset.read_stimuli(places)
+    videos = job.read_stimuli(places)  # the frames that the model takes
+    return videos if videos.shape[2] == 3 else job.read_stimuli(places[:1])  # of several sizes
 
 
 def _write_card(path: Path, card: ModelCard) -> None:

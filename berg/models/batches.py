@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class SmallerBatchWarning(UserWarning):
     """The device had too little memory for a batch, which was computed in parts."""
 
 
-_COMMON = ("kind", "shape", "dtype", "range", "sampling_rate", "n_frames")
+_COMMON = ("kind", "shape", "dtype", "range", "sampling_rate", "n_frames", "frame_rate")
 
 
 class Encoder(Protocol):
@@ -73,6 +73,17 @@ class Encoder(Protocol):
         """The shape of the response to one stimulus, for each output."""
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """Features of stimuli that follow each other, such as the frames of a film; they are computed in order."""
+
+    def begin_at(self, first: int | None) -> None:
+        """The number of the next stimulus, told before each batch: 0 begins, None is of no sequence.
+
+        A batch may be asked for again, when it was too large for the memory.
+        """
+
+
 @dataclass(frozen=True)
 class Batch:
     """Stimuli that are encoded together, and where their responses go.
@@ -85,11 +96,14 @@ class Batch:
         The rows of the arrays that the responses are written to.
     open_arrays
         Gives the arrays, also datasets of h5py or zarr; called when the batch is computed.
+    first
+        The number of its first stimulus among all; None: that of its first row.
     """
 
     stimuli: NDArray[Any]
     rows: slice
     open_arrays: Callable[[], Arrays]
+    first: int | None = field(default=None, kw_only=True)
 
 
 BatchT = TypeVar("BatchT", bound=Batch)
@@ -159,13 +173,14 @@ def _encode_batch(
 ) -> tuple[list[Future[None]], int]:
     """Encode a batch in parts of `largest` stimuli, or fewer; returns the writes, and the size of part that fits."""
     arrays, writes, start = batch.open_arrays(), [], 0
+    first = batch.rows.start if batch.first is None else batch.first
     while start < len(staged):
         stop = min(start + largest, len(staged))
         rows = slice(batch.rows.start + start, batch.rows.start + stop)
         try:
             with _memory_for(models[0], stop - start):
                 stimuli = lane.to_device(staged[start:stop])
-            each = respond(models, stimuli)
+            each = respond(models, stimuli, first + start)
             for outputs in arrays:  # without a name for the responses: they would stay in memory beside the next
                 writes += _write_all(next(each), rows, outputs, lane, writers)
         except DeviceMemoryError as error:
@@ -180,8 +195,13 @@ def _encode_batch(
     return writes, largest
 
 
-def respond(models: Sequence[Encoder], stimuli: torch.Tensor) -> Iterator[Responses]:
+def respond(models: Sequence[Encoder], stimuli: torch.Tensor, first: int | None = None) -> Iterator[Responses]:
     """The responses of one model after another to stimuli that are encoded at once, shape (n_stimuli, ...).
+
+    Parameters
+    ----------
+    first
+        The number of the first among all stimuli of the call, for features that remember (`Remembers`).
 
     Raises
     ------
@@ -194,6 +214,8 @@ def respond(models: Sequence[Encoder], stimuli: torch.Tensor) -> Iterator[Respon
         # no_grad, not inference_mode: what a module keeps may be used in predict()
         with _memory_for(model, len(stimuli)), torch.no_grad(), arithmetic(model.precision, model.device):
             if id(features) not in features_of:
+                if isinstance(features, Remembers):
+                    features.begin_at(first)
                 features_of[id(features)] = features(stimuli.to(model.device))
             responses = model.in_window(readout(features_of[id(features)]), stimuli.shape[-1])
         yield responses

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from berg.core.card_schema import REPETITION
+from berg.core.card_schema import REPETITION, StimulusKind
 
 _BETWEEN = ";"  # the regions of one unit
 _ROI, _TIME = "roi", "time"
@@ -43,7 +43,7 @@ class DataFacts:
 
     outputs: Sequence[OutputFacts]
     subjects: Sequence[Any]
-    kind: str = "image"
+    kind: StimulusKind = "image"
 
     @property
     def axes(self) -> list[str]:

@@ -40,7 +40,7 @@ from berg.models.batches import (
 from berg.models.device import resolve_device
 from berg.models.lanes import lane_to
 from berg.stimuli.open import open_stimuli
-from berg.stimuli.readers import reader_of
+from berg.stimuli.readers import Stimuli, reader_of
 from berg.system.memory import reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.system.threads import Threads
@@ -249,7 +249,7 @@ class EncodingModel(BaseModelInterface):
         expected = common_input(models)
         stimuli = open_stimuli(stimulus, expected, sampling_rate)
         for model in models:
-            model.set_stimulus_length(stimuli.shape[-1])
+            model.set_stimuli(stimuli)
         size = common_batch_size(models, batch_size, len(stimuli), stimuli.shape, expected.dtype)
         given = [None] * len(models) if out is None else out
         if not isinstance(given, (list, tuple)) or len(given) != len(models):
@@ -422,6 +422,15 @@ class EncodingModel(BaseModelInterface):
     def response_shapes(self) -> list[tuple[int, ...]]:
         """The shape of the response to one stimulus, for each output."""
         return [tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:]) for output in self.card.outputs]
+
+    def set_stimuli(self, stimuli: Stimuli) -> None:
+        """Told before stimuli are encoded: how long they are."""
+        self.set_stimulus_length(stimuli.shape[-1])
+
+    @property
+    def is_in_sequence(self) -> bool:
+        """Whether the stimuli that were given last are encoded one after another, each with what came before."""
+        return False
 
     def set_stimulus_length(self, n_samples: int) -> None:
         """Select along axes that are as long as the stimulus; until then, what they hold is not known."""

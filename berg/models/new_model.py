@@ -104,7 +104,8 @@ def new_card(
     """
     template, _ = read_card_yaml(_HERE / "model_cards" / "template.yaml")
     parts = ModelId.parse(model_id)
-    given = template if family is None else _example(family, parts.modality, template)
+    kind = "image" if data is None else data.kind
+    given = template if family is None else _example(family, parts.modality, template, kind)
     marks = _Marks()
     known: dict[str, Any] = {"model_id": model_id, "modality": parts.modality, "training_dataset": parts.dataset}
     keys = ("species", "stimuli", "model_architecture", "creator")
@@ -180,13 +181,18 @@ _CardDumper.add_representer(list, _represent_list)
 _CardDumper.add_representer(str, _represent_text)
 
 
-def _example(family: str, modality: str, template: dict[str, Any]) -> dict[str, Any]:
-    """A card of the family, of the same modality if there is one; else the template.
+def _example(family: str, modality: str, template: dict[str, Any], kind: str = "image") -> dict[str, Any]:
+    """A card of the family, for this kind of stimulus and of the same modality if there is one; else the template.
 
     Models whose weights lie in another package are no example: nobody else's are read from there.
     """
     cards = [card for card in _cards() if card.family == family and not (card.files and card.files.from_package)]
-    cards.sort(key=lambda card: (card.modality != modality, _kind_of(card) != "image", card.model_id))
+    cards.sort(key=lambda card: (_kind_of(card) != kind, card.modality != modality, card.model_id))
+    if kind == "video" and cards and _kind_of(cards[0]) != kind:
+        raise InvalidParameterError(
+            f"The stimuli of these recordings are videos, and no model of the family '{family}' takes them. Try  "
+            "--family linearizing"
+        )
     return cards[0].raw if cards else template
 
 

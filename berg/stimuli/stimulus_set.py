@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from berg.core.card_schema import StimulusInput, StimulusKind
 from berg.core.exceptions import DatasetError, InvalidParameterError, StimulusError, listing
 from berg.core.regular_file import check_regular_file
 from berg.stimuli.arrays import open_array
+from berg.stimuli.checks import as_expected, check_stimulus
 from berg.stimuli.readers import READERS, Reader, kind_of_file, reader_of
 from berg.stimuli.sounds import read_sound
 from berg.stimuli.stimulus_files import check_links, file_names, stimuli_in
@@ -36,6 +38,14 @@ def n_stimuli(stimuli: Any) -> int:
 def stimuli_shape(stimuli: Any) -> tuple[int, ...]:
     """The shape of an array of stimuli, () if it has none."""
     return tuple(getattr(stimuli, "shape", np.shape(stimuli) if isinstance(stimuli, Sequence) else ()))
+
+
+def kind_of(stimuli: Any) -> StimulusKind:
+    """What they are: by the ending of the first file, or the axes of an array (two: sounds, five: videos)."""
+    if is_files(stimuli):
+        return kind_of_file(stimuli[0]) if len(stimuli) else "image"
+    by_axes: dict[int, StimulusKind] = {2: "sound", 5: "video"}
+    return by_axes.get(len(stimuli_shape(stimuli)), "image")
 
 
 def check_stimuli(stimuli: Any) -> Any:
@@ -128,6 +138,20 @@ def read_stimuli(stimuli: Any, indices: NDArray[np.intp]) -> NDArray[Any]:
         return _read_array(stimuli, indices)
     chosen = [stimuli[index] for index in indices]
     return reader_of(kind_of_file(chosen[0])).read_files(chosen) if chosen else np.empty((0, 3, 0, 0), np.uint8)
+
+
+def read_taken(stimuli: Any, indices: NDArray[np.intp], expected: StimulusInput) -> NDArray[Any]:
+    """Some of the stimuli as a model takes them: checked, in its dtype, and of videos the frames that it takes.
+
+    Raises
+    ------
+    StimulusError
+        As `read_stimuli`, and for stimuli that the model does not take.
+    """
+    if expected.kind != "video":
+        return as_expected(check_stimulus(read_stimuli(stimuli, indices), expected), expected)
+    chosen = [stimuli[index] for index in indices] if is_files(stimuli) else _read_array(stimuli, indices)
+    return reader_of("video").open(chosen, expected, None, False).read(slice(0, len(indices)))
 
 
 def _read_array(array: Any, indices: NDArray[np.intp]) -> NDArray[Any]:

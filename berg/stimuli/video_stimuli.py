@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.card_schema import StimulusInput
-from berg.core.exceptions import InvalidParameterError, StimulusError, listing
+from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, listing
 from berg.stimuli.checks import as_array, as_expected, check_stimulus, is_dataset
-from berg.stimuli.stimulus_files import check_links, stimulus_files
-from berg.stimuli.videos import VideoFrames
+from berg.stimuli.films import FilmArray, Films, OneFilm, open_films
+from berg.stimuli.stimulus_files import check_links
+from berg.stimuli.video_files import ENDINGS as ENDINGS
+from berg.stimuli.video_files import video_files as video_files
+from berg.stimuli.videos import VideoFrames, video_size
 from berg.system.memory import release_pages
 
-ENDINGS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"}
 
-
-def video_files(places: Iterable[Path | str], recursive: bool = False) -> list[Path]:
-    """The videos among files and folders; a folder stands for its videos, sorted by name.
-
-    See `berg.stimuli.stimulus_files.stimulus_files`, also for what it raises and warns of.
-    """
-    return stimulus_files(places, ENDINGS, "video", recursive)
-
-
-def open_videos(stimulus: Any, expected: StimulusInput, sampling_rate: Any, check_files: bool) -> VideoArray | Clips:
+def open_videos(
+    stimulus: Any, expected: StimulusInput, sampling_rate: Any, check_files: bool
+) -> VideoArray | Clips | OneFilm | Films | FilmArray:
     """Videos in files, of `berg.load_video`, or in an array; see `berg.stimuli.open.open_stimuli`."""
     if sampling_rate is not None:
         raise InvalidParameterError("This model takes no sounds; leave sampling_rate out.")
+    if expected.frame_rate is not None:
+        return open_films(stimulus, expected, check_files)
     clips = [stimulus] if _is_clip(stimulus) else stimulus
     if isinstance(clips, Sequence) and len(clips) and all(map(_is_clip, clips)):
         are_files = not any(isinstance(clip, VideoFrames) for clip in clips)
@@ -104,15 +102,42 @@ class VideoArray:
         return as_expected(check_stimulus(taken, self.expected), self.expected)
 
 
+SIZE_CHANNEL = 3
+"""The channel that says how large a video is, in an array of videos of several sizes; see `padded`."""
+
+
+def padded(clips: Sequence[NDArray[np.uint8]], height: int, width: int) -> NDArray[np.uint8]:
+    """Videos of several sizes as one array, each in its upper left corner.
+
+    Returns
+    -------
+    array
+        Shape (n_videos, n_frames, 4, height, width); the fourth channel begins with the height and the width of the
+        video, two bytes each. `berg.features.video_transforms` brings each of them to the size of the network.
+    """
+    array = np.zeros((len(clips), len(clips[0]), SIZE_CHANNEL + 1, height, width), np.uint8)
+    for whole, clip in zip(array, clips, strict=True):
+        whole[:, :SIZE_CHANNEL, : clip.shape[2], : clip.shape[3]] = clip
+        whole[0, SIZE_CHANNEL].reshape(-1)[:4] = np.array(clip.shape[2:], "<u2").view(np.uint8)
+    return array
+
+
 class Clips:
-    """Video files, or some frames of them (`berg.load_video`), all of one size; decoded is only what is taken."""
+    """Video files, or some frames of them (`berg.load_video`); decoded is only what is taken.
+
+    If they are of several sizes, they are read as `padded` says.
+    """
 
     def __init__(self, clips: Sequence[Any], expected: StimulusInput) -> None:
         if expected.n_frames is None:
             raise StimulusError("The card does not say how many frames are taken of a video (input.n_frames).")
         self.clips, self.expected, self.n_frames = clips, expected, expected.n_frames
         self.are_files = True  # several may be read at a time
-        self.shape = check_stimulus(self._read_one(0)[None], expected).shape[1:]
+        first = check_stimulus(self._read_one(0)[None], expected).shape[1:]
+        sizes = {first[-2:], *_sizes(clips)}
+        self.are_padded = len(sizes) > 1
+        largest = tuple(max(size[axis] for size in sizes) for axis in (0, 1))
+        self.shape = (first[0], SIZE_CHANNEL + 1, *largest) if self.are_padded else first
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -120,12 +145,10 @@ class Clips:
     def read(self, indices: slice) -> NDArray[Any]:
         """The taken frames of some videos."""
         clips = [self._read_one(index) for index in range(*indices.indices(len(self)))]
-        for index, clip in enumerate(clips, start=indices.start):
-            if clip.shape != self.shape:
-                raise StimulusError(
-                    f"Video {index:,} is {clip.shape[3]} x {clip.shape[2]} pixels, the first is {self.shape[3]} x "
-                    f"{self.shape[2]}. Encode videos of each size in a call of their own, as a list of files."
-                )
+        if self.are_padded:
+            for clip in clips:
+                check_stimulus(clip[None], self.expected)
+            return padded(clips, *self.shape[2:])
         return as_expected(np.stack(clips), self.expected)
 
     def _read_one(self, index: int) -> NDArray[np.uint8]:
@@ -136,3 +159,19 @@ class Clips:
         except StimulusError as error:
             raise StimulusError(f"{video.path}: {error}") from error
         return np.concatenate([video[frame : frame + 1] for frame in frames])
+
+
+def _sizes(clips: Sequence[Any]) -> set[tuple[int, int]]:
+    """Heights and widths of videos; a file that cannot be opened is told of when it is read."""
+    with ThreadPoolExecutor(8) as readers:
+        found = readers.map(_size_or_none, clips)
+        return {size for size in found if size is not None}
+
+
+def _size_or_none(clip: Any) -> tuple[int, int] | None:
+    if isinstance(clip, VideoFrames):
+        return clip.shape[2], clip.shape[3]
+    try:
+        return video_size(clip)
+    except (BERGError, OSError):
+        return None

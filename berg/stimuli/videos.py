@@ -201,6 +201,25 @@ class _Reader:
         return None
 
 
+def video_size(path: Path | str) -> tuple[int, int]:
+    """Height and width of a video, upright; its first frame is decoded.
+
+    Raises
+    ------
+    StimulusError
+        If it is no video.
+    """
+    check_regular_file(path)
+    with _errors(Path(path)), _opened(Path(path)) as opened:
+        if not opened.streams.video:
+            raise StimulusError(f"{path} holds no video.")
+        first = next(opened.decode(opened.streams.video[0]), None)
+        if first is None:
+            raise StimulusError(f"{path} has no frame that can be decoded.")
+        height, width = int(first.height), int(first.width)
+        return (width, height) if round(first.rotation / 90) % 2 else (height, width)
+
+
 def _stamps(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
     """When each frame and each key frame is shown, in ticks, in order, and how long a tick is in seconds.
 

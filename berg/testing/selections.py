@@ -25,7 +25,8 @@ class Selections:
         if not model.card.outputs or not model.card.select:
             raise NotApplicable("the card has no 'outputs' or no 'select'")
         self.card, self.base, self.metadata = model.card, model.selection, model.metadata
-        self.n_samples = model.stimulus.shape[-1]  # the length of axes that are as long as the stimulus
+        # the length of axes that are as long as the stimulus
+        self.n_samples = model.stimulus.shape[1 if model.input.frame_rate else -1]
         self.units = self.resolve(self.base)
 
     def resolve(self, selection: Mapping[str, Any]) -> dict[AxisKey, Indices]:

@@ -13,6 +13,7 @@ from berg.testing.outcome import NotApplicable
 
 N_STIMULI = 4
 _SIZES = {"height": 48, "width": 64, "n_frames": 16, "n_samples": 4000}  # 4000 samples: a quarter of a second at 16 kHz
+_FRAMES_OF_FILM = 4  # every frame is computed
 _SMALL = 8  # any other axis that only has a name
 
 
@@ -36,6 +37,8 @@ def make_stimuli(expected: StimulusInput, n_stimuli: int = N_STIMULI) -> NDArray
     if "array" not in expected.type:
         raise NotApplicable(f"stimuli of type '{expected.type}' cannot be made up; give check_model(stimulus=...)")
     shape = (n_stimuli, *(_size(size) for size in sizes_of(expected)[1:]))
+    if expected.frame_rate:
+        shape = (shape[0], _FRAMES_OF_FILM, *shape[2:])
     dtype = dtype_of(expected)
     low, high = expected.range or ((0, 255) if dtype.kind in "iu" else (-1, 1))
     contrast = np.linspace(1, 0.3, n_stimuli).reshape(-1, *[1] * (len(shape) - 1))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from berg.core.commands import how_to_get, listed_values
 from berg.core.exceptions import CorruptedFileError, StimulusError, listing
-from berg.core.file_names import file_name, name_fields
+from berg.core.file_names import generations, name_fields
 from berg.core.layout import METADATA, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
 from berg.system.byte_words import size_words
@@ -148,14 +148,26 @@ def _complete(
     assert card.files is not None
     if (shared := card.files.shared) and not {*(folder / WEIGHTS).glob(f"{shared}.*")} - wrong:
         return []
-    weights = _stems(folder / WEIGHTS, wrong, [card.files.weights.format(**values) for values in combinations])
-    metadata_of = [file_name(card, card.files.metadata, values) for values in combinations]
-    metadata = _stems(folder / METADATA, wrong, metadata_of)
+    spelt = [{kind: _spelt(card, name, values) for kind, name in _names(card).items()} for values in combinations]
+    here = {
+        kind: _stems(folder / kind, wrong, [name for each in spelt for name in each[kind]]) for kind in _names(card)
+    }
     return [
         values
-        for values, name in zip(combinations, metadata_of, strict=True)
-        if card.files.weights.format(**values) in weights and name in metadata
+        for values, names in zip(combinations, spelt, strict=True)
+        if all(here[kind].intersection(names[kind]) for kind in names)
     ]
+
+
+def _names(card: ModelCard) -> dict[str, str]:
+    assert card.files is not None
+    return {WEIGHTS: card.files.weights, METADATA: card.files.metadata}
+
+
+def _spelt(card: ModelCard, name: str, values: dict[str, Any]) -> list[str]:
+    """A file name filled with values: as they are, and as publications spell them."""
+    published = [names[0] for names in generations(card, name, values) if len(names) == 1]
+    return list(dict.fromkeys([name.format(**values), *published]))
 
 
 def _stems(folder: Path, wrong: set[Path], names: Iterable[str]) -> set[str]:

@@ -132,6 +132,8 @@ def _notes_of_model(model_id: str, paths: set[str]) -> Iterator[str]:
 def _partner(card: ModelCard, path: str, one: str, other: str) -> str | None:
     """A pattern of the file that goes with this one, if it is of one of the two kinds and named as the card says."""
     templates = {WEIGHTS: card.files.weights, METADATA: card.files.metadata}  # type: ignore[union-attr]
+    if any("!s}" in template for template in templates.values()):  # the two spell a value differently
+        return None
     found = re.fullmatch(f"{one}/{_pattern(templates[one], {})}(_split-[12])?\\.\\w+", path)
     if found is None:
         return None

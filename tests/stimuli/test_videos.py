@@ -19,14 +19,16 @@ def grey_of(place):
     return 5 * place + 20
 
 
-def write_video(path, *, codec="libx264", pix_fmt="yuv420p", n_frames=N_FRAMES, pictures=None, times=None, **options):
-    """A clip of 25 frames per second, each of one grey with a red upper left corner."""
+def write_video(
+    path, *, codec="libx264", pix_fmt="yuv420p", n_frames=N_FRAMES, pictures=None, times=None, rate=25, **options
+):
+    """A clip of frames, 25 per second, each of one grey with a red upper left corner."""
     if pictures is None:
         pictures = np.empty((n_frames, HEIGHT, WIDTH, 3), np.uint8)
         pictures[:] = grey_of(np.arange(n_frames))[:, None, None, None]
         pictures[:, :16, :16] = (255, 0, 0)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = pictures.shape[1:3]
         stream.pix_fmt, stream.bit_rate = pix_fmt, 10_000_000
         for place, picture in enumerate(pictures):

@@ -15,7 +15,7 @@ import torch
 import zoo
 from marks import slow
 from own_prf import MODEL, write_own_prf
-from published import layouts, mosaic
+from published import layouts, mosaic, mouse_scans
 
 from berg import BERG
 from berg.core import model_registry
@@ -224,6 +224,13 @@ def test_the_published_model_of_many_subjects_passes(mosaic_dir):
     results = check_model(mosaic.VISUAL, mosaic_dir)
     assert failures(results) == []
     assert sum(result.outcome == "passed" for result in results) > 80
+
+
+@pytest.mark.slow
+def test_the_published_model_of_films_passes(mouse_dir):
+    results = check_model(mouse_scans.MODEL, mouse_dir)
+    assert failures(results) == []
+    assert sum(result.outcome == "passed" for result in results) > 70
 
 
 @pytest.mark.slow

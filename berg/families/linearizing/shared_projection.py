@@ -203,7 +203,8 @@ def projected_features(
 
 
 def _check_values(projection: SharedProjection) -> None:
-    scale = projection.scale
+    with np.errstate(over="ignore"):  # of numbers that float32 does not hold
+        scale = projection.scale.astype(np.float32)
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise CorruptedFileError(
             f"{projection.path} has zero, negative, NaN or infinite values as scales of its scaler. Get it again."
@@ -216,4 +217,5 @@ def _check_values(projection: SharedProjection) -> None:
 
 def _sum(row: Floats) -> float:
     """Not finite if a value is not; copied in blocks, because numpy is slow with numbers at odd addresses."""
-    return sum(float(row[columns].copy().sum()) for columns in _blocks(len(row)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return sum(float(row[columns].astype(np.float32).sum()) for columns in _blocks(len(row)))

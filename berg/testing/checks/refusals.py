@@ -19,8 +19,8 @@ CALL = "Check the stimulus first:  berg.stimuli.checks.check_stimulus(stimulus, 
 
 @check(CALL)
 def wrong_numbers_of_axes_are_refused(model: ModelUnderTest) -> Faults:
-    """A stimulus without its first axis, or with one more, is refused; a single vector may be taken."""
-    if model.stimulus.ndim > 2:
+    """A stimulus without its first axis, or with one more, is refused; a single vector or film may be taken."""
+    if model.stimulus.ndim > 2 and not model.input.frame_rate:
         yield from _unless_refused(model, "one stimulus without its first axis", model.stimulus[0])
     yield from _unless_refused(model, "stimuli with one more axis", model.stimulus[None])
 

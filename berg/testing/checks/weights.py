@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import string
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -34,9 +35,16 @@ def no_other_files_lie_among_the_weights(model: ModelUnderTest) -> Faults:
     if model.made and model.card.files is None:
         raise NotApplicable("the card names no 'files'")
     pattern = _pattern(str(model.card.files and model.card.files.weights))
+    others = {*_names_told(model)}
     for path in sorted((model.folder / WEIGHTS).iterdir()):
-        if not path.name.startswith(".") and not pattern.fullmatch(path.stem):
+        if not path.name.startswith(".") and not pattern.fullmatch(path.stem) and path.stem not in others:
             yield f"{path.name} is not one of this model's weights"
+
+
+def _names_told(model: ModelUnderTest) -> Iterator[str]:
+    """The names, without their endings, that the class of the model gives, such as of a file of all subjects."""
+    if hasattr(model.model_class, "file_names") and model.card.files is not None:
+        yield from (PurePosixPath(name).stem for name in model.model_class.file_names(model.file_values))
 
 
 @check("Write the weights as safetensors:  berg convert, or write_safetensors.", fault="warning")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from published import layouts, reference
 from published.compare import assert_near
 from stimuli.test_videos import FFV1, write_video
@@ -16,9 +18,16 @@ import berg
 from berg import BERG
 from berg.cli.app import main
 from berg.core import model_registry
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, StimulusError
+from berg.core.exceptions import (
+    BERGError,
+    CorruptedFileError,
+    InvalidParameterError,
+    MissingFileError,
+    StimulusError,
+)
 from berg.core.selection import IgnoredSelectionWarning
 from berg.families.linearizing import shared_projection
+from berg.features.video_transforms import are_padded, unpadded
 from berg.responses.nifti import to_nifti
 from berg.weights.inspection import inspect_folder
 
@@ -37,6 +46,9 @@ class SmallNetwork(torch.nn.Module):
         self.n_more = n_more
 
     def forward(self, videos: torch.Tensor) -> list[torch.Tensor]:
+        if are_padded(videos):
+            each = [self(video) for video in unpadded(videos)]
+            return [torch.cat(layers) for layers in zip(*each, strict=True)]
         SmallNetwork.calls += 1
         scaled = videos / 255
         rows = scaled[..., :5, :].amax((1, 4))  # (batch, 3, 5)
@@ -202,13 +214,17 @@ def test_stimuli_that_are_no_videos_are_refused(change: Any, words: str, small_d
         BERG().encode(load(small_dir), change(clips))
 
 
-def test_files_that_are_too_short_or_of_another_size_are_named(small_dir: Path, clips: Any, tmp_path: Path) -> None:
+def test_files_that_are_too_short_are_named_and_those_of_another_size_are_taken(
+    small_dir: Path, clips: Any, tmp_path: Path
+) -> None:
     first, short = write_clip(tmp_path / "a.mkv", clips[0]), write_clip(tmp_path / "s.mkv", clips[0][:9])
     other = write_clip(tmp_path / "b.mkv", clips[1][..., :16])
     with pytest.raises(StimulusError, match=r"s\.mkv: A video of 9 frames is too short"):
         BERG().encode(load(small_dir), [first, short])
-    with pytest.raises(StimulusError, match=r"Video 1 is 16 x 24 pixels, the first is 32 x 24.* a call of their own"):
-        BERG().encode(load(small_dir), [first, other])
+    model = load(small_dir)
+    together = BERG().encode(model, [first, other, first], batch_size=2)
+    alone = np.concatenate([BERG().encode(model, [file]) for file in (first, other, first)])
+    assert_near(together, alone.astype(np.float64))
 
 
 # The file of all subjects
@@ -396,3 +412,109 @@ def test_converted_regressions_give_the_same(small_dir: Path, clips: Any) -> Non
     assert written.name == "weights_sub-01.safetensors"
     written.with_suffix(".npy").unlink()
     np.testing.assert_array_equal(BERG().encode(load(small_dir), clips), before)
+
+
+# A corpus of damaged files
+
+
+def files_of_subject(berg_dir: Path) -> dict[str, Path]:
+    folder = layouts.model_folder(berg_dir, SMALL)
+    return {
+        "projection": folder / "encoding_models_weights" / "pca_weights.npy",
+        "regressions": folder / "encoding_models_weights" / "weights_sub-01.npy",
+        "metadata": folder / "metadata" / "metadata_sub-01.npy",
+    }
+
+
+REPLACED: dict[str, Any] = {
+    "nothing": lambda value: None,
+    "text": lambda value: "text",
+    "number": lambda value: 3,
+    "empty list": lambda value: [],
+    "empty map": lambda value: {},
+    "tuple of two": lambda value: (value, value),
+    "another axis": lambda value: np.asarray(value)[None],
+    "one less": lambda value: np.asarray(value)[:-1] if np.ndim(value) else 7,
+    "complex": lambda value: np.asarray(value).astype(complex) if np.asarray(value).dtype.kind in "fiub" else b"",
+    "texts": lambda value: np.full(np.shape(value), "x"),
+    "not a number": lambda value: np.full(np.shape(value), np.nan, np.float32),
+    "all of a kind": lambda value: np.zeros(np.shape(value), np.int64),
+}
+NEEDED = {  # without which no right number comes out
+    "projection": ["scaler_param.scale_", "scaler_param.mean_", "pca_param.components_"],
+    "regressions": ["coef_", "intercept_"],
+    "metadata": [],
+}
+
+
+def places_of(content: Any, above: str = "") -> list[str]:
+    found = []
+    for key, value in content.items():
+        found += [f"{above}{key}", *(places_of(value, f"{above}{key}.") if isinstance(value, dict) else [])]
+    return found
+
+
+def changed_at(content: Any, place: str, change: Any) -> None:
+    *above, last = place.split(".")
+    for key in above:
+        content = content[key]
+    if change is None:
+        del content[last]
+    else:
+        content[last] = change(content[last])
+
+
+def outcome(berg_dir: Path, clips: Any) -> Any:
+    """Responses with labels, or the error that a user reads; anything else is a failure."""
+    try:
+        with load(berg_dir, {"roi": ["rFFA", "lV1v"]}) as model:
+            return BERG().encode(model, clips[:1], labelled=True).fmri.values
+    except BERGError as error:
+        return error
+
+
+@pytest.mark.parametrize("which", ["regressions", slow("metadata"), slow("projection")])
+@pytest.mark.filterwarnings("ignore::berg.core.selection.EmptySelectionWarning")
+def test_every_key_damaged_in_every_way_is_refused_by_name_or_does_not_matter(
+    which: str, small_dir: Path, clips: Any
+) -> None:
+    path, good = files_of_subject(small_dir)[which], outcome(small_dir, clips)
+    content = np.load(path, allow_pickle=True).item()
+    n_refused = 0
+    places = [place for place in places_of(content) if not place.startswith(("fmri.rois.", "fmri.group"))]
+    for place in [*places, *(["fmri.rois.rFFA"] if which == "metadata" else [])]:
+        for name, change in {"missing": None, **REPLACED}.items():
+            damaged = deepcopy(content)
+            changed_at(damaged, place, change)
+            layouts.write_pickled_npy(path, damaged)
+            found = outcome(small_dir, clips)
+            if isinstance(found, BERGError):
+                n_refused += 1
+                named = (place.rpartition(".")[2], path.name, "_sub-01.npy", "ROI")
+                assert any(word in str(found) for word in named), (place, name, found)
+            else:
+                assert place not in NEEDED[which], (place, name)
+                if which != "metadata" or "rois" not in place:
+                    assert_near(found, good.astype(np.float64))
+    layouts.write_pickled_npy(path, content)
+    assert n_refused > max(3, 10 * len(NEEDED[which]))
+
+
+@pytest.mark.parametrize("which", ["regressions", slow("metadata"), slow("projection")])
+def test_bytes_that_were_cut_or_changed_end_in_an_error_with_a_name(which: str, small_dir: Path, clips: Any) -> None:
+    path, rng = files_of_subject(small_dir)[which], np.random.default_rng(0)
+    good = path.read_bytes()
+    n_refused = 0
+    for trial in range(60):
+        damaged = bytearray(good)
+        if trial < 20:
+            damaged = damaged[: rng.integers(0, len(good))]
+        else:
+            for place in rng.integers(0, min(len(good), 3000 if trial < 40 else len(good)), 4):
+                damaged[place] = rng.integers(0, 256)
+        path.write_bytes(bytes(damaged))
+        found = outcome(small_dir, clips)
+        n_refused += isinstance(found, BERGError)
+        assert isinstance(found, (BERGError, np.ndarray))
+    path.write_bytes(good)
+    assert n_refused >= 20
