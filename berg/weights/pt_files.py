@@ -15,6 +15,7 @@ import re
 import struct
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,12 +56,18 @@ _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError)
 
 
-def read_pt(path: str | os.PathLike[str]) -> object:
+def read_pt(path: str | os.PathLike[str], mapped: bool = False) -> object:
     """Return what ``torch.save`` put into a file, on the CPU.
 
     Reads dicts, lists and plain values with tensors and numpy arrays in them. Tensors that shared
     their storage share it again. Parameters come as tensors, and no tensor asks for a gradient.
     The checksum of every member is compared, which costs one reading of the file (1 GB/s).
+
+    Parameters
+    ----------
+    mapped
+        Tensors as parts of the file that are read from disk when they are used, not of their own; writing to them
+        changes no file. Checksums of tensors are not compared: see `check_tensors`.
 
     Raises
     ------
@@ -81,14 +88,28 @@ def read_pt(path: str | os.PathLike[str]) -> object:
             [0., 1.]])}
     """
     path = Path(path)
-    members = _read_members(path, map_file(path))
+    members = _read_members(path, map_file(path, private=mapped), check_tensors=not mapped)
     record = read_records(members["data.pkl"], path, TORCH_ALLOWED, persistent_ids=True)
-    storages = _Storages(path, members)
+    storages = _Storages(path, members, mapped)
     makers = {**MAKERS, "tensor": storages.make_tensor, "parameter": _make_parameter}
     return Builder(path, len(members["data.pkl"]), makers).build(record)
 
 
-def _read_members(path: Path, data: memoryview) -> dict[str, memoryview]:
+def check_tensors(path: str | os.PathLike[str]) -> None:
+    """Raise CorruptedFileError unless the bytes of all tensors have their checksums.
+
+    For files that were read with ``mapped``; the members are divided between the cores.
+    """
+    path = Path(path)
+    data = map_file(path)
+    infos = _read_directory(path, data)
+    pairs = zip(infos, _slices(path, data, infos), strict=True)
+    members = [(info, member) for info, member in pairs if _is_tensor(info)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # zlib lets go of the lock
+        list(pool.map(lambda member: _check_sum(path, *member), members))
+
+
+def _read_members(path: Path, data: memoryview, check_tensors: bool) -> dict[str, memoryview]:
     """Return the bytes of each member, by its name below the root folder of the archive."""
     infos = _read_directory(path, data)
     names = [_MEMBER.fullmatch(info.filename) for info in infos]
@@ -98,7 +119,11 @@ def _read_members(path: Path, data: memoryview) -> dict[str, memoryview]:
     found = [name for name in names if name is not None]
     if len({name["root"] for name in found}) != 1:
         raise corrupted(path, "its members are not in one folder")
-    members = dict(zip([name["name"] for name in found], _slices(path, data, infos), strict=True))
+    slices = _slices(path, data, infos)
+    for info, member in zip(infos, slices, strict=True):
+        if check_tensors or not _is_tensor(info):
+            _check_sum(path, info, member)
+    members = dict(zip([name["name"] for name in found], slices, strict=True))
     if len(members) != len(infos):
         raise corrupted(path, "two of its members have the same name")
     if "data.pkl" not in members:
@@ -162,11 +187,17 @@ def _slices(path: Path, data: memoryview, infos: list[zipfile.ZipInfo]) -> list[
         if info.header_offset < free_from or start + info.file_size > len(data):
             raise corrupted(path, f"member {info.filename} overlaps another or the end of the file")
         free_from = start + info.file_size
-        member = data[start:free_from]
-        if zlib.crc32(member) != info.CRC:
-            raise corrupted(path, f"the checksum of member {info.filename} is wrong")
-        slices.append(member)
+        slices.append(data[start:free_from])
     return slices
+
+
+def _check_sum(path: Path, info: zipfile.ZipInfo, member: memoryview) -> None:
+    if zlib.crc32(member) != info.CRC:
+        raise corrupted(path, f"the checksum of member {info.filename} is wrong")
+
+
+def _is_tensor(info: zipfile.ZipInfo) -> bool:
+    return "/data/" in info.filename
 
 
 def _data_start(path: Path, data: memoryview, info: zipfile.ZipInfo) -> int:
@@ -190,11 +221,12 @@ def _data_start(path: Path, data: memoryview, info: zipfile.ZipInfo) -> int:
 
 
 class _Storages:
-    """The storages of one archive; each is copied once, when its first tensor is made."""
+    """The storages of one archive; each is copied once, when its first tensor is made, or stays in the file."""
 
-    def __init__(self, path: Path, members: dict[str, memoryview]) -> None:
+    def __init__(self, path: Path, members: dict[str, memoryview], mapped: bool = False) -> None:
         self.path = path
         self.members = members
+        self.mapped = mapped
         self.copied: dict[str, torch.Tensor] = {}
 
     def make_tensor(self, builder: Builder, call: Call) -> torch.Tensor:
@@ -229,7 +261,14 @@ class _Storages:
         return self.copied[key]
 
     def copy(self, member: memoryview, dtype: torch.dtype) -> torch.Tensor:
-        """Return the values in these bytes; torch would write to memory that is read only."""
+        """Return the values in these bytes; torch would write to memory that is read only.
+
+        Those of a mapped file may be written to; odd addresses, which torch cannot compute with, are left all the same.
+        """
+        if self.mapped and len(member) and dtype is not torch.bool:
+            in_file = np.frombuffer(member, np.uint8)
+            if in_file.ctypes.data % dtype.itemsize == 0:
+                return torch.from_numpy(in_file).view(dtype)
         values = torch.empty(len(member), dtype=torch.uint8)
         values.numpy()[:] = np.frombuffer(member, np.uint8)
         if dtype is torch.bool and len(values) and int(values.max()) > 1:
