@@ -22,11 +22,13 @@ _LAYOUTS: tuple[tuple[str, str], ...] = (  # of paths in a model's folder
     (rf"{WEIGHTS}/weights_(P\d|monkey[NF])(_full)?\.\w+", "linear, all splits (older)"),
     (rf"{WEIGHTS}/weights_P\d_split[1-4]\.\w+", "linear, one split (older)"),
     (rf"{WEIGHTS}/pca_weights\.npy", "video, shared reduction"),
-    (rf"{WEIGHTS}/subj\d\d_part[12]\.pth|{WEIGHTS}/part1_voxel_indices\.pt", "retina, parts"),
+    (rf"{WEIGHTS}/subj\d\d_part[12]\.(pth|safetensors)|{WEIGHTS}/part1_voxel_indices\.pt", "retina, parts"),
     (rf"{WEIGHTS}/.+_regression\.pkl", "gateway, pickled regression (never run)"),
     (rf"{METADATA}/metadata(_[\w-]+)*\.(npy|json)", "metadata"),
     (r"manifest\.tsv|[^/]+\.yaml|(README|LICEN[CS]E|CITATION).*", "card, manifest or document"),
 )
+_PART = "(_split-[12]|_part[12])"
+"""Of the weights of one subject that lie in several files."""
 _KEYS: tuple[tuple[str, str], ...] = (  # of what a file holds
     (r"pca_param\.components_", "one PCA"),
     (r"pca_param\.rep-\d\.components_", "a PCA per repeat"),
@@ -130,10 +132,10 @@ def _notes_of_model(model_id: str, paths: set[str]) -> Iterator[str]:
 def _partner(card: ModelCard, path: str, one: str, other: str) -> str | None:
     """A pattern of the file that goes with this one, if it is of one of the two kinds and named as the card says."""
     templates = {WEIGHTS: card.files.weights, METADATA: card.files.metadata}  # type: ignore[union-attr]
-    found = re.fullmatch(f"{one}/{_pattern(templates[one], {})}(_split-[12])?\\.\\w+", path)
+    found = re.fullmatch(f"{one}/{_pattern(templates[one], {})}{_PART}?\\.\\w+", path)
     if found is None:
         return None
-    return f"{other}/{_pattern(templates[other], found.groupdict())}(_split-[12])?\\.\\w+"
+    return f"{other}/{_pattern(templates[other], found.groupdict())}{_PART}?\\.\\w+"
 
 
 def _pattern(template: str, values: dict[str, str]) -> str:
