@@ -41,13 +41,14 @@ SELECTABLE = [
     for model_id in PUBLISHED
     if any(selector.kind != "file" for selector in model_registry.get_card(model_id).select.values())
 ]
-FURTHER = [pytest.mark.slow]  # on the networks and the family of others, which run each line that they do
+FURTHER = {*layouts.ZOO, layouts.HUZE}
+"""On the networks and the family of others, which run each line that they do, or with small tests of their own."""
 
 
 def marked(model_ids: list[str]) -> list[Any]:
     """The published models as parameters; those whose sisters are tried anyway in the slow set."""
     group = pytest.mark.xdist_group("published")
-    return [pytest.param(each, marks=[group, *(FURTHER if each in layouts.ZOO else [])]) for each in model_ids]
+    return [pytest.param(each, marks=[group, *([pytest.mark.slow] if each in FURTHER else [])]) for each in model_ids]
 
 
 on_every_published_model = pytest.mark.parametrize("model_id", marked(PUBLISHED))
@@ -83,8 +84,8 @@ def dir_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """Where the random files of a published model are."""
 
     def dir_of(model_id: str) -> Path:
-        other = "bmd_dir" if model_id == layouts.BMD else "berg_dir"
-        berg_dir: Path = request.getfixturevalue("zoo_dir" if model_id in layouts.ZOO else other)
+        others = {layouts.BMD: "bmd_dir", layouts.HUZE: "huze_dir", **dict.fromkeys(layouts.ZOO, "zoo_dir")}
+        berg_dir: Path = request.getfixturevalue(others.get(model_id, "berg_dir"))
         return berg_dir
 
     return dir_of

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from published import layouts
 
-HUZE = "fmri-nsd_fsaverage-huze"
+HUZE = layouts.HUZE
 Joining = Literal["complement", "all"]
 _V = "model.backbone.vision_model."
 
