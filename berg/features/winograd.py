@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from berg.features.linear import linear
+from berg.features.linear import fast_linear
 
 KERNEL = 5
 OUTPUTS = 4
@@ -56,7 +56,7 @@ class WinogradConvolution(nn.Module):
         # (8, 8, batch, rows, columns, channels)
         windows = padded.unfold(1, TILE, OUTPUTS).unfold(2, TILE, OUTPUTS).permute(4, 5, 0, 1, 2, 3)
         spread = (torch.kron(tiles, tiles).float() @ windows.reshape(TILE**2, -1)).reshape(TILE**2, -1, n_in)
-        products = torch.stack([linear(place, matrix) for place, matrix in zip(spread, self.places, strict=True)])
+        products = torch.stack([fast_linear(place, matrix) for place, matrix in zip(spread, self.places, strict=True)])
         gathered = torch.kron(outputs, outputs).float() @ products.reshape(TILE**2, -1)
         by_place = gathered.reshape(OUTPUTS, OUTPUTS, batch, rows, columns, -1)
         return by_place.permute(2, 3, 0, 4, 1, 5).reshape(batch, height, width, -1)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from berg.features.linear import linear
+from berg.features.linear import fast_linear
 from berg.features.precision import dtype_of
 from berg.features.winograd import WinogradConvolution
 
@@ -88,7 +88,7 @@ class Affine(nn.Module):
         self.register_buffer("bias", tensors[f"{name}.bias"])
 
     def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
-        return linear(x, self.weight, self.bias, gelu)
+        return fast_linear(x, self.weight, self.bias, gelu)
 
 
 class Norm(Affine):
@@ -189,7 +189,7 @@ class MapHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.reduce is not None:
-            x = linear(x, self.reduce)
+            x = fast_linear(x, self.reduce)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = x + functional.silu(norm(convolution(x)))
         return functional.silu(self.last(x))

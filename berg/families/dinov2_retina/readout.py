@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from berg.families.dinov2_retina.features import GRID, Glance
-from berg.features.linear import linear
+from berg.features.linear import fast_linear
 
 SIGMA = 0.01
 """How far from the border of the picture the outermost places stay, in halves of its side."""
@@ -91,8 +91,8 @@ def positional_code(fractions: Tensor) -> Tensor:
 def _perceptron(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     *hidden, last = [(weight.double(), bias.double()) for weight, bias in layers]
     for weight, bias in hidden:
-        x = linear(x, weight, bias, gelu=True)
-    return linear(x, *last)
+        x = fast_linear(x, weight, bias, gelu=True)
+    return fast_linear(x, *last)
 
 
 class RetinaReadout(nn.Module):
@@ -130,7 +130,7 @@ class RetinaReadout(nn.Module):
         for cell, vertices in self.blocks:
             corners = [maps[:, :, cell + corner, None] for corner in CORNERS]
             read = torch.cat([*corners, vectors], dim=2).flatten(1, 2)  # (batch, layers * 5, W)
-            products = linear(read.to(self.weight), self.weight[vertices])  # (batch, layers * 5, n_vertices)
+            products = fast_linear(read.to(self.weight), self.weight[vertices])  # (batch, layers * 5, n_vertices)
             found.append((products.float() * self.shares[:, vertices]).sum(1) + self.bias[vertices])
         return torch.cat(found, dim=1)
 
