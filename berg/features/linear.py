@@ -38,8 +38,8 @@ def linear(x: Tensor, matrix: Tensor, offset: Tensor | None = None, gelu: bool =
 def fast_linear(x: Tensor, matrix: Tensor, offset: Tensor | None = None, gelu: bool = False) -> Tensor:
     """`linear` by the library that is faster on this processor; which one it is, its instructions tell.
 
-    Without AVX-512 that is MKL for float32: the blocks of a ViT-L/14 take 2.3 s for a picture on one thread of an EPYC, by
-    oneDNN 3.0 s (``benchmarks/retina.py``).
+    Without AVX-512 that is MKL for float32: the blocks of a ViT-L/14 take 2.3 s for a picture on one thread of an EPYC,
+    by oneDNN 3.0 s (``benchmarks/retina.py``).
     """
     if x.dtype != torch.float32 or not _mkl_is_faster():
         return linear(x, matrix, offset, gelu)
@@ -49,7 +49,7 @@ def fast_linear(x: Tensor, matrix: Tensor, offset: Tensor | None = None, gelu: b
 
 @cache
 def _mkl_is_faster() -> bool:
-    return torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return torch._C.has_mkl and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def _onednn_linear(x: Tensor, matrix: Tensor, offset: Tensor | None, gelu: bool) -> Tensor:
