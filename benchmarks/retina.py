@@ -167,7 +167,7 @@ def readout_orders(n_pictures: int) -> None:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=4, help="in a batch")
+    parser.add_argument("--pictures", type=int, default=8, help="in a batch")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--cases", nargs="+", default=["one region"], choices=[*CASES])
     parser.add_argument("--folder", type=Path, help="where files are kept for the next time")
