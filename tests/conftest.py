@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import layouts, mosaic, mouse_scans, reference
+from published import layouts, mosaic, mouse_scans, reference, retina
 
 from berg.core import model_registry
 from berg.families.linearizing import shared_projection
@@ -163,6 +163,16 @@ def bmd_files() -> Iterator[Path]:
         mean, scale = rng.uniform(0.3, 0.6, layouts.N_S3D), rng.uniform(0.1, 0.5, layouts.N_S3D)
         layouts.write_bmd_projection(Path(folder), rng, mean, scale)
         layouts.write_bmd(Path(folder), 1, rng)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def huze_dir() -> Iterator[Path]:
+    """Subject 1 of the DINOv2 retina at the published number of vertices, with the smallest network, converted."""
+    with tempfile.TemporaryDirectory() as folder:
+        first = np.random.default_rng(6).permutation(2 * layouts.N_VERTICES)[:3000]
+        retina.write_retina(Path(folder), 1, first=first, sizes=retina.SMALLEST)
+        model_registry.get_model_class(layouts.HUZE).convert(folder, subject=1)
         yield Path(folder)
 
 

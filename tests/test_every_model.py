@@ -41,16 +41,14 @@ SELECTABLE = [
     for model_id in PUBLISHED
     if any(selector.kind != "file" for selector in model_registry.get_card(model_id).select.values())
 ]
-FURTHER = [pytest.mark.slow]  # on the networks and the family of others, which run each line that they do
-
-
-FURTHER_IDS = {*layouts.ZOO, mosaic.WHOLE}
+FURTHER = {*layouts.ZOO, layouts.HUZE, mosaic.WHOLE}
+"""On the networks and the family of others, which run each line that they do, or with small tests of their own."""
 
 
 def marked(model_ids: list[str]) -> list[Any]:
     """The published models as parameters; those whose sisters are tried anyway in the slow set."""
     group = pytest.mark.xdist_group("published")
-    return [pytest.param(each, marks=[group, *(FURTHER if each in FURTHER_IDS else [])]) for each in model_ids]
+    return [pytest.param(each, marks=[group, *([pytest.mark.slow] if each in FURTHER else [])]) for each in model_ids]
 
 
 on_every_published_model = pytest.mark.parametrize("model_id", marked(PUBLISHED))
@@ -88,9 +86,8 @@ def dir_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
 
     def dir_of(model_id: str) -> Path:
         own = {layouts.BMD: "bmd_dir", mosaic.VISUAL: "mosaic_dir", mosaic.WHOLE: "mosaic_whole_dir"}
-        own[mouse_scans.MODEL] = "mouse_dir"
-        other = own.get(model_id, "berg_dir")
-        berg_dir: Path = request.getfixturevalue("zoo_dir" if model_id in layouts.ZOO else other)
+        own |= {layouts.HUZE: "huze_dir", mouse_scans.MODEL: "mouse_dir", **dict.fromkeys(layouts.ZOO, "zoo_dir")}
+        berg_dir: Path = request.getfixturevalue(own.get(model_id, "berg_dir"))
         return berg_dir
 
     return dir_of

@@ -225,6 +225,9 @@ class Selector(CardPart):
     overrides: list[str] = Field(default_factory=list, description="keys that it makes ineffective")
 
 
+WeightsEnding = Literal[".npy", ".pt", ".pth", ".safetensors"]
+
+
 class Files(CardPart):
     """File names inside the model's folder, without their ending.
 
@@ -242,12 +245,20 @@ class Files(CardPart):
     weights: str
     metadata: str
     shared: str | None = Field(None, description="a weights file of all subjects")
-    weights_ending: Literal[".npy", ".pt", ".pth", ".safetensors"] = Field(".safetensors", description="as published")
+    weights_ending: WeightsEnding = Field(".safetensors", description="as published")
+    shared_ending: WeightsEnding | None = Field(
+        None, description="of the file of all subjects; default: weights_ending"
+    )
     metadata_ending: Literal[".npy", ".json"] = Field(".json", description="as published")
     spellings: dict[str, dict[str, Texts]] = Field(default_factory=dict)
     from_package: str | None = Field(
         None, description="the Python package that brings the weights; berg convert writes them into the BERG directory"
     )
+
+    @property
+    def ending_of_shared(self) -> str:
+        """How the name of the file of all subjects ends."""
+        return self.shared_ending or self.weights_ending
 
 
 class CardKeys(CardPart):

@@ -22,13 +22,15 @@ _LAYOUTS: tuple[tuple[str, str], ...] = (  # of paths in a model's folder
     (rf"{WEIGHTS}/weights_(P\d|monkey[NF])(_full)?\.\w+", "linear, all splits (older)"),
     (rf"{WEIGHTS}/weights_P\d_split[1-4]\.\w+", "linear, one split (older)"),
     (rf"{WEIGHTS}/pca_weights\.npy", "video, shared reduction"),
-    (rf"{WEIGHTS}/subj\d\d_part[12]\.pth|{WEIGHTS}/part1_voxel_indices\.pt", "retina, parts"),
+    (rf"{WEIGHTS}/subj\d\d_part[12]\.(pth|safetensors)|{WEIGHTS}/part1_voxel_indices\.pt", "retina, parts"),
     (rf"{WEIGHTS}/model-CNN8_framework-multihead_[\w-]+\.(pth|safetensors)", "factorised, a readout per subject"),
     (rf"{METADATA}/[A-Za-z0-9]+/sub-\d\d\.npy", "metadata, a file per subject of a data set"),
     (rf"{WEIGHTS}/.+_regression\.pkl", "gateway, pickled regression (never run)"),
     (rf"{METADATA}/metadata(_[\w-]+)*\.(npy|json)", "metadata"),
     (r"manifest\.tsv|[^/]+\.yaml|(README|LICEN[CS]E|CITATION).*", "card, manifest or document"),
 )
+_PART = "(_split-[12]|_part[12])"
+"""Of the weights of one subject that lie in several files."""
 _KEYS: tuple[tuple[str, str], ...] = (  # of what a file holds
     (r"pca_param\.components_", "one PCA"),
     (r"pca_param\.rep-\d\.components_", "a PCA per repeat"),
@@ -134,10 +136,10 @@ def _partner(card: ModelCard, path: str, one: str, other: str) -> str | None:
     templates = {WEIGHTS: card.files.weights, METADATA: card.files.metadata}  # type: ignore[union-attr]
     if any("!s}" in template for template in templates.values()):  # the two spell a value differently
         return None
-    found = re.fullmatch(f"{one}/{_pattern(templates[one], {})}(_split-[12])?\\.\\w+", path)
+    found = re.fullmatch(f"{one}/{_pattern(templates[one], {})}{_PART}?\\.\\w+", path)
     if found is None:
         return None
-    return f"{other}/{_pattern(templates[other], found.groupdict())}(_split-[12])?\\.\\w+"
+    return f"{other}/{_pattern(templates[other], found.groupdict())}{_PART}?\\.\\w+"
 
 
 def _pattern(template: str, values: dict[str, str]) -> str:

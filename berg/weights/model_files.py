@@ -102,7 +102,7 @@ def shared_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]
     files = _files(card)
     if files.shared is None:
         return None
-    path: Path = model_folder(card, berg_dir, values) / WEIGHTS / (files.shared + files.weights_ending)
+    path: Path = model_folder(card, berg_dir, values) / WEIGHTS / (files.shared + files.ending_of_shared)
     if not path.is_file():
         raise MissingFileError(
             f"The weights that all subjects of {card.model_id} share are not there: {path}."
@@ -115,7 +115,7 @@ def shared_path(card: ModelCard, berg_dir: str | None, values: Mapping[str, Any]
 def shared_names(card: ModelCard) -> list[str]:
     """The weights file of all subjects as a path in the model's folder, if there is one."""
     files = _files(card)
-    return [] if files.shared is None else [f"{WEIGHTS}/{files.shared}{files.weights_ending}"]
+    return [] if files.shared is None else [f"{WEIGHTS}/{files.shared}{files.ending_of_shared}"]
 
 
 def common_names(card: ModelCard) -> list[str]:

@@ -16,6 +16,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,19 @@ _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError)
 
 
-def read_pt(path: str | os.PathLike[str]) -> object:
+def read_pt(path: str | os.PathLike[str], mapped: bool = False) -> object:
     """Return what ``torch.save`` put into a file, on the CPU.
 
     Reads dicts, lists and plain values with tensors and numpy arrays in them. Tensors that shared
     their storage share it again. Parameters come as tensors, and no tensor asks for a gradient.
     The checksum of every member is compared, which costs one reading of the file (1 GB/s); `map_pt` does
     without.
+
+    Parameters
+    ----------
+    mapped
+        Tensors as parts of the file that are read from disk when they are used, not of their own; writing to them
+        changes no file. Checksums of tensors are not compared: see `check_tensors`.
 
     Raises
     ------
@@ -86,9 +93,12 @@ def read_pt(path: str | os.PathLike[str]) -> object:
             [0., 1.]])}
     """
     path = Path(path)
-    members = {name: member.checked(path) for name, member in _read_members(path, map_file(path)).items()}
+    members = {
+        name: member.data if mapped and member.is_tensor else member.checked(path)
+        for name, member in _read_members(path, map_file(path, private=mapped)).items()
+    }
     record = read_records(members["data.pkl"], path, TORCH_ALLOWED, persistent_ids=True)
-    storages = _Storages(path, members)
+    storages = _Storages(path, members, mapped)
     makers = {**MAKERS, "tensor": storages.make_tensor, "parameter": _make_parameter}
     return Builder(path, len(members["data.pkl"]), makers).build(record)
 
@@ -176,12 +186,29 @@ class _Member:
     crc: int
     is_checked: bool = False
 
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it holds numbers, rather than what says which."""
+        return "/data/" in self.name
+
     def checked(self, path: Path) -> memoryview:
         """Return the bytes; raise CorruptedFileError if their checksum is another."""
         if not self.is_checked and zlib.crc32(self.data) != self.crc:
             raise corrupted(path, f"the checksum of member {self.name} is wrong")
         self.is_checked = True
         return self.data
+
+
+def check_tensors(path: str | os.PathLike[str]) -> None:
+    """Raise CorruptedFileError unless the bytes of all tensors have their checksums.
+
+    For files that were read with ``mapped``; the members are divided between the cores.
+    """
+    path = Path(path)
+    data = map_file(path)
+    tensors = [member for member in _slices(path, data, _read_directory(path, data)) if member.is_tensor]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # zlib lets go of the lock
+        list(pool.map(lambda member: member.checked(path), tensors))
 
 
 def _read_members(path: Path, data: memoryview) -> dict[str, _Member]:
@@ -194,7 +221,8 @@ def _read_members(path: Path, data: memoryview) -> dict[str, _Member]:
     found = [name for name in names if name is not None]
     if len({name["root"] for name in found}) != 1:
         raise corrupted(path, "its members are not in one folder")
-    members = dict(zip([name["name"] for name in found], _slices(path, data, infos), strict=True))
+    slices = _slices(path, data, infos)
+    members = dict(zip([name["name"] for name in found], slices, strict=True))
     if len(members) != len(infos):
         raise corrupted(path, "two of its members have the same name")
     if "data.pkl" not in members:
@@ -283,11 +311,12 @@ def _data_start(path: Path, data: memoryview, info: zipfile.ZipInfo) -> int:
 
 
 class _Storages:
-    """The storages of one archive; each is copied once, when its first tensor is made."""
+    """The storages of one archive; each is copied once, when its first tensor is made, or stays in the file."""
 
-    def __init__(self, path: Path, members: Mapping[str, memoryview]) -> None:
+    def __init__(self, path: Path, members: Mapping[str, memoryview], mapped: bool = False) -> None:
         self.path = path
         self.members = members
+        self.mapped = mapped
         self.copied: dict[str, torch.Tensor] = {}
 
     def make_tensor(self, builder: Builder, call: Call) -> torch.Tensor:
@@ -313,7 +342,14 @@ class _Storages:
         return self.copied[key]
 
     def copy(self, member: memoryview, dtype: torch.dtype) -> torch.Tensor:
-        """Return the values in these bytes; torch would write to memory that is read only."""
+        """Return the values in these bytes; torch would write to memory that is read only.
+
+        Those of a mapped file may be written to; odd addresses, which torch cannot compute with, are left all the same.
+        """
+        if self.mapped and len(member) and dtype is not torch.bool:
+            in_file = np.frombuffer(member, np.uint8)
+            if in_file.ctypes.data % dtype.itemsize == 0:
+                return torch.from_numpy(in_file).view(dtype)
         values = torch.empty(len(member), dtype=torch.uint8)
         values.numpy()[:] = np.frombuffer(member, np.uint8)
         if dtype is torch.bool and len(values) and int(values.max()) > 1:

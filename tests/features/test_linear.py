@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from berg.features import linear as linear_module
-from berg.features.linear import linear
+from berg.features.linear import fast_linear, linear
 
 
 def made(dtype, *shape):
@@ -21,6 +21,17 @@ def test_it_is_the_affine_map_computed_in_float64(dtype, error, shape, gelu):
     assert found.dtype == dtype
     assert found.shape == (*shape[:-1], 9)
     torch.testing.assert_close(found.double(), expected, atol=error, rtol=error)
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("by_mkl", [False, True])
+def test_either_library_gives_the_affine_map(by_mkl, gelu, monkeypatch):
+    monkeypatch.setattr(linear_module, "_mkl_is_faster", lambda: by_mkl)
+    for dtype, error in ((torch.float32, 1e-5), (torch.bfloat16, 0.1)):
+        x, matrix, offset = made(dtype, 2, 5, 16), made(dtype, 9, 16), made(dtype, 9)
+        expected = functional.linear(x.double(), matrix.double(), offset.double())
+        expected = functional.gelu(expected) if gelu else expected
+        torch.testing.assert_close(fast_linear(x, matrix, offset, gelu).double(), expected, atol=error, rtol=error)
 
 
 def test_without_offset_it_is_a_matrix_product():

@@ -45,6 +45,7 @@ ALEXNET = {
 }
 ZOO = {*ALEXNET, MEG, THINGS_FMRI, TVSD, BOLD5000}
 BMD = "fmri-bmd-s3d"
+HUZE = "fmri-nsd_fsaverage-huze"
 
 N_FEATURES = 12 * 50 * 768  # blocks x tokens x width of ViT-B/32
 N_VERTICES = 163842

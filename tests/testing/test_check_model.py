@@ -234,8 +234,9 @@ def test_the_published_model_of_films_passes(mouse_dir):
 
 
 @pytest.mark.slow
-def test_the_published_model_of_videos_passes(bmd_dir):
-    results = check_model(layouts.BMD, bmd_dir)
+@pytest.mark.parametrize(("model_id", "fixture"), [(layouts.BMD, "bmd_dir"), (layouts.HUZE, "huze_dir")])
+def test_published_models_with_files_of_their_own_pass(model_id, fixture, request):
+    results = check_model(model_id, request.getfixturevalue(fixture))
     assert failures(results) == []
     assert sum(result.outcome == "passed" for result in results) > 70
 

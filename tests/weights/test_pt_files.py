@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from berg.core.exceptions import BERGError, CorruptedFileError, MissingFileError
-from berg.weights.pt_files import map_pt, read_pt
+from berg.weights.pt_files import check_tensors, map_pt, read_pt
 
 from . import hostile
 from .hostile_archives import archive
@@ -134,6 +134,37 @@ def test_tensors_are_their_own_memory(tmp_path: Path) -> None:
     assert isinstance(found, dict)
     found["w"] += 1
     assert_same(read_pt(tmp_path / "a.pt"), {"w": torch.ones(1000)})
+
+
+def test_mapped_tensors_are_parts_of_the_file_and_writing_to_them_changes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    content = {
+        "w": torch.arange(6.0).reshape(2, 3),
+        "n": torch.arange(3),
+        "b": torch.tensor([True]),
+        "e": torch.zeros(0),
+    }
+    torch.save(content, path)
+    before, mapped = path.read_bytes(), read_pt(path, mapped=True)
+    assert isinstance(mapped, dict)
+    for name, tensor in content.items():
+        assert torch.equal(mapped[name], tensor)
+    mapped["w"].fill_(7)
+    assert path.read_bytes() == before
+
+
+def test_checksums_of_mapped_tensors_are_compared_on_demand(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.arange(6.0)}, path)
+    check_tensors(path)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(torch.arange(6.0).numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(damaged)
+    read_pt(path, mapped=True)
+    with pytest.raises(CorruptedFileError, match="checksum of member"):
+        check_tensors(path)
+    with pytest.raises(CorruptedFileError, match="checksum of member"):
+        read_pt(path)
 
 
 def test_members_as_older_versions_wrote_them_are_read(tmp_path: Path) -> None:
