@@ -78,6 +78,7 @@ class Parameter(CardPart):
 
 
 StimulusKind = Literal["image", "sound", "video", "text"]
+TextForm = Literal["sentences", "words", "timed_words", "tr_texts"]
 
 
 class StimulusInput(CardPart):
@@ -98,6 +99,10 @@ class StimulusInput(CardPart):
     unit: str | None = None
     sampling_rate: int | None = Field(None, ge=1, description="hertz; for sounds, which are resampled to it")
     n_frames: int | None = Field(None, ge=1, description="of videos: how many frames are taken of each, evenly spaced")
+    text: TextForm | None = Field(
+        None,
+        description="of texts: single sentences, words that follow each other, words with onsets, or one text per TR",
+    )
     description: str = ""
     constraints: Texts = Field(default_factory=list)
 

@@ -40,7 +40,6 @@ from berg.models.batches import (
 from berg.models.device import resolve_device
 from berg.models.lanes import lane_to
 from berg.stimuli.open import open_stimuli
-from berg.stimuli.readers import reader_of
 from berg.system.memory import reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.system.threads import Threads
@@ -81,8 +80,6 @@ class EncodingModel(BaseModelInterface):
         berg_dir: str | None = None,
         **parameters: Any,
     ) -> None:
-        if self.card.input is not None:
-            reader_of(self.card.input.kind)  # refuses a kind that is not read yet before anything is fetched or loaded
         given = validate_parameters(self.card, parameters)
         self.card = self.card.for_parameters(given)  # type: ignore[misc]  # of this instance alone
         self.selection = check_selection(self.card, selection)

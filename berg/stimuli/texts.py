@@ -188,8 +188,8 @@ def _check_visible(text: str, where: str, may_break: bool) -> None:
         if kind in _INVISIBLE and not (may_break and character == "\n") and not _joins(text, place):
             what = f"{_INVISIBLE[kind]} U+{ord(character):04X} {unicodedata.name(character, '')}".strip()
             raise StimulusError(
-                f"{where} holds the {what} at character {place} (from 0): {_shown(text)}. Language models take it for a "
-                f"token of its own. Take it out: text.replace({ascii(character)}, '')"
+                f"{where} holds the {what} at character {place} (from 0): {_shown(text)}. Language models take it for "
+                f"a token of its own. Take it out: text.replace({character!a}, '')"
             )
     if "\u00a0" in text:
         warnings.warn(

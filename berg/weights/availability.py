@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from berg.core.commands import how_to_get, listed_values
-from berg.core.exceptions import CorruptedFileError, StimulusError, listing
+from berg.core.exceptions import CorruptedFileError, listing
 from berg.core.file_names import name_fields
 from berg.core.layout import METADATA, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
@@ -86,13 +86,6 @@ def availability(card: ModelCard, berg_dir: Path) -> Availability:
 
 
 def _why_not(card: ModelCard) -> str:
-    if card.input is not None and card.input.kind == "text":
-        from berg.stimuli.readers import reader_of  # imports NumPy; all other kinds are read
-
-        try:
-            reader_of(card.input.kind)
-        except StimulusError:
-            return f"{card.input.kind} stimuli are not read yet"
     missing = [package for package in _packages(card) if not _is_installed(package)]
     return f"the package {missing[0]} is not installed" if missing else ""
 
