@@ -7,7 +7,7 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from berg.core.regular_file import check_regular_file
 from berg.stimuli.aligned_words import TimedWord, is_silence, words_of_json, words_of_textgrid
 from berg.stimuli.texts import Sentences, TextPerTR, Words
 
+TextT = TypeVar("TextT")
 TABLES = {".tsv": "\t", ".csv": ","}
 ENDINGS = (".txt", *TABLES)
 WORD_ENDINGS = (*ENDINGS, ".textgrid", ".json")
@@ -138,7 +139,7 @@ def _known(file: Path | str, endings: Sequence[str], what: str) -> Path:
     return path
 
 
-def _named(path: Path, read: Callable[[], Any]) -> Any:
+def _named(path: Path, read: Callable[[], TextT]) -> TextT:
     """What was read, or its error with the name of the file."""
     try:
         return read()

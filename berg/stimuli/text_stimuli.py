@@ -35,7 +35,7 @@ class TextStimuli:
         One per row; None: the items.
     """
 
-    shape = (2,)
+    shape: tuple[int, ...] = (2,)
 
     def __init__(self, text: Text, n_rows: int | None = None, names: Sequence[Any] | None = None) -> None:
         self.text = text
