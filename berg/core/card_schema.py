@@ -244,7 +244,7 @@ class Files(CardPart):
     weights: str
     metadata: str
     shared: str | None = Field(None, description="a weights file of all subjects")
-    weights_ending: Literal[".npy", ".pt", ".safetensors"] = Field(".safetensors", description="as published")
+    weights_ending: Literal[".npy", ".pt", ".pkl", ".safetensors"] = Field(".safetensors", description="as published")
     metadata_ending: Literal[".npy", ".json"] = Field(".json", description="as published")
     spellings: dict[str, dict[str, Texts]] = Field(default_factory=dict)
     from_package: str | None = Field(

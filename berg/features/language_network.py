@@ -67,6 +67,7 @@ class LanguageNetwork(nn.Module):
         self.n_blocks = n_blocks  # of the whole network
         self.longest = int(getattr(network.config, "max_position_embeddings", 0) or 2**31)
         self.ids_of: Callable[[str], tuple[int, ...]] = lru_cache(_N_WORDS_KEPT)(self._ids_of)
+        self.rules: WeakValueDictionary[str, nn.Module] = WeakValueDictionary()  # what was made of it, by its rule
         self._kept: dict[int, Tensor] = {}
         for number in self.states:
             if number < self.n_blocks:

@@ -40,6 +40,7 @@ from berg.models.batches import (
 from berg.models.device import resolve_device
 from berg.models.lanes import lane_to
 from berg.stimuli.open import open_stimuli
+from berg.stimuli.readers import Stimuli
 from berg.system.memory import reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.system.threads import Threads
@@ -246,6 +247,7 @@ class EncodingModel(BaseModelInterface):
         expected = common_input(models)
         stimuli = open_stimuli(stimulus, expected, sampling_rate)
         for model in models:
+            stimuli = model.arrange(stimuli)
             model.set_stimulus_length(stimuli.shape[-1])
         size = common_batch_size(models, batch_size, len(stimuli), stimuli.shape, expected.dtype)
         given = [None] * len(models) if out is None else out
@@ -415,6 +417,14 @@ class EncodingModel(BaseModelInterface):
     def response_shapes(self) -> list[tuple[int, ...]]:
         """The shape of the response to one stimulus, for each output."""
         return [tuple(len(self.indices[output.name, axis]) for axis in output.axes[1:]) for output in self.card.outputs]
+
+    def arrange(self, stimuli: Stimuli) -> Stimuli:
+        """The stimuli as the responses count them; families whose responses have other rows override it."""
+        return stimuli
+
+    def row_names(self, stimulus: Any) -> Sequence[Any] | None:
+        """What each response belongs to, if not to a stimulus by its name or number; families override it."""
+        return None
 
     def set_stimulus_length(self, n_samples: int) -> None:
         """Select along axes that are as long as the stimulus; until then, what they hold is not known."""

@@ -53,9 +53,10 @@ def words_of_textgrid(text: str, tier: str | None = None) -> list[TimedWord]:
     if next(values, None) != "ooTextFile" or next(values, None) != "TextGrid":
         raise StimulusError("It is no TextGrid: it does not begin with ooTextFile and TextGrid.")
     try:
-        return _chosen_tier(_tiers(values), tier)
+        tiers = _tiers(values)
     except (StopIteration, TypeError, ValueError) as error:
         raise StimulusError("It is no whole TextGrid: it ends, or has a text where a number is due.") from error
+    return _chosen_tier(tiers, tier)
 
 
 def _values(text: str) -> Iterator[Any]:
@@ -131,14 +132,15 @@ def words_of_json(text: str, tier: str | None = None) -> list[TimedWord]:
     except (ValueError, RecursionError) as error:
         raise StimulusError(f"It is no JSON: {error}.") from error
     try:
-        if isinstance(content.get("tiers"), dict):
-            return _chosen_tier(dict(_montreal_tiers(content["tiers"])), tier)
-        words = _whisper_words(content)
+        tiers = dict(_montreal_tiers(content["tiers"])) if isinstance(content.get("tiers"), dict) else None
+        words = _whisper_words(content) if tiers is None else []
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StimulusError(
             "It is neither a JSON of the Montreal Forced Aligner (tiers with entries [begin, end, word]) nor one of "
             "WhisperX (segments with words)."
         ) from error
+    if tiers is not None:
+        return _chosen_tier(tiers, tier)
     _check_times(words)
     return [TimedWord(str(each["word"]), float(each["start"]), float(each.get("end", each["start"]))) for each in words]
 

@@ -42,6 +42,7 @@ class TextStimuli:
         self.digest = text_digest(text)
         self.n_rows = len(text) if n_rows is None else n_rows
         self.names: Sequence[Any] = text.items if names is None else names
+        self.is_arranged = False  # whether a model has said what its rows are
 
     def __len__(self) -> int:
         return self.n_rows

@@ -1,7 +1,7 @@
 """Tiny random language models, their tokenizer, and the published layouts of models on them; and a second computation.
 
-The reference is written as the publications compute: one window after another through the whole network of transformers,
-with all hidden states, and numpy for the rest.
+The reference is written as the publications compute: one window after another through the whole network of
+transformers, with all hidden states, and numpy for the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .layouts import model_folder, write_pickled_npy
+from .layouts import model_folder as folder_by_id
+from .layouts import write_pickled_npy
 
 TUCKUTE, LEBEL, ZADA = "fmri-tuckute_2024-GPT2_XL", "fmri-lebel2023-opt_1_3b", "ecog-zada2025-gpt2_xl"
 TUCKUTE_FILE = "mapping-full_SOURCE-22_TARGET-20221214a-None_d-swr-5-0.05-bySessVoxZ_MAPPING-None-False-False.pkl"
@@ -77,6 +78,12 @@ def hidden_states(folder: Path, ids: Sequence[int]) -> list[Floats]:
     with torch.no_grad():
         found = network(torch.tensor([list(ids)]), output_hidden_states=True).hidden_states
     return [state[0].double().numpy() for state in found]
+
+
+def model_folder(berg_dir: Path, model_id: str) -> Path:
+    """The folder of a model; that of LeBel's has another name than its id."""
+    folder: Path = folder_by_id(berg_dir, model_id)
+    return folder.with_name("model-opt_1_3b_ridge") if model_id == LEBEL else folder
 
 
 _networks: dict[Path, Any] = {}
