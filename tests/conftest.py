@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import layouts, reference
+from published import language, layouts, reference
 
 from berg.core import model_registry
 from berg.families.linearizing import shared_projection
@@ -163,6 +163,19 @@ def bmd_files() -> Iterator[Path]:
         mean, scale = rng.uniform(0.3, 0.6, layouts.N_S3D), rng.uniform(0.1, 0.5, layouts.N_S3D)
         layouts.write_bmd_projection(Path(folder), rng, mean, scale)
         layouts.write_bmd(Path(folder), 1, rng)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def language_dir(torch_home: Path) -> Iterator[Path]:
+    """The models of language, a subject each; their networks, tiny, where downloads of a hub lie."""
+    rng = np.random.default_rng(6)
+    for name, kind in (("openai-community--gpt2-xl", "gpt2"), ("facebook--opt-1.3b", "opt")):
+        language.write_language_model(torch_home / "hub" / "checkpoints" / name / "main", kind)
+    with tempfile.TemporaryDirectory() as folder:
+        language.write_tuckute(Path(folder), rng)
+        language.write_lebel(Path(folder), "UTS01", rng)
+        language.write_zada(Path(folder), "01", rng, n_electrodes=5)
         yield Path(folder)
 
 

@@ -110,6 +110,8 @@ def _words(stimulus: Any) -> Words:
         return stimulus
     if isinstance(stimulus, Mapping):
         return _words_of_map(stimulus)
+    if (columns := _columns(stimulus)) is not None:
+        return _words_of_columns(columns)
     _refuse_other(stimulus, "words", "Words([...])")
     if (file := _file(stimulus, WORD_ENDINGS, "words")) is not None:
         return load_words(file)
@@ -136,6 +138,20 @@ def _words_of_map(given: Mapping[str, Any]) -> Words:
             "(seconds), and word_durations if you know them."
         )
     return Words(all_strings(given["words"]), given.get("word_onsets"), given.get("word_durations"))
+
+
+def _columns(stimulus: Any) -> dict[str, Any] | None:
+    """The columns of a table of pandas or of an array with fields, by name; None of anything else."""
+    names = getattr(getattr(stimulus, "dtype", None), "names", None)
+    names = list(stimulus.columns) if names is None and hasattr(stimulus, "columns") else names
+    return None if names is None else {str(name): stimulus[name] for name in names}
+
+
+def _words_of_columns(columns: Mapping[str, Any]) -> Words:
+    found = next((name for name in ("word", "words", "text", "trial_type") if name in columns), None)
+    if found is None:
+        raise StimulusError(f"The table has the columns {listing(columns)}. Call that of the words 'word'.")
+    return Words(all_strings(columns[found]), columns.get("onset"), columns.get("duration"))
 
 
 def _refuse_other(stimulus: Any, wanted: str, how: str) -> None:

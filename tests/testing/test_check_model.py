@@ -15,7 +15,7 @@ import torch
 import zoo
 from marks import slow
 from own_prf import MODEL, write_own_prf
-from published import layouts
+from published import language, layouts
 
 from berg import BERG
 from berg.core import model_registry
@@ -222,6 +222,14 @@ def test_further_published_models_pass(model_id, zoo_dir):
 @pytest.mark.slow
 def test_the_published_model_of_videos_passes(bmd_dir):
     results = check_model(layouts.BMD, bmd_dir)
+    assert failures(results) == []
+    assert sum(result.outcome == "passed" for result in results) > 70
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_id", [language.TUCKUTE, language.LEBEL, language.ZADA])
+def test_the_published_models_of_texts_pass(model_id, language_dir):
+    results = check_model(model_id, language_dir)
     assert failures(results) == []
     assert sum(result.outcome == "passed" for result in results) > 70
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from berg.core.card_schema import CardPart
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError, StimulusError
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, StimulusError
 from berg.core.model_card import ModelCard
 from berg.core.unit_labels import axis_length
 from berg.families.language.published_weights import Container, LanguageWeights, read_weights, tensors_of
@@ -100,10 +100,10 @@ class LanguageModel(EncodingModel):
     def _readout(self, weights: LanguageWeights) -> LanguageReadout:
         output = self.card.outputs[0]
         sizes = [axis_length(self.card, output.name, axis, self.metadata) for axis in output.axes[1:]]
-        if math.prod(sizes) != len(weights.intercept):
+        if math.prod(sizes) != len(weights.intercept) or not self._is_named(weights):
             raise CorruptedFileError(
                 f"{weights.path} has {len(weights.intercept):,} units; the metadata have "
-                f"{' x '.join(f'{size:,}' for size in sizes)}. Get both files again."
+                f"{' x '.join(f'{size:,}' for size in sizes)}, or others. Get both files again."
             )
         selected = [self.indices_of(output.name, axis) for axis in output.axes[1:]]
         units = np.ravel_multi_index(np.ix_(*selected), sizes).ravel()
@@ -112,6 +112,10 @@ class LanguageModel(EncodingModel):
             raise CorruptedFileError(f"{weights.path} has NaN or infinite values in its regression. Get it again.")
         maps = [torch.from_numpy(array) for array in (coefficient, intercept, weights.centre)]
         return LanguageReadout(maps[0], maps[1], maps[2], tuple(map(len, selected)))
+
+    def _is_named(self, weights: LanguageWeights) -> bool:
+        """Whether the units of the weights, if they have names, are in the order of the metadata."""
+        return not weights.names or list(weights.names) == [str(name) for name in self.metadata["fmri"]["rois"]]
 
     def arrange(self, stimuli: Stimuli) -> Stimuli:
         """The rows of the responses to a text: its sentences or words, or the volumes of its words."""
@@ -149,7 +153,11 @@ class LanguageModel(EncodingModel):
         container = cls.card.part("readout", Readout).container
         if container != "mapping":
             return metadata
-        return _in_order(cls.card.model_id, metadata, cls.weights_paths(berg_dir, values)[0])
+        try:
+            path = cls.weights_paths(berg_dir, values)[0]
+        except MissingFileError:  # `build` says so; metadata can be had without weights
+            return metadata
+        return _in_order(cls.card.model_id, metadata, path)
 
     @classmethod
     def converted_tensors(cls, path: Path, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
