@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-TEXT = "so it began in the dark woods where the old dog slept by the river and rain fell on all the leaves".split()
+STORY = "so it began in the dark woods where the old dog slept by the river and rain fell on all the leaves"
+TEXT = STORY.split()
 N_IDS = 33
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, UnsafeFileError, listing
 from berg.features import transformers_files
 from berg.features.fused_layers import FusedLinear, with_fused_layers
+from berg.features.gpt2_last_token import is_gpt2, last_states_of_gpt2
 from berg.features.precision import dtype_of
 from berg.features.stated_weights import StatedWeights, check_hash, hash_of, parse_weights
 from berg.features.transformers_files import CONFIG, INDEX, WHOLE
@@ -96,6 +97,14 @@ class LanguageNetwork(nn.Module):
             return states[0] if len(states) == 1 else torch.stack(states).mean(0)
         finally:
             self._kept.clear()
+
+    def last_states(self, ids: Tensor) -> Tensor:
+        """The hidden state at the last token of each sequence, shape (batch, width), in float32."""
+        if is_gpt2(self.network) and self.states == (len(self.network.h),):
+            last = last_states_of_gpt2(self.network, ids)
+            return (self.network.ln_f(last) if self.states == (self.n_blocks,) else last).float()
+        states: Tensor = self(ids)[:, -1]
+        return states.float()
 
     @property
     def _without_cache(self) -> dict[str, Any]:
@@ -255,7 +264,8 @@ def _read(transformers: Any, folder: Path, configuration: Any, dtype: torch.dtyp
 
 
 def _with_linear(network: nn.Module) -> nn.Module:
-    """The network, GPT-2's layers with their weights the other way round as linear ones."""
+    """The network; GPT-2's layers with their weights the other way round as linear ones, its GELU in one step."""
+    from transformers.activations import NewGELUActivation
     from transformers.pytorch_utils import Conv1D
 
     for parent in list(network.modules()):
@@ -263,6 +273,8 @@ def _with_linear(network: nn.Module) -> nn.Module:
             if type(child) is Conv1D:
                 weight = nn.Parameter(child.weight.detach().T.contiguous(), requires_grad=False)
                 setattr(parent, name, FusedLinear(weight, child.bias))
+            elif type(child) is NewGELUActivation:
+                setattr(parent, name, nn.GELU(approximate="tanh"))
     return network
 
 

@@ -177,7 +177,7 @@ def _last_of(network: LanguageNetwork, ids: Tensor) -> Tensor:
     """The state at the last token of each sequence of ids, shape (n_sequences, width), float32."""
     at_once = max(1, TOKENS_AT_ONCE // ids.shape[1])
     parts = (ids[start : start + at_once].to(_device(network)) for start in range(0, len(ids), at_once))
-    return torch.cat([network(part)[:, -1].float() for part in parts])
+    return torch.cat([network.last_states(part) for part in parts])
 
 
 def _check_length(network: LanguageNetwork, n_tokens: int, what: str) -> None:
