@@ -179,7 +179,7 @@ def read_language_network(
     names: Sequence[str], weights: str, states: Sequence[int], dtype: torch.dtype = torch.float32
 ) -> LanguageNetwork:
     """As `language_network`, on the processor, and shared with nobody."""
-    transformers = transformers_files.library()
+    transformers = transformers_files.library("language")
     stated = parse_weights(weights)
     folder = transformers_files.model_folder(names, stated, how_to_get(names[0]))
     files = _weights_files(folder, names[0])
@@ -213,7 +213,7 @@ def _weights_files(folder: Path, name: str) -> list[Path]:
 
 
 def _configuration(folder: Path, name: str) -> Any:
-    transformers = transformers_files.library()
+    transformers = transformers_files.library("language")
     stated = transformers_files.read_json(folder / CONFIG)
     known = stated.get("model_type") in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if not known:
@@ -287,7 +287,7 @@ def _blocks(network: nn.Module, n_blocks: int) -> nn.ModuleList:
 
 
 def _tokenizer(folder: Path, name: str) -> Any:
-    transformers = transformers_files.library()
+    transformers = transformers_files.library("language")
     if not any((folder / file).is_file() for file in _TOKENIZER):
         raise MissingFileError(f"transformers/{name} has no tokenizer in {folder}. {how_to_get(name)}")
     try:

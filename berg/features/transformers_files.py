@@ -22,11 +22,11 @@ _MAY_BE_MISSING = "pooler"
 """Computed behind all layers; classifiers are published without, and it is then left out."""
 
 
-def library() -> Any:
+def library(extra: str = "transformers") -> Any:
     try:
         import transformers
     except ImportError as missing:
-        raise MissingExtraError('These networks need transformers:  pip install "berg[transformers]"') from missing
+        raise MissingExtraError(f'These networks need transformers:  pip install "berg[{extra}]"') from missing
     return transformers
 
 
