@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import language, layouts, reference
+from published import language, layouts, reference, text2fmri
 
 from berg.core import model_registry
 from berg.families.linearizing import shared_projection
@@ -176,6 +176,7 @@ def language_dir(torch_home: Path) -> Iterator[Path]:
         language.write_tuckute(Path(folder), rng)
         language.write_lebel(Path(folder), "UTS01", rng)
         language.write_zada(Path(folder), "01", rng, n_electrodes=5)
+        text2fmri.write_text2fmri(Path(folder), rng)
         yield Path(folder)
 
 

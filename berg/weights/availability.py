@@ -22,6 +22,7 @@ from berg.weights import manifest
 
 State = Literal["built in", "here", "to download", "not here", "own class", "cannot run"]
 USABLE: tuple[State, ...] = ("built in", "here", "own class")
+HUB_FOLDER = "models--"  # how the folder of a repository begins, in the form of a hub's cache
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -153,7 +154,8 @@ def _complete(
 def _stems(folder: Path, wrong: set[Path], names: Iterable[str]) -> set[str]:
     """Those names with which a file of a folder begins; of several, the longest."""
     longest_first = sorted(names, key=len, reverse=True)
-    files = [path.name for path in folder.glob("*") if path.is_file() and path not in wrong]
+    found = (path for path in folder.glob("*") if path.is_file() or path.name.startswith(HUB_FOLDER))
+    files = [path.name for path in found if path not in wrong]
     return {next((name for name in longest_first if file.startswith(name)), "") for file in files} - {""}
 
 

@@ -108,7 +108,7 @@ def test_an_id_that_is_no_text_is_refused():
         ),
         (
             "entirely else",
-            r"There is no model 'entirely else'. Models: .*fmri-szinte2024-prf_css.*berg list shows them",
+            r"There is no model 'entirely else'. Models: .*eeg-things_eeg_2-vit_b_32.*berg list shows them",
         ),
         (None, "There is no model 'None'"),
     ],

@@ -15,7 +15,7 @@ import torch
 import zoo
 from marks import slow
 from own_prf import MODEL, write_own_prf
-from published import language, layouts
+from published import language, layouts, text2fmri
 
 from berg import BERG
 from berg.core import model_registry
@@ -227,7 +227,7 @@ def test_the_published_model_of_videos_passes(bmd_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_id", [language.TUCKUTE, language.LEBEL, language.ZADA])
+@pytest.mark.parametrize("model_id", [language.TUCKUTE, language.LEBEL, language.ZADA, text2fmri.TEXT2FMRI])
 def test_the_published_models_of_texts_pass(model_id, language_dir):
     results = check_model(model_id, language_dir)
     assert failures(results) == []
