@@ -118,9 +118,10 @@ def splits_of_runs(
         For a run that is not there, or is in two splits, and for none to fit to.
     """
     names = [run.name for run in volumes.runs]
+    listed = {split: [str(name) for name in own] for split, own in given.items() if own is not None}
     of: dict[str, str] = {}
     for split in SPLITS:
-        for name in map(str, given.get(split) or ()):
+        for name in listed.get(split, ()):
             if name not in names:
                 raise DatasetError(
                     f"The split '{split}' names the run '{name}', which is not there.{did_you_mean(name, names)} Runs: "
@@ -128,7 +129,7 @@ def splits_of_runs(
                 )
             if of.setdefault(name, split) != split:
                 raise DatasetError(f"The run '{name}' is in '{of[name]}' and in '{split}'. Take it out of one.")
-    rest = "train" if not given.get("train") else ""
+    rest = "train" if not listed.get("train") else ""
     kept = volumes.kept(trimmed)
     marks = np.array([of.get(name, rest) for name in names])[volumes.run_of[kept]]
     found = {split: kept[marks == split] for split in SPLITS}

@@ -101,11 +101,10 @@ class _Folder:
     def _parts_of_runs(self, runs: Sequence[str]) -> dict[str, Any]:
         """Words and volumes, run by run; see `berg.datasets.event_runs`."""
         own, tr = self.card.stimuli, self.card.sampling_interval_s
-        if own.words is None or tr is None or len(set(runs)) < len(runs):
-            lacking = "stimuli.words" if own.words is None else "sampling_interval_s" if tr is None else "other names"
+        if own.words is None or "{run}" not in own.words or tr is None or not runs or len(set(runs)) < len(runs):
             raise DatasetError(
-                f"{self.card.place('runs')}: a recording in runs needs  stimuli: {{words: FILES_{{run}}}}, "
-                f"sampling_interval_s, the seconds between volumes, and runs that stand once each; {lacking} lacks."
+                f"{self.card.place('runs')}: a recording in runs needs  stimuli: {{words: words/{{run}}.tsv}}  (with "
+                "{run} for the name), sampling_interval_s (the seconds between volumes), and runs that stand once each."
             )
         opened = {name: self._runs_of(name, part, runs) for name, part in self.card.responses.items()}
         lengths = {name: [length_of_run(part.rows) for part in parts] for name, (_, parts) in opened.items()}
