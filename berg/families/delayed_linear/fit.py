@@ -159,8 +159,9 @@ def fit(job: FitJob) -> Fitted:
         found = _solved(job, name, train, solve)
         tensors |= {f"{name}.coefficient": found.coefficients, f"{name}.intercept": found.intercepts}
         facts |= _facts(name, found, alphas)
+        groups = test.runs if len(np.unique(test.runs)) > 1 else None  # of one run, volumes are samples in time
         held_out[name] = HeldOut(
-            output.mean(test.volumes), found.predict(test.X), split="test", in_time=True, groups=test.runs
+            output.mean(test.volumes), found.predict(test.X), split="test", in_time=True, groups=groups
         )
     return Fitted(tensors, facts=facts, held_out=held_out, sample_stimuli=_sample(job, test.runs[0]))
 

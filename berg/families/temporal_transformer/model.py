@@ -42,6 +42,7 @@ from berg.weights import model_files
 HEMISPHERES = ("lh", "rh")
 LANGUAGE_FILES = (CONFIG, "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 MAIN = "main"
+STATED = "stated"  # the language model in the numbers that the configuration states
 
 
 class Features(CardPart):
@@ -71,7 +72,7 @@ class TemporalTransformerModel(TextModel):
             stated.extractor_LLM,
             self.language_snapshot.folder,
             stated.extractor_LLM_num_last_hidden_states,
-            stated.extractor_LLM_dtype,
+            stated.extractor_LLM_dtype if (chosen := self.parameters["language_precision"]) == STATED else chosen,
             self.device,
         )
         features = TextVolumes(

@@ -65,6 +65,13 @@ def test_the_numbers_are_those_of_the_sheet(text_dir, subject):
     np.testing.assert_allclose(found, reference, atol=1e-4 * reference.std())
 
 
+def test_the_language_model_computes_in_float32_if_asked(text_dir):
+    model = load(text_dir, language_precision="float32")
+    features = text2fmri.expected_features(files_of(text_dir, LANGUAGE), TEXTS, torch.float32)
+    reference = text2fmri.expected_responses(files_of(text_dir, VARIANT) / "model.pt", features, 1)
+    np.testing.assert_allclose(BERG(text_dir).encode(model, TEXTS), reference, atol=1e-4 * reference.std())
+
+
 def test_a_variant_with_another_language_model_loads_that_model(text_dir):
     model = load(text_dir, model_variant=SECOND)
     found = BERG(text_dir).encode(model, TEXTS)
