@@ -50,7 +50,7 @@ def _last_of_block(block: Any, x: Tensor) -> Tensor:
     normed, width = block.ln_1(x), x.shape[-1]
     weight, bias = block.attn.c_attn.weight, block.attn.c_attn.bias
     query = linear(normed[:, -1].contiguous(), weight[:width], bias[:width])[:, None]
-    keys, values = linear(normed, weight[width:], bias[width:]).split(width, dim=-1)
+    keys, values = torch.split(linear(normed, weight[width:], bias[width:]), width, dim=-1)
     query, keys, values = (_heads(each, block.attn.num_heads) for each in (query, keys, values))
     mixed = functional.scaled_dot_product_attention(query, keys, values, scale=block.attn.scaling)
     last = x[:, -1] + block.attn.c_proj(mixed.transpose(1, 2).reshape(len(x), width))
@@ -60,4 +60,4 @@ def _last_of_block(block: Any, x: Tensor) -> Tensor:
 
 def _heads(x: Tensor, n_heads: int) -> Tensor:
     """Shape (batch, n_heads, n_tokens, width of a head)."""
-    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:-1], n_heads, -1).transpose(1, 2)

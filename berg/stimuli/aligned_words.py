@@ -170,7 +170,7 @@ def _check_times(words: Sequence[dict[str, Any]]) -> None:
         raise StimulusError(
             f"{len(without):,} of {len(words):,} words have no time: {shown}, counted from 0. The aligner gives none "
             "to numbers and signs. Give each a start and an end between its neighbours', or transcribe with numbers "
-            "spelt out (whisperx --suppress_numerals)."
+            "spelt out (the option suppress_numerals of WhisperX)."
         )
 
 

@@ -148,7 +148,7 @@ def test_files_that_are_no_sentences_are_named(name, content, words, tmp_path):
         ("a.json", "{", "no JSON"),
         ("a.json", "[]", "neither a JSON of the Montreal"),
         ("a.json", json.dumps({"segments": [{"words": [{"word": "in", "start": 1}, {"word": "2014."}]}]}),
-         r"1 of 2 words have no time: '2014.' \(number 1\).*--suppress_numerals"),
+         r"1 of 2 words have no time: '2014.' \(number 1\).*suppress_numerals"),
         ("a.tsv", "word\tonset\na\tlater\n", "line 2: onset is 'later'"),
         ("a.tsv", "word\tonset\na\t2\nb\t1\n", r"Word 1 .*'b', begins at 1 s, before"),
         ("a.tsv", "word\tonset\na\tnan\n", "onset of word 0 .* is nan"),
