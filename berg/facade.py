@@ -14,6 +14,7 @@ from berg.core.tables import html_table
 if TYPE_CHECKING:
     import xarray as xr
 
+    from berg.core.card_schema import StimulusInput
     from berg.core.model_card import ModelCard
     from berg.evaluation.find_models import FoundModels
     from berg.interfaces.base_model import BaseModelInterface
@@ -770,6 +771,8 @@ def _listed(stimulus: Any, models: Sequence[Any]) -> Any:
         stimulus = as_one_film(stimulus, models[0].expected_input)
     if hasattr(stimulus, "read_as") or not models or not all(hasattr(model, "expected_input") for model in models):
         return stimulus
+    if models[0].expected_input.kind == "text":
+        return _opened_text(stimulus, models[0].expected_input)
     return stimulus_files(stimulus, models[0].expected_input) or stimulus
 
 
@@ -777,6 +780,13 @@ def _returned(responses: Any, model: Any, options: Mapping[str, Any]) -> Any:
     """The responses in the form that the model was published with; arrays that were given as they are."""
     is_given = options.get("out") is not None
     return model.as_returned(responses) if hasattr(model, "as_returned") and not is_given else responses
+
+
+def _opened_text(stimulus: Any, expected: StimulusInput) -> Any:
+    """A text, read and checked once."""
+    from berg.stimuli.text_stimuli import open_texts
+
+    return open_texts(stimulus, expected, None, True).text
 
 
 def _labelled(responses: Any, model: Any, stimulus: Any) -> Labelled:
@@ -788,6 +798,8 @@ def _labelled(responses: Any, model: Any, stimulus: Any) -> Labelled:
         raise InvalidParameterError(
             f"{model.get_model_id()} is a class of its own, whose card says nothing of axes; leave out labelled=True."
         )
+    if (names := model.row_names(stimulus)) is not None:
+        return label_responses(responses, labelling_metadata(model), names)
     first = responses[0] if isinstance(responses, tuple) else responses
     names = stimulus_labels(None, stimulus_files(stimulus, model.expected_input), len(first), stimulus)
     return label_responses(responses, labelling_metadata(model), names)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import layouts, mosaic, mouse_scans, reference, retina
+from published import language, layouts, mosaic, mouse_scans, reference, retina, text2fmri
 
 from berg.core import model_registry
 from berg.families.linearizing import shared_projection
@@ -173,6 +173,20 @@ def huze_dir() -> Iterator[Path]:
         first = np.random.default_rng(6).permutation(2 * layouts.N_VERTICES)[:3000]
         retina.write_retina(Path(folder), 1, first=first, sizes=retina.SMALLEST)
         model_registry.get_model_class(layouts.HUZE).convert(folder, subject=1)
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def language_dir(torch_home: Path) -> Iterator[Path]:
+    """The models of language, a subject each; their networks, tiny, where downloads of a hub lie."""
+    rng = np.random.default_rng(6)
+    for name, kind in (("openai-community--gpt2-xl", "gpt2"), ("facebook--opt-1.3b", "opt")):
+        language.write_language_model(torch_home / "hub" / "checkpoints" / name / "main", kind)
+    with tempfile.TemporaryDirectory() as folder:
+        language.write_tuckute(Path(folder), rng)
+        language.write_lebel(Path(folder), "UTS01", rng)
+        language.write_zada(Path(folder), "01", rng, n_electrodes=5)
+        text2fmri.write_text2fmri(Path(folder), rng)
         yield Path(folder)
 
 

@@ -110,6 +110,11 @@ def _facts(summary: DatasetSummary) -> list[tuple[str, str]]:
 
 
 def _kind(data: Any) -> str:
+    from berg.datasets.event_runs import RunVolumes
+
+    if isinstance(data.stimuli, RunVolumes):
+        n_words = sum(len(run.words) for run in data.stimuli.runs)
+        return f"volumes of {len(data.stimuli.runs):,} runs with {n_words:,} words"
     shape = getattr(data.stimuli, "shape", None)
     if shape is not None:
         return f"each {data.stimuli.dtype} of shape {tuple(shape[1:])}"

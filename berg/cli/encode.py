@@ -26,7 +26,7 @@ def encode(
     scheduler: str | None = None,
     slurm: str | None = None,
 ) -> None:
-    """Encode pictures or sounds with a model and save the responses.
+    """Encode pictures, videos, sounds or texts with a model and save the responses.
 
     Parameters
     ----------
@@ -73,6 +73,7 @@ def encode(
     else:
         n_stimuli, files, written = _here(model_id, out, given, how)
     kinds = {"sounds": given.sounds, "pictures": given.images, "frames": given.video, "videos": given.videos}
+    kinds |= {"texts": given.text, "words": given.words}
     kind = next((name for name, asked in kinds.items() if asked), "stimuli") if n_stimuli > 1 else "stimuli"
     if files and len(files) > 1:
         print(f"Order of the stimuli: from {files[0]} to {files[-1]}")
@@ -99,7 +100,7 @@ def _on_cluster(
 ) -> tuple[int, list[str] | None]:
     from berg.encoding.cluster import encode_on_cluster
 
-    opened, names = given.opener()
+    opened, names = given.opener(model_id)
     print(f"Encoding begins with the first worker of {scheduler}.", flush=True)
     options = {"batch_size": given.batch_size, "stimulus_names": names, "sampling_rate": given.sampling_rate, **how}
     encode_on_cluster(given.recipes(model_id), opened, out, scheduler, **options)
@@ -111,7 +112,7 @@ def _here(
 ) -> tuple[int, list[str] | None, list[Path]]:
     """How many stimuli were encoded, the names of their files, and the files that were written."""
     with given.models(model_id) as models:
-        stimuli, names = given.stimuli()
+        stimuli, names = given.stimuli(model_id)
         if out.suffix != ".zarr":
             return len(stimuli), names, _to_file(models[0], stimuli, names, out, given)
         _to_store(models, stimuli, names, out, given, **how)
@@ -125,10 +126,17 @@ def _to_store(
 
     which = models[0] if len(models) == 1 else models
     options: dict[str, Any] = {"batch_size": given.batch_size, "sampling_rate": given.sampling_rate}
-    begun, n_left = ({}, len(stimuli)) if how["overwrite"] else _begun(out, len(stimuli))
+    n_rows = _n_responses(models[0], stimuli)
+    begun, n_left = ({}, n_rows) if how["overwrite"] else _begun(out, n_rows)
     if n_left >= LONG_RUN:
         _tell(which, stimuli, out, n_left, begun, compression=how["compression"], **options)
     encode_to_store(which, stimuli, out, stimulus_names=names, **options, **how)
+
+
+def _n_responses(model: Any, stimuli: Any) -> int:
+    """How many there will be: one for each stimulus, of words in time one for each volume."""
+    names = model.row_names(stimuli) if hasattr(model, "row_names") else None
+    return len(stimuli) if names is None else len(names)
 
 
 def _begun(out: Path, n_stimuli: int) -> tuple[dict[str, Any], int]:

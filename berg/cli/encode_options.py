@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from cyclopts import ArgumentCollection, Group, Parameter
 
-from berg.core.card_schema import StimulusKind
+from berg.core.card_schema import StimulusInput, StimulusKind, TextForm
 from berg.core.card_yaml import is_misleading
 from berg.core.exceptions import InvalidParameterError
 from berg.core.model_registry import get_card
@@ -22,6 +22,7 @@ from berg.stimuli.arrays import open_array, places_of
 from berg.stimuli.images import FIT, ResizedPictures
 from berg.stimuli.readers import READERS, reader_of
 from berg.stimuli.stimulus_files import file_names
+from berg.stimuli.text_files import load_sentences, load_tr_texts, load_words
 from berg.stimuli.videos import load_video
 
 _RANGE = re.compile("([0-9]+)-([0-9]+)")
@@ -31,8 +32,8 @@ def _one_kind(stimuli: ArgumentCollection) -> None:
     """Refuse no stimuli and two kinds of them as wrong usage."""
     if len(stimuli.filter_by(value_set=True)) != 1:
         raise ValueError(
-            "Give pictures with --images, a video with --video or several with --videos, sounds with --sounds or an "
-            "array with --array: one of the five."
+            "Give pictures with --images, a video with --video or several with --videos, sounds with --sounds, "
+            "sentences with --text, words with --words or an array with --array: one of the seven."
         )
 
 
@@ -59,6 +60,13 @@ class EncodeOptions:
         Folders and video files, each of them one stimulus, for models of videos.
     sounds
         Folders and sounds of one channel and one length, likewise: .wav, and with the extra sound .flac, .mp3, .ogg.
+    text
+        A file of sentences, or of one text for each TR, as the model takes: .txt with one on each line, .tsv, .csv.
+    words
+        A file of words, with their times if the model needs them: .TextGrid, .tsv or .csv (word, onset, duration),
+        .json of the Montreal Forced Aligner or WhisperX, .txt.
+    column
+        The column of a table, or the tier of a TextGrid, that holds the text.
     array
         A .npy file, an HDF5 file or a zarr array that holds the stimuli; never read whole.
     dataset
@@ -94,6 +102,9 @@ class EncodeOptions:
     video: Annotated[Path | None, Parameter(group=STIMULI)] = None
     videos: Files = None
     sounds: Files = None
+    text: Annotated[Path | None, Parameter(group=STIMULI)] = None
+    words: Annotated[Path | None, Parameter(group=STIMULI)] = None
+    column: str | None = None
     array: Annotated[Path | None, Parameter(group=STIMULI)] = None
     dataset: str | None = None
     places: str | None = None
@@ -143,13 +154,19 @@ class EncodeOptions:
         together = len(asked) > 1 and takes_several(model_id, "subject")
         return [{"subject": asked}] if together else [{"subject": each} for each in asked] or [{}]
 
-    def stimuli(self) -> tuple[Any, list[str] | None]:
+    def stimuli(self, model_id: str) -> tuple[Any, list[str] | None]:
         """The stimuli, none of them read yet, and the names of their files."""
-        opened, names = self.opener()
+        opened, names = self.opener(model_id)
         return opened(), names
 
-    def opener(self) -> tuple[Callable[[], Any], list[str] | None]:
+    def opener(self, model_id: str) -> tuple[Callable[[], Any], list[str] | None]:
         """What opens the stimuli in any process that sees the same files, and the names of their files."""
+        if self.words is not None:
+            return partial(load_words, self.words.absolute(), self.column), None
+        if self.text is not None:
+            expected = get_card(model_ids(model_id)[0]).input
+            load = load_tr_texts if expected is not None and expected.text == "tr_texts" else load_sentences
+            return partial(load, self.text.absolute(), self.column), None
         if self.array is not None:
             return partial(open_array, self.array.absolute(), self.dataset, self.places), None
         if self.video is not None:
@@ -170,15 +187,26 @@ class EncodeOptions:
         """Raise InvalidParameterError if the card says that the model takes another kind of stimulus."""
         expected = getattr(getattr(model, "card", None), "input", None)
         given: dict[str, tuple[StimulusKind, ...]] = {"--images": ("image",), "--video": ("image", "video")}
-        given |= {"--videos": ("video",), "--sounds": ("sound",), "--array": get_args(StimulusKind)}
+        given |= {"--videos": ("video",), "--sounds": ("sound",), "--text": ("text",), "--words": ("text",)}
+        given["--array"] = tuple(kind for kind in get_args(StimulusKind) if kind != "text")
         used = next(option for option in given if getattr(self, option[2:]) is not None)
-        if expected is None or expected.kind in given[used]:
+        if expected is None or (expected.kind in given[used] and _is_form(expected.text, used)):
             return
-        options = [option for option, kinds in given.items() if expected.kind in kinds]
+        options = [name for name, kinds in given.items() if expected.kind in kinds and _is_form(expected.text, name)]
         raise InvalidParameterError(
-            f"{model.get_model_id()} takes {READERS[expected.kind].name}, which are not given with {used}; try "
+            f"{model.get_model_id()} takes {_name_of(expected)}, which are not given with {used}; try "
             f"{' or '.join(options)}."
         )
+
+
+def _is_form(form: TextForm | None, option: str) -> bool:
+    """Whether an option gives texts of this form; of all that is no text, yes."""
+    return form is None or (option == "--words") == (form in ("words", "timed_words"))
+
+
+def _name_of(expected: StimulusInput) -> str:
+    forms = {"words": "words", "timed_words": "words with onsets", "tr_texts": "one text for each TR"}
+    return forms.get(expected.text or "", READERS[expected.kind].name)
 
 
 def model_ids(text: str) -> list[str]:

@@ -34,7 +34,7 @@ def estimate(
 
     given = options or EncodeOptions()
     with given.models(model_id) as models:
-        stimuli, _ = given.stimuli()
+        stimuli, _ = given.stimuli(model_id)
         which = models[0] if len(models) == 1 else models
         how: dict[str, Any] = {"batch_size": given.batch_size, "sampling_rate": given.sampling_rate}
         how["compression"] = given.compression or "none"

@@ -72,6 +72,9 @@ def _wrong_input(card: CardKeys) -> Iterator[Fault]:
             ("input", "frame_rate"),
             f"a stimulus of kind {card.input.kind} takes no frame_rate; take it out or write kind: video",
         )
+    if (card.input.kind == "text") != (card.input.text is not None):
+        says = "needs text: sentences, words, timed_words or tr_texts" if card.input.text is None else "has no text"
+        yield ("input", "text"), f"a stimulus of kind {card.input.kind} {says}"
     if dtype is not None and dtype not in _DTYPES:
         yield ("input", "dtype"), f"'{dtype}' is not a dtype.{did_you_mean(dtype, _DTYPES)} Allowed: {listing(_DTYPES)}"
     if limits and not limits[0] < limits[1]:  # NaN too

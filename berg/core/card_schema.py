@@ -79,6 +79,7 @@ class Parameter(CardPart):
 
 
 StimulusKind = Literal["image", "sound", "video", "text"]
+TextForm = Literal["sentences", "words", "timed_words", "tr_texts"]
 
 
 class StimulusInput(CardPart):
@@ -100,6 +101,10 @@ class StimulusInput(CardPart):
     sampling_rate: int | None = Field(None, ge=1, description="hertz; for sounds, which are resampled to it")
     n_frames: int | None = Field(None, ge=1, description="of videos: how many frames are taken of each, evenly spaced")
     frame_rate: int | None = Field(None, ge=1, description="hertz; of films, which are taken frame by frame, grey")
+    text: TextForm | None = Field(
+        None,
+        description="of texts: single sentences, words that follow each other, words with onsets, or one text per TR",
+    )
     description: str = ""
     constraints: Texts = Field(default_factory=list)
 
@@ -225,7 +230,7 @@ class Selector(CardPart):
     overrides: list[str] = Field(default_factory=list, description="keys that it makes ineffective")
 
 
-WeightsEnding = Literal[".npy", ".pt", ".pth", ".safetensors"]
+WeightsEnding = Literal[".npy", ".pt", ".pth", ".pkl", ".safetensors"]
 
 
 class Files(CardPart):

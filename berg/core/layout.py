@@ -18,6 +18,8 @@ _PARTS = {
     "model": re.compile(rf"{_PART}(-{_PART})*"),
 }
 _MODEL_FILE = re.compile(r"encoding_models/modality-([^-/]+)/train_dataset-([^-/]+)/model-([^/]+)/(.+)")
+_FOLDERS = {"fmri-lebel2023-opt_1_3b": "opt_1_3b_ridge"}  # models that were published in a folder of another name
+_IN_FOLDERS = {(*name.split("-", 2)[:2], folder): name.split("-", 2)[2] for name, folder in _FOLDERS.items()}
 _DOCUMENTS = re.compile(r"(README|LICEN[CS]E|CITATION)(\.[a-z]+)?|manifest\.tsv")
 
 
@@ -63,7 +65,7 @@ class ModelId:
             / "encoding_models"
             / f"modality-{self.modality}"
             / f"train_dataset-{self.dataset}"
-            / f"model-{self.model}"
+            / f"model-{_FOLDERS.get(f'{self.modality}-{self.dataset}-{self.model}', self.model)}"
         )
 
 
@@ -78,7 +80,8 @@ def split_model_path(path: str) -> tuple[str, str] | None:
     """
     if not (found := _MODEL_FILE.fullmatch(path)):
         return None
-    model_id, inside = "-".join(found.group(1, 2, 3)), found[4]
+    modality, dataset, folder, inside = found.groups()
+    model_id = f"{modality}-{dataset}-{_IN_FOLDERS.get((modality, dataset, folder), folder)}"
     try:
         ModelId.parse(model_id)
     except InvalidParameterError:

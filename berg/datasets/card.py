@@ -11,6 +11,7 @@ from berg.core.card_schema import CardPart, Texts
 from berg.core.card_yaml import Lines, parse_card_yaml, read_card_text
 from berg.core.exceptions import DatasetError, ModelCardError
 from berg.core.model_card import validated
+from berg.datasets.cleaning import Cleaning
 from berg.datasets.response_arrays import SAMPLE_AXES
 from berg.datasets.yaml_words import check_words
 
@@ -62,6 +63,10 @@ class StimuliCard(CardPart):
     files: InFile | None = Field(None, description="names of files, in `path` if it is given; in this order")
     names: InFile | None = Field(None, description="one per stimulus; else those of the files, or numbers from 0")
     sampling_rate: int | None = Field(None, ge=1, description="hertz; of an array of sounds")
+    words: str | None = Field(
+        None, description="a file of words with onsets for each run (.TextGrid, .tsv, .csv, .json); {run} is its name"
+    )
+    first_volume_s: float = Field(0.0, description="when the first volume was taken, by the clock of the words")
 
 
 def _has_rows(axes: list[str] | None) -> list[str] | None:
@@ -90,6 +95,9 @@ class ResponsesCard(CardPart):
     unit: str | None = Field(None, description="of the values, once they are scaled")
     scale: float = Field(1.0, description="the values are multiplied by it, such as 1e6 for volts to microvolts")
     coordinates: dict[str, CoordinateInFile] = Field(default_factory=dict)
+    cleaning: Cleaning = Field(
+        default_factory=list, description="of each run, in this order: regress (polynomials, confounds), trim, zscore"
+    )
 
 
 class SplitsCard(CardPart):
@@ -114,6 +122,9 @@ class DatasetCard(CardPart):
     citation: str | None = None
     subjects: Annotated[list[int | str], AfterValidator(_each_once)] = Field(
         default_factory=list, description="{subject} in paths and keys stands for one"
+    )
+    runs: InFile | None = Field(
+        None, description="names of the runs of a recording in time, such as stories; {run} in paths stands for one"
     )
     stimuli: Annotated[StimuliCard, BeforeValidator(_paths_in_file)]
     presentations: InFile | None = Field(

@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from berg.core.card_schema import StimulusInput
+from berg.core.exceptions import DatasetError, listing
 from berg.datasets.assembly import assembled, outputs_of_arrays
+from berg.datasets.event_runs import Run, RunVolumes, splits_of_runs
 from berg.datasets.folder import read_folder
 from berg.datasets.recordings import OutputData
 from berg.datasets.splits import Indices, presentation_indices
 from berg.stimuli import stimulus_set
+from berg.stimuli.texts import Words
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,53 @@ class EncodingDataset:
             outputs=outputs_of_arrays(responses, axes, unit, coordinates, order, found_names),
             fractions={"test_fraction": test_fraction, "validation_fraction": validation_fraction, "seed": seed},
             sampling_interval_s=sampling_interval_s, sampling_rate=sampling_rate,
+        )  # fmt: skip
+        return cls(**parts)
+
+    @classmethod
+    def from_runs(
+        cls,
+        words: Mapping[str, Words],
+        responses: Mapping[str, Any],
+        *,
+        sampling_interval_s: float,
+        test: Sequence[str] = (),
+        validation: Sequence[str] = (),
+        axis: str = "voxel",
+        unit: str = "",
+        coordinates: Mapping[str, Any] | None = None,
+        subject: Any = None,
+    ) -> EncodingDataset:
+        """A recording in time, run by run: words with their times, and a response for each volume.
+
+        Parameters
+        ----------
+        words
+            By the name of the run, with onsets in seconds from its first volume.
+        responses
+            By the name of the run, arrays of shape (n_volumes, n_units), cleaned; NaN is missing. They are the output
+            ``responses``.
+        sampling_interval_s
+            Seconds between volumes.
+        test, validation
+            Names of runs; all others are trained on.
+        axis, unit, coordinates
+            Of the units; see `from_arrays`.
+
+        Raises
+        ------
+        DatasetError
+            If something contradicts something else.
+        """
+        if set(words) != set(responses):
+            raise DatasetError(f"There are words of the runs {listing(words)} and responses of {listing(responses)}.")
+        volumes = RunVolumes([Run(name, own, len(responses[name])) for name, own in words.items()])
+        arrays = np.concatenate([np.asarray(responses[name], np.float32) for name in words])
+        given = {"test": test, "validation": validation}
+        parts = assembled(
+            stimuli=volumes, names=volumes.names, splits=splits_of_runs(volumes, given, (0, 0)), fractions={},
+            outputs=outputs_of_arrays(arrays, ("stimulus", axis), unit, coordinates, None, volumes.names),
+            groups=volumes.run_of, sampling_interval_s=sampling_interval_s, subject=subject,
         )  # fmt: skip
         return cls(**parts)
 

@@ -17,6 +17,8 @@ from berg.core.exceptions import DatasetError, InvalidParameterError, MissingFil
 from berg.core.stacklevel import users_stacklevel
 from berg.datasets.assembly import DatasetWarning, assembled
 from berg.datasets.card import NAME, Coordinate, DatasetCard, ResponsesCard, StimuliCard, Values
+from berg.datasets.cleaning import CleanedRows, length_of_run, n_trimmed, read_confounds
+from berg.datasets.event_runs import RunVolumes, event_run, splits_of_runs
 from berg.datasets.grayordinates import is_cifti, places_in
 from berg.datasets.label_files import numbers_or_names, per_unit, read_labels, whole_numbers_or_names
 from berg.datasets.matching_files import (
@@ -32,7 +34,7 @@ from berg.datasets.matching_files import (
     space_of_responses,
 )
 from berg.datasets.recordings import Coordinates, OutputData, order_of_rows
-from berg.datasets.response_arrays import ScaledRows
+from berg.datasets.response_arrays import ResponseArray, ScaledRows
 from berg.datasets.response_files import ResponseFile, masked, open_responses
 from berg.datasets.splits import MARKS, SPLITS, Indices, check_one_reading, presentation_indices, split_indices
 from berg.stimuli import stimulus_set
@@ -78,6 +80,9 @@ class _Folder:
     subject: Any
 
     def parts(self) -> dict[str, Any]:
+        if self.card.runs is not None:
+            return self._parts_of_runs([str(name) for name in _list(self._names(self.card.runs, "runs"))])
+        self._check_no_runs()
         stimuli, names = self._stimuli(self.card.stimuli)
         order = self._indices(self.card.presentations, names, "presentations")
         outputs = {name: self._output(name, own, order, len(names)) for name, own in self.card.responses.items()}
@@ -90,6 +95,88 @@ class _Folder:
                 sampling_interval_s=self._interval(outputs), sampling_rate=self.card.stimuli.sampling_rate,
                 subject=self.subject, name=self.card.name or self.path.resolve().name,
             )  # fmt: skip
+
+    # Recordings of events in time
+
+    def _parts_of_runs(self, runs: Sequence[str]) -> dict[str, Any]:
+        """Words and volumes, run by run; see `berg.datasets.event_runs`."""
+        own, tr = self.card.stimuli, self.card.sampling_interval_s
+        if own.words is None or "{run}" not in own.words or tr is None or not runs or len(set(runs)) < len(runs):
+            raise DatasetError(
+                f"{self.card.place('runs')}: a recording in runs needs  stimuli: {{words: words/{{run}}.tsv}}  (with "
+                "{run} for the name), sampling_interval_s (the seconds between volumes), and runs that stand once each."
+            )
+        opened = {name: self._runs_of(name, part, runs) for name, part in self.card.responses.items()}
+        lengths = {name: [length_of_run(part.rows) for part in parts] for name, (_, parts) in opened.items()}
+        trims = {n_trimmed(part.cleaning) for part in self.card.responses.values()}
+        first, *others = lengths.values()
+        if any(other != first for other in others) or len(trims) > 1:
+            raise DatasetError(
+                f"{self.card.place('responses')}: the outputs differ in the volumes of their runs ({lengths}) or in "
+                "what is trimmed. They are of the same volumes."
+            )
+        volumes = RunVolumes(
+            [
+                event_run(name, self._path(_of_run(own.words, name)), n_volumes, own.first_volume_s)
+                for name, n_volumes in zip(runs, first, strict=True)
+            ]
+        )
+        (trim,) = trims
+        kept = volumes.kept(trim)
+        outputs = {
+            name: self._output_of_runs(name, joined(*found), kept, len(volumes)) for name, found in opened.items()
+        }
+        with self._at("splits"):
+            given = {split: self._names(getattr(self.card.splits, split), "splits", split) for split in SPLITS}
+            return assembled(
+                stimuli=volumes, names=volumes.names, outputs=outputs, groups=volumes.run_of, fractions={},
+                splits=splits_of_runs(volumes, given, trim),
+                sampling_interval_s=tr, subject=self.subject, name=self.card.name or self.path.resolve().name,
+            )  # fmt: skip
+
+    def _runs_of(self, name: str, own: ResponsesCard, runs: Sequence[str]) -> tuple[list[Path], list[ResponseFile]]:
+        """The responses of each run, cleaned."""
+        with self._at("responses", name):
+            axes = None if own.axes is None else ["presentation" if axis == "volume" else axis for axis in own.axes]
+            mask = self._mask(own.mask, "responses", name, "mask")
+            files, parts = [], []
+            if len(own.path) != 1 or "{run" not in own.path[0]:
+                raise DatasetError("path is one file for each run, with {run} for its name.")
+            for run in runs:
+                text, _, key = _of_run(own.path[0], run).partition("::")
+                key = self._filled(key or _of_run(own.key or "", run))
+                files.append(self._path(text))
+                found = open_responses(files[-1], key or None, axes, None if mask is None else _list(mask))
+                parts.append(replace(found, rows=self._cleaned(found.rows, own, run)))
+            return files, parts
+
+    def _output_of_runs(self, name: str, found: ResponseFile, kept: Indices, n_volumes: int) -> OutputData:
+        own = self.card.responses[name]
+        return self._output_of(name, own, found, self._mask(own.mask, "responses", name, "mask"), kept, n_volumes)
+
+    def _cleaned(self, rows: ResponseArray, own: ResponsesCard, run: str) -> ResponseArray:
+        """Of one run, by the steps of the card."""
+        if not own.cleaning:
+            return rows
+        confounds = [
+            read_confounds(self._path(_of_run(step.regress.confounds, run)), step.regress.columns, rows.n_rows)
+            if step.regress is not None and step.regress.confounds is not None
+            else None
+            for step in own.cleaning
+        ]
+        return CleanedRows(rows, tuple(own.cleaning), tuple(confounds))
+
+    def _check_no_runs(self) -> None:
+        """Raise if what only runs have is stated without them."""
+        stated = "stimuli.words" if self.card.stimuli.words is not None else ""
+        stated = stated or next(
+            (f"responses.{n}.cleaning" for n, own in self.card.responses.items() if own.cleaning), ""
+        )
+        if stated:
+            raise DatasetError(
+                f"{self.card.place(*stated.split('.'))}: {stated} is of recordings in runs. Name the runs:  "
+                "runs: [NAME, ...]"
+            )
 
     @contextmanager
     def _at(self, *keys: str) -> Iterator[None]:
@@ -196,6 +283,12 @@ class _Folder:
     def _output(self, name: str, own: ResponsesCard, order: Indices | None, n_stimuli: int) -> OutputData:
         with self._at("responses", name):
             found, mask = self._responses(own, self._mask(own.mask, "responses", name, "mask"))
+        return self._output_of(name, own, found, mask, order, n_stimuli)
+
+    def _output_of(
+        self, name: str, own: ResponsesCard, found: ResponseFile, mask: Any, order: Indices | None, n_stimuli: int
+    ) -> OutputData:
+        with self._at("responses", name):
             space = space_of_responses("the responses", found)
             check_hemisphere(name, space)
             self._check_step(found, order)
@@ -310,6 +403,11 @@ def _in_place(values: list[Any], as_text: bool) -> NDArray[Any]:
         return np.asarray(values)
     texts = [str(value) for value in values]
     return np.asarray(texts) if as_text else numbers_or_names(texts)  # 1e-3 is a text to YAML
+
+
+def _of_run(text: str, run: str) -> str:
+    """A path with the name of a run in its place; what else stands in braces is left."""
+    return text.replace("{run}", run)
 
 
 def _list(labels: Any) -> NDArray[Any]:

@@ -109,9 +109,17 @@ def stimulus_files(stimulus: Any, expected: StimulusInput) -> list[Path] | None:
     if hasattr(stimulus, "files") and hasattr(stimulus, "read_as"):  # pictures of one size, frames of a video
         return list(stimulus.files)
     paths = [stimulus] if isinstance(stimulus, (str, Path)) else stimulus
+    if expected.kind == "text" and not _is_one_file(paths):
+        return None  # a list of texts, or none at all
     if not isinstance(paths, Sequence) or not len(paths) or not all(isinstance(path, (str, Path)) for path in paths):
         return None
     return reader_of(expected.kind).list_files(paths)
+
+
+def _is_one_file(paths: Any) -> bool:
+    """Whether it is the file of a text; a list of one sentence is not."""
+    one = paths[0] if isinstance(paths, list) and len(paths) == 1 else None
+    return isinstance(one, (str, Path)) and "\n" not in str(one) and Path(one).is_file()
 
 
 def stimulus_labels(

@@ -134,11 +134,13 @@ def prepare(
         return open_stimuli([given[index]], expected, sampling_rate, check_files=False)
 
     stimuli = _open(given, on_damaged, lambda items: open_stimuli(items, expected, sampling_rate, check_files=False))
-    is_list = isinstance(given, (list, tuple)) and len(given) == len(stimuli)
+    is_list = isinstance(given, (list, tuple)) and len(given) == len(stimuli) and expected.kind != "text"
     for model in named.values():
+        stimuli = model.arrange(stimuli)
         model.set_stimuli(stimuli)
     size = common_batch_size(list(named.values()), batch_size, len(stimuli), stimuli.shape, expected.dtype)
-    names = stimulus_labels(stimulus_names, files, len(stimuli), stimulus)
+    given_names = getattr(stimuli, "names", None) if stimulus_names is None else stimulus_names
+    names = stimulus_labels(given_names, files, len(stimuli), stimulus)
     task = Task(named, stimuli, open_one if is_list else None, files, names, size, size, on_damaged, read_as)
     return replace(task, block_size=block_size(len(stimuli), size, task.row_bytes))
 

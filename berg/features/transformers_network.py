@@ -6,9 +6,7 @@ the image tower. Code comes from the installed package alone: a model that bring
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,15 @@ from torch import nn
 from berg.core.exceptions import (
     CorruptedFileError,
     InvalidParameterError,
-    MissingExtraError,
     MissingFileError,
     UnsafeFileError,
 )
+from berg.features import transformers_files
 from berg.features.picture_preset import PicturePreset, interpolation_mode, three
-from berg.features.stated_weights import check_hash, hub_file, parse_weights
+from berg.features.stated_weights import check_hash, parse_weights
+from berg.features.transformers_files import CONFIG, WHOLE
 
-_CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_MAY_BE_MISSING = "pooler"
-"""Computed behind all layers; classifiers are published without, and it is then left out."""
+_PREPROCESSOR = "preprocessor_config.json"
 
 
 def read_network(name: str, weights: str) -> tuple[nn.Module, PicturePreset]:
@@ -48,10 +44,10 @@ def read_network(name: str, weights: str) -> tuple[nn.Module, PicturePreset]:
     MissingExtraError
         If transformers is not installed.
     """
-    _transformers()
+    transformers_files.library()
     stated = parse_weights(weights)
     folder = _folder(name, weights)
-    files = [folder / _CONFIG, folder / _PREPROCESSOR, *_weights_files(folder, name)]
+    files = [folder / CONFIG, folder / _PREPROCESSOR, *transformers_files.weights_files(folder, name)]
     for file in files:
         if not file.is_file():
             raise MissingFileError(f"transformers/{name} has no {file.name} in {folder}. {_how_to_get(name)}")
@@ -69,58 +65,27 @@ def network_file(name: str, weights: str) -> None:
     """None: a model has several files, which its own tool gets; `read_network` says how."""
 
 
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as missing:
-        raise MissingExtraError('These networks need transformers:  pip install "berg[transformers]"') from missing
-    return transformers
-
-
 def _how_to_get(name: str) -> str:
-    return f"Get it with:  hf download {name} {_CONFIG} {_PREPROCESSOR} {_WHOLE}"
+    return f"Get it with:  hf download {name} {CONFIG} {_PREPROCESSOR} {WHOLE}"
 
 
 def _folder(name: str, weights: str) -> Path:
     """The folder with the files of a model."""
-    _transformers()
-    stated = parse_weights(weights)
-    if stated.revision is None:
-        folder = Path(stated.place).expanduser()
-        if not (folder / _CONFIG).is_file():
-            raise MissingFileError(f"{folder} is no folder of a model: it has no {_CONFIG}. Write the path of one.")
-        return folder
-    found = hub_file(name, [_CONFIG], stated.revision)
-    if found is None:
-        raise MissingFileError(f"transformers/{name} is not in the cache of the hub. {_how_to_get(name)}")
-    return found.parent
-
-
-def _weights_files(folder: Path, name: str) -> list[Path]:
-    """One file, or an index and its parts."""
-    index = folder / _INDEX
-    if (folder / _WHOLE).is_file() or not index.is_file():
-        return [folder / _WHOLE]
-    try:
-        parts = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CorruptedFileError(f"{index} is no list of the parts of transformers/{name}. Get it again.") from error
-    if any(not isinstance(part, str) or Path(part).name != part for part in parts):
-        raise UnsafeFileError(f"{index} names files outside its folder. Do not use it.")
-    return [index, *(folder / part for part in parts)]
+    transformers_files.library()
+    return transformers_files.model_folder([name], parse_weights(weights), _how_to_get(name))
 
 
 def _configuration(folder: Path, name: str) -> Any:
     """The configuration of the vision model, or of the image tower."""
-    transformers = _transformers()
-    stated = _read_json(folder / _CONFIG)
+    transformers = transformers_files.library()
+    stated = transformers_files.read_json(folder / CONFIG)
     known = stated.get("model_type") in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if "auto_map" in stated and not known:
         raise UnsafeFileError(f"transformers/{name} brings code of its own, which is never run. Take another network.")
     try:
         whole = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise CorruptedFileError(f"{folder / _CONFIG} is not understood by transformers: {error}") from error
+        raise CorruptedFileError(f"{folder / CONFIG} is not understood by transformers: {error}") from error
     configuration = getattr(whole, "vision_config", whole)
     try:
         network = _without_weights(configuration)
@@ -133,12 +98,12 @@ def _configuration(folder: Path, name: str) -> Any:
 
 def _without_weights(configuration: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        network: nn.Module = _transformers().AutoModel.from_config(configuration)
+        network: nn.Module = transformers_files.library().AutoModel.from_config(configuration)
     return network
 
 
 def _loaded(folder: Path, name: str) -> nn.Module:
-    transformers = _transformers()
+    transformers = transformers_files.library()
     configuration = _configuration(folder, name)
     options: dict[str, Any] = {
         "config": configuration,
@@ -149,59 +114,18 @@ def _loaded(folder: Path, name: str) -> nn.Module:
         "output_loading_info": True,
     }
     try:
-        with _quiet(transformers), torch.random.fork_rng(devices=[]):
+        with transformers_files.quiet(transformers), torch.random.fork_rng(devices=[]):
             network, report = transformers.AutoModel.from_pretrained(folder, **options)
     except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptedFileError(f"{folder} does not hold transformers/{name}: {error} Get it again.") from error
-    _check_complete(network, report, folder)
+    transformers_files.check_complete(network, report, folder)
     whole: nn.Module = network
     return whole
 
 
-def _check_complete(network: nn.Module, report: Mapping[str, Any], folder: Path) -> None:
-    """Raise if weights are missing, which transformers fills with random numbers; leave out a pooler without."""
-    missing = {*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])}
-    owners = {key.rpartition(f"{_MAY_BE_MISSING}.")[0] for key in missing if f".{_MAY_BE_MISSING}." in f".{key}"}
-    others = sorted(key for key in missing if f".{_MAY_BE_MISSING}." not in f".{key}")
-    if others:
-        raise CorruptedFileError(
-            f"{folder} lacks {len(others)} weights, the first: {others[0]}. They are of another model, or incomplete; "
-            "get them again."
-        )
-    for owner in owners:
-        setattr(network.get_submodule(owner.rstrip(".")), _MAY_BE_MISSING, None)
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without transformers' bars and reports, whose setting is that of the process; given back afterwards."""
-    logging = transformers.utils.logging
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise MissingFileError(f"There is no {path}; it says how the network is built, or its pictures are made.")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptedFileError(f"{path} is not valid JSON: {error}. Get it again.") from error
-    if not isinstance(content, dict):
-        raise CorruptedFileError(f"{path} holds no JSON object. Get it again.")
-    return content
-
-
 def _preset(folder: Path, name: str) -> PicturePreset:
     """The transform that the file beside the weights states."""
-    stated = _read_json(folder / _PREPROCESSOR)
+    stated = transformers_files.read_json(folder / _PREPROCESSOR)
     network = f"transformers/{name}"
     if stated.get("do_pad") or not stated.get("do_resize", True) or stated.get("rescale_offset"):
         raise InvalidParameterError(f"{network} pads, does not resize or shifts its pictures, which is not computed.")

@@ -110,14 +110,15 @@ class Fitted:
     held_out
         By output; if None, the model is evaluated on the dataset's split ``test``.
     sample_stimuli
-        Those of the sample, if the dataset's are not what the model takes.
+        Those of the sample, if the dataset's are not what the model takes; of models of texts a list of str, or a map
+        of words and onsets.
     """
 
     tensors: Mapping[str, NDArray[Any]]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     held_out: Mapping[str, HeldOut] | None = None
-    sample_stimuli: NDArray[Any] | None = None
+    sample_stimuli: Any = None
 
 
 class FittingFamily(Protocol):

@@ -50,7 +50,8 @@ def common_batch_size(
         return int(batch_size)
     stated = min(model.batch_size for model in models)
     devices = {model.device for model in models}
-    if len(devices) > 1 or devices.pop().type != "cuda" or n_stimuli <= 2 * stated:
+    is_text = models[0].expected_input.kind == "text"  # whose rows mean nothing without it
+    if is_text or len(devices) > 1 or devices.pop().type != "cuda" or n_stimuli <= 2 * stated:
         return stated
     return _calibrated(models, stated, n_stimuli, shape, dtype)
 

@@ -39,7 +39,7 @@ class SmallerBatchWarning(UserWarning):
     """The device had too little memory for a batch, which was computed in parts."""
 
 
-_COMMON = ("kind", "shape", "dtype", "range", "sampling_rate", "n_frames", "frame_rate")
+_COMMON = ("kind", "shape", "dtype", "range", "sampling_rate", "n_frames", "frame_rate", "text")
 
 
 class Encoder(Protocol):

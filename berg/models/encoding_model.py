@@ -40,7 +40,7 @@ from berg.models.batches import (
 from berg.models.device import resolve_device
 from berg.models.lanes import lane_to
 from berg.stimuli.open import open_stimuli
-from berg.stimuli.readers import Stimuli, reader_of
+from berg.stimuli.readers import Stimuli
 from berg.system.memory import reuse_freed_memory
 from berg.system.progress import progress_bar
 from berg.system.threads import Threads
@@ -81,8 +81,6 @@ class EncodingModel(BaseModelInterface):
         berg_dir: str | None = None,
         **parameters: Any,
     ) -> None:
-        if self.card.input is not None:
-            reader_of(self.card.input.kind)  # refuses a kind that is not read yet before anything is fetched or loaded
         given = validate_parameters(self.card, parameters)
         self.card = self.card.for_parameters(given)  # type: ignore[misc]  # of this instance alone
         self.selection = check_selection(self.card, selection)
@@ -249,6 +247,7 @@ class EncodingModel(BaseModelInterface):
         expected = common_input(models)
         stimuli = open_stimuli(stimulus, expected, sampling_rate)
         for model in models:
+            stimuli = model.arrange(stimuli)
             model.set_stimuli(stimuli)
         size = common_batch_size(models, batch_size, len(stimuli), stimuli.shape, expected.dtype)
         given = [None] * len(models) if out is None else out
@@ -431,6 +430,14 @@ class EncodingModel(BaseModelInterface):
     def is_in_sequence(self) -> bool:
         """Whether the stimuli that were given last are encoded one after another, each with what came before."""
         return False
+
+    def arrange(self, stimuli: Stimuli) -> Stimuli:
+        """The stimuli as the responses count them; families whose responses have other rows override it."""
+        return stimuli
+
+    def row_names(self, stimulus: Any) -> Sequence[Any] | None:
+        """What each response belongs to, if not to a stimulus by its name or number; families override it."""
+        return None
 
     def set_stimulus_length(self, n_samples: int) -> None:
         """Select along axes that are as long as the stimulus; until then, what they hold is not known."""

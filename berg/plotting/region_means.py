@@ -88,7 +88,8 @@ def membership(texts: Sequence[Any] | NDArray[Any]) -> Membership:
     >>> {name: own.tolist() for name, own in membership(["V2", "V1;early", ""]).items()}
     {'V2': [True, False, False], 'V1': [False, True, False], 'early': [False, True, False]}
     """
-    labels, first, which = np.unique(np.asarray(texts).astype(str), return_index=True, return_inverse=True)
+    fixed = np.asarray(texts).astype(object).astype(str)  # texts of a store have no fixed width, and no way to one
+    labels, first, which = np.unique(fixed, return_index=True, return_inverse=True)
     parts = [[part.strip() for part in label.split(BETWEEN) if part.strip()] for label in labels]
     names = dict.fromkeys(name for place in np.argsort(first) for name in parts[place])
     return {name: np.isin(which, [place for place, own in enumerate(parts) if name in own]) for name in names}

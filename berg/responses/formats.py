@@ -14,7 +14,7 @@ from berg.core.exceptions import InvalidParameterError, MissingExtraError
 from berg.responses.labelled import Labelled, attributes_of, outputs_of
 
 FSAVERAGE = (10_242, 40_962, 163_842)  # vertices per hemisphere of fsaverage5, fsaverage6, fsaverage
-CHANNEL_TYPES = {"eeg": "eeg", "meg": "mag"}  # modality -> type of its channels in MNE
+CHANNEL_TYPES = {"eeg": "eeg", "meg": "mag", "ecog": "ecog"}  # modality -> type of its channels in MNE
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ _VOLUME = (
     "nibabel",
 )
 _SURFACE = ("needs outputs lh and rh with the axes (stimulus, vertex) on fsaverage", _is_surface, "nibabel")
-_SENSORS = ("needs EEG or MEG with the axes (stimulus, [repetition], channel, time)", _is_sensors, "mne")
+_SENSORS = ("needs EEG, MEG or ECoG with the axes (stimulus, [repetition], channel, time)", _is_sensors, "mne")
 FORMATS = {
     ".nc": Format("NetCDF", _NOTHING, _is_anything),
     ".npz": Format("NumPy", _NOTHING, _is_anything),

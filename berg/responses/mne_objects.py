@@ -1,4 +1,4 @@
-"""Responses of EEG and MEG channels as objects of MNE-Python."""
+"""Responses of EEG, MEG and ECoG channels as objects of MNE-Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import mne
 
 # What MNE calls the channels of a modality in this unit.
-_TYPES = {("eeg", "V"): "eeg", ("meg", "T"): "mag", ("meg", "T/m"): "grad"}
+_TYPES = {("eeg", "V"): "eeg", ("meg", "T"): "mag", ("meg", "T/m"): "grad", ("ecog", "V"): "ecog"}
+_MNI = ("mni_x", "mni_y", "mni_z")
 _INSTEAD = "save as .nc or .csv, which hold any times"
 _INSTEAD_OF_NAMES = "save as .nc or .zarr, which hold any names"
 
@@ -48,12 +49,12 @@ def to_mne_epochs(
         Shape (n_stimuli * n_repetitions, n_channels, n_times), the repetitions of one stimulus side by side. Event
         names are the stimuli; ``epochs.metadata`` has the columns stimulus and repetition. EEG channels that the
         10-20 system knows have its positions; MEG sensors of CTF's helmet with 275 have those of MNE's canonical
-        one. No baseline is subtracted.
+        one; electrodes of ECoG have their MNI coordinates, brought to the frame of the head. No baseline is subtracted.
 
     Raises
     ------
     InvalidParameterError
-        If the responses are not of EEG or MEG channels, or the time points have gaps.
+        If the responses are not of EEG, MEG or ECoG channels, or the time points have gaps.
     MissingExtraError
         Without MNE or pandas.
 
@@ -196,6 +197,8 @@ def _info_and_scale(labelled: Labelled) -> tuple[mne.Info, float]:
         info.set_montage("colin27_1020", on_missing="ignore", verbose="warning")
     if modality == "meg":
         _place_ctf_sensors(info)
+    if modality == "ecog":
+        _place_electrodes(info, array)
     if scale is None and modality != "meg":  # MNE tells magnetometers from gradiometers by their unit
         for channel in info["chs"]:
             channel["unit"] = mne.io.constants.FIFF.FIFF_UNIT_NONE
@@ -220,6 +223,25 @@ def _place_ctf_sensors(info: mne.Info) -> None:
     for channel, name in zip(info["chs"], names, strict=True):
         for key in ("loc", "coil_type", "coord_frame"):
             channel[key] = deepcopy(known[name][key])
+
+
+def _place_electrodes(info: mne.Info, array: xr.DataArray) -> None:
+    """Places of electrodes in MNI's space, if they are known; those without one stay without.
+
+    MNE counts in metres; coordinates of which one is larger than 1 are millimetres. As MNE does with electrodes in a
+    space of its own, they are brought to the frame of the head by the fiducials of that brain.
+    """
+    import mne
+
+    if not all(name in array.coords for name in _MNI):
+        return
+    places = np.stack([array[name].values.astype(float) for name in _MNI], axis=1)
+    if not np.isfinite(places).any():
+        return
+    metres = places / (1000 if np.nanmax(np.abs(places)) > 1 else 1)
+    montage = mne.channels.make_dig_montage(dict(zip(info["ch_names"], metres, strict=True)), coord_frame="mni_tal")
+    montage.add_mni_fiducials()
+    info.set_montage(montage, verbose="error")
 
 
 def _type_and_scale(modality: str, unit: str) -> tuple[str, float | None]:

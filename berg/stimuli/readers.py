@@ -10,8 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from berg.core.card_schema import StimulusInput, StimulusKind
-from berg.core.exceptions import StimulusError, listing
-from berg.stimuli import images, sounds, video_stimuli
+from berg.stimuli import images, sounds, text_stimuli, video_stimuli
 from berg.stimuli.image_stimuli import open_images
 
 
@@ -65,23 +64,7 @@ class Reader:
     read_files: ReadFiles
 
 
-@dataclass(frozen=True)
-class NotYet:
-    """A kind of stimulus that cards may name and that is not read yet.
-
-    Attributes
-    ----------
-    name
-        What messages call several of them.
-    instead
-        What to do until it is.
-    """
-
-    name: str
-    instead: str
-
-
-READERS: Mapping[StimulusKind, Reader | NotYet] = {
+READERS: Mapping[StimulusKind, Reader] = {
     "image": Reader("pictures", frozenset(images.ENDINGS), open_images, images.image_files, images.load_images),
     "sound": Reader("sounds", frozenset(sounds.ENDINGS), sounds.open_sounds, sounds.sound_files, sounds.read_sounds),
     "video": Reader(
@@ -91,27 +74,14 @@ READERS: Mapping[StimulusKind, Reader | NotYet] = {
         video_stimuli.video_files,
         video_stimuli.read_videos,
     ),
-    "text": NotYet("texts", "Language models are still to come"),
+    # No endings: a folder is never taken for one of texts, beside whose pictures lists and tables often lie.
+    "text": Reader("texts", frozenset(), text_stimuli.open_texts, text_stimuli.text_files, text_stimuli.read_texts),
 }
 
 
 def reader_of(kind: StimulusKind) -> Reader:
-    """The reader of a kind of stimulus.
-
-    Raises
-    ------
-    StimulusError
-        If there is none yet; it says what to do.
-    """
-    reader = READERS[kind]
-    if isinstance(reader, NotYet):
-        known = listing(f"{other} ({found.name})" for other, found in READERS.items() if isinstance(found, Reader))
-        raise StimulusError(
-            f"The card says that this model takes {reader.name} (input.kind: {kind}), and this version of BERG reads "
-            f"{known}. {reader.instead}. A class of your own may read {reader.name} by itself:  berg new MODEL_ID "
-            "--class"
-        )
-    return reader
+    """The reader of a kind of stimulus."""
+    return READERS[kind]
 
 
 def kind_of_file(file: Any) -> StimulusKind:
@@ -121,5 +91,5 @@ def kind_of_file(file: Any) -> StimulusKind:
     ('sound', 'image', 'image')
     """
     ending = Path(file).suffix.lower() if isinstance(file, (str, Path)) else ""
-    found = (kind for kind, reader in READERS.items() if isinstance(reader, Reader) and ending in reader.endings)
+    found = (kind for kind, reader in READERS.items() if ending in reader.endings)
     return next(found, "image")

@@ -17,7 +17,7 @@ from berg.core.exceptions import DatasetError, InvalidParameterError, StimulusEr
 from berg.core.regular_file import check_regular_file
 from berg.stimuli.arrays import open_array
 from berg.stimuli.checks import as_expected, check_stimulus
-from berg.stimuli.readers import READERS, Reader, kind_of_file, reader_of
+from berg.stimuli.readers import READERS, kind_of_file, reader_of
 from berg.stimuli.sounds import read_sound
 from berg.stimuli.stimulus_files import check_links, file_names, stimuli_in
 from berg.system.memory import release_pages
@@ -81,8 +81,7 @@ def files_of(place: Path) -> list[Path]:
     DatasetError
         If it has both.
     """
-    readers = [reader for reader in READERS.values() if isinstance(reader, Reader)]
-    held = [(reader, stimuli_in(place, reader.endings) if place.is_dir() else []) for reader in readers]
+    held = [(reader, stimuli_in(place, reader.endings) if place.is_dir() else []) for reader in READERS.values()]
     there = [(reader, files) for reader, files in held if files]
     if len(there) > 1:
         shown = " and ".join(f"{len(files):,} {reader.name} (such as {files[0].name})" for reader, files in there)

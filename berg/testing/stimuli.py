@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from berg.core.card_schema import StimulusInput
+from berg.core.card_schema import StimulusInput, TextForm
 from berg.testing.outcome import NotApplicable
 
 N_STIMULI = 4
@@ -34,6 +34,8 @@ def make_stimuli(expected: StimulusInput, n_stimuli: int = N_STIMULI) -> NDArray
     >>> make_stimuli(sound, 2).shape
     (2, 4000)
     """
+    if expected.kind == "text":
+        return _texts(expected.text, n_stimuli)
     if "array" not in expected.type:
         raise NotApplicable(f"stimuli of type '{expected.type}' cannot be made up; give check_model(stimulus=...)")
     shape = (n_stimuli, *(_size(size) for size in sizes_of(expected)[1:]))
@@ -44,6 +46,27 @@ def make_stimuli(expected: StimulusInput, n_stimuli: int = N_STIMULI) -> NDArray
     contrast = np.linspace(1, 0.3, n_stimuli).reshape(-1, *[1] * (len(shape) - 1))
     noise = np.random.default_rng(0).uniform(-1, 1, shape) * contrast
     return ((low + high) / 2 + noise * (high - low) / 2).astype(dtype)
+
+
+def is_in_context(expected: StimulusInput) -> bool:
+    """Whether the response to one stimulus depends on others: words, volumes and TRs of a text."""
+    return expected.text in ("words", "timed_words", "tr_texts")
+
+
+def _texts(form: TextForm | None, n_stimuli: int) -> NDArray[Any]:
+    """Sentences, or words; with their onsets, if they are needed, as an array with two fields."""
+    sentences = ["the old dog slept by the river", "so it began", "where is she now", "rain fell on the dark woods"]
+    texts = np.array([sentences[number % len(sentences)] for number in range(n_stimuli)])
+    if form == "sentences":
+        return texts
+    words = np.array([f"{text.split()[number % 3]}" for number, text in enumerate(texts.tolist())])
+    if form == "tr_texts":
+        return texts
+    if form == "words":
+        return words
+    timed = np.zeros(n_stimuli, [("word", words.dtype), ("onset", np.float64)])
+    timed["word"], timed["onset"] = words, 0.5 + 0.75 * np.arange(n_stimuli)
+    return timed
 
 
 def sizes_of(expected: StimulusInput) -> list[int | str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from berg.core.commands import how_to_get, listed_values
-from berg.core.exceptions import CorruptedFileError, StimulusError, listing
+from berg.core.exceptions import CorruptedFileError, listing
 from berg.core.file_names import generations, name_fields
 from berg.core.layout import METADATA, WEIGHTS, ModelId
 from berg.core.model_card import ModelCard
@@ -22,6 +22,7 @@ from berg.weights import manifest
 
 State = Literal["built in", "here", "to download", "not here", "own class", "cannot run"]
 USABLE: tuple[State, ...] = ("built in", "here", "own class")
+HUB_FOLDER = "models--"  # how the folder of a repository begins, in the form of a hub's cache
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -86,13 +87,6 @@ def availability(card: ModelCard, berg_dir: Path) -> Availability:
 
 
 def _why_not(card: ModelCard) -> str:
-    if card.input is not None and card.input.kind == "text":
-        from berg.stimuli.readers import reader_of  # imports NumPy; all other kinds are read
-
-        try:
-            reader_of(card.input.kind)
-        except StimulusError:
-            return f"{card.input.kind} stimuli are not read yet"
     missing = [package for package in _packages(card) if not _is_installed(package)]
     return f"the package {missing[0]} is not installed" if missing else ""
 
@@ -173,7 +167,8 @@ def _spelt(card: ModelCard, name: str, values: dict[str, Any]) -> list[str]:
 def _stems(folder: Path, wrong: set[Path], names: Iterable[str]) -> set[str]:
     """Those names with which a file of a folder begins; of several, the longest."""
     longest_first = sorted(names, key=len, reverse=True)
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path not in wrong]
+    found = (path for path in folder.rglob("*") if path.is_file() or path.name.startswith(HUB_FOLDER))
+    files = [path.relative_to(folder).as_posix() for path in found if path not in wrong]
     return {next((name for name in longest_first if file.startswith(name)), "") for file in files} - {""}
 
 

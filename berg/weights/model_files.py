@@ -28,7 +28,7 @@ CONVERTED = ".safetensors"
 SOURCE = "source_fingerprint"  # in the metadata of a converted file: of what it was made
 _N_PIECES = 64
 _PIECE_BYTES = 4096
-_PUBLISHED_ENDINGS = (".npy", ".pt", ".pth")
+_PUBLISHED_ENDINGS = (".npy", ".pt", ".pth", ".pkl")
 _METADATA_ENDINGS = (".json", ".npy")
 
 

@@ -56,6 +56,11 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("sklearn.decomposition._pca", "PCA"): "attributes",
     ("sklearn.decomposition.pca", "PCA"): "attributes",
     ("sklearn.linear_model._ridge", "Ridge"): "attributes",
+    ("sklearn.linear_model._ridge", "RidgeCV"): "estimator",
+    ("sklearn.linear_model.ridge", "RidgeCV"): "estimator",
+    ("sklearn.preprocessing._data", "StandardScaler"): "estimator",
+    ("sklearn.preprocessing.data", "StandardScaler"): "estimator",
+    ("sklearn.model_selection._split", "KFold"): "estimator",
     ("nibabel.nifti1", "Nifti1Header"): "nifti header",
     ("nibabel.nifti1", "Nifti1PairHeader"): "nifti header",
     ("nibabel.nifti1", "Nifti1Extensions"): "nifti extensions",
@@ -419,6 +424,14 @@ def _make_attributes(builder: Builder, call: Call) -> dict[Any, object]:
     return attributes
 
 
+def _make_estimator(builder: Builder, call: Call) -> dict[Any, object]:
+    """Return the attributes of a scikit-learn object, also lists of settings; what they hold is inert all the same."""
+    builder.check_call(call, has_state=True)
+    if call.arguments or not isinstance(call.state, Pairs):
+        raise builder.odd(call)
+    return builder.mapping(call.state.pairs)
+
+
 def _make_nifti_header(builder: Builder, call: Call) -> NDArray[np.uint8]:
     """Return the bytes of a NIfTI header, 348 or 540; what follows in the pickle (extensions) is left out."""
     builder.check_call(call, has_state=True)
@@ -449,5 +462,6 @@ MAKERS: dict[str, Maker] = {
     "no bytes": _make_no_bytes,
     "ordered dict": _make_ordered_dict,
     "attributes": _make_attributes,
+    "estimator": _make_estimator,
     "nifti header": _make_nifti_header,
 }

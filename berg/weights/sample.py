@@ -3,7 +3,8 @@
 Every later load can be checked against it (``berg check``). It lies in the model's folder as
 ``metadata/sample_*.safetensors``, one file per subject or region, such as ``sample_subject-01.safetensors``:
 the tensors ``stimulus`` and ``responses.0``, ``responses.1``, ... (in the order of the card's outputs), and as
-its one text, ``made_with``, the parameters and the selection in JSON.
+its one text, ``made_with``, the parameters and the selection in JSON. Stimuli that are texts lie as JSON in the bytes
+of ``stimulus_text``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from berg.core.layout import METADATA
 from berg.weights.safetensors_files import read_metadata, read_safetensors, write_safetensors
 
 _MADE_WITH = "made_with"
+_TEXT = "stimulus_text"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Sample:
     Attributes
     ----------
     stimulus
-        As the card's input says, first axis: the stimuli.
+        As the card's input says, first axis: the stimuli; of texts a list of str, or the map of words and onsets.
     responses
         One array per output, first axis: the stimuli.
     parameters, selection
@@ -39,7 +41,7 @@ class Sample:
     """
 
     path: Path
-    stimulus: NDArray[Any]
+    stimulus: Any
     responses: Sequence[NDArray[Any]]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     selection: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +61,13 @@ def write_sample(sample: Sample) -> None:
         made_with = json.dumps(given, default=_plain)
     except TypeError as error:
         raise InvalidParameterError(f"A sample cannot hold these parameters: {error}.") from error
-    write_safetensors(sample.path, {"stimulus": sample.stimulus, **tensors}, {_MADE_WITH: made_with})
+    write_safetensors(sample.path, {**_as_tensor(sample.stimulus), **tensors}, {_MADE_WITH: made_with})
+
+
+def _as_tensor(stimulus: Any) -> dict[str, NDArray[Any]]:
+    if isinstance(stimulus, np.ndarray):
+        return {"stimulus": stimulus}
+    return {_TEXT: np.frombuffer(json.dumps(stimulus, default=_plain).encode(), np.uint8)}
 
 
 def read_samples(folder: Path) -> list[Sample]:
@@ -76,7 +84,7 @@ def read_samples(folder: Path) -> list[Sample]:
 def _read_sample(path: Path) -> Sample:
     tensors = read_safetensors(path)
     try:
-        stimulus = tensors.pop("stimulus")
+        stimulus = json.loads(tensors.pop(_TEXT).tobytes()) if _TEXT in tensors else tensors.pop("stimulus")
         responses = [tensors[f"responses.{index}"] for index in range(len(tensors))]
         made_with = json.loads(read_metadata(path)[_MADE_WITH])
         return Sample(path, stimulus, responses, dict(made_with["parameters"]), dict(made_with["selection"]))

@@ -29,6 +29,15 @@ def test_a_unit_in_two_regions_counts_in_both_and_nan_in_none():
     }
 
 
+def test_texts_without_a_fixed_width_as_a_store_has_them_name_regions():
+    texts = np.array(["V1;early", "V2"], np.dtypes.StringDType())
+    assert {name: list(own) for name, own in membership(texts).items()} == {
+        "V1": [True, False],
+        "early": [True, False],
+        "V2": [False, True],
+    }
+
+
 def test_missing_responses_are_left_out_of_means(voxels):
     gaps = voxels.copy(deep=True)
     first = int(np.flatnonzero(gaps["roi"].values == "V1")[0])

@@ -15,7 +15,7 @@ import torch
 import zoo
 from marks import slow
 from own_prf import MODEL, write_own_prf
-from published import layouts, mosaic, mouse_scans
+from published import language, layouts, mosaic, mouse_scans, text2fmri
 
 from berg import BERG
 from berg.core import model_registry
@@ -237,6 +237,14 @@ def test_the_published_model_of_films_passes(mouse_dir):
 @pytest.mark.parametrize(("model_id", "fixture"), [(layouts.BMD, "bmd_dir"), (layouts.HUZE, "huze_dir")])
 def test_published_models_with_files_of_their_own_pass(model_id, fixture, request):
     results = check_model(model_id, request.getfixturevalue(fixture))
+    assert failures(results) == []
+    assert sum(result.outcome == "passed" for result in results) > 70
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_id", [language.TUCKUTE, language.LEBEL, language.ZADA, text2fmri.TEXT2FMRI])
+def test_the_published_models_of_texts_pass(model_id, language_dir):
+    results = check_model(model_id, language_dir)
     assert failures(results) == []
     assert sum(result.outcome == "passed" for result in results) > 70
 

@@ -94,7 +94,6 @@ def test_pinned_sizes_are_told(tmp_path):
     [
         ({"family": "berg_of_nobody.model:Model"}, "the package berg_of_nobody is not installed"),
         ({"features": {"extractor": "nobodys_networks/a"}}, "the package nobodys_networks is not installed"),
-        ({"input": {"kind": "text", "shape": "[n]"}}, "text stimuli are not read yet"),
     ],
 )
 def test_a_model_that_cannot_run_says_why(changes, why, tmp_path):

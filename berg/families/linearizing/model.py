@@ -24,7 +24,6 @@ from berg.core.exceptions import CorruptedFileError, InvalidParameterError
 from berg.core.file_names import expand
 from berg.core.model_card import ModelCard
 from berg.core.unit_labels import axis_length, volume_shape
-from berg.families.linearizing.published_content import Floats, PublishedContent
 from berg.families.linearizing.readout import Components, LinearReadout, Projection
 from berg.families.linearizing.shared_projection import projected_features, read_projection
 from berg.features.compiling import check_compiler
@@ -35,6 +34,7 @@ from berg.transfer.fetch import WantedFile
 from berg.weights.download import network_weights
 from berg.weights.model_files import shared_path
 from berg.weights.npy_files import read_npy
+from berg.weights.published_content import Floats, PublishedContent
 from berg.weights.safetensors_files import read_rows, read_safetensors
 
 KEYS = ("coef_", "intercept_")  # of a regression

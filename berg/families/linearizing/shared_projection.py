@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from berg.core.exceptions import CorruptedFileError
-from berg.families.linearizing.published_content import Floats, PublishedContent
 from berg.features.linear import linear
 from berg.features.pretrained_network import NetworkFeatures, network_features
 from berg.stimuli.video_stimuli import frame_indices
 from berg.weights.npy_files import read_npy
+from berg.weights.published_content import Floats, PublishedContent
 
 BLOCK = 2**16
 """Columns that are multiplied at once: 26 MB of a hundred components."""

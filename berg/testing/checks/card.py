@@ -61,12 +61,13 @@ def card_describes_the_model(model: ModelUnderTest) -> Faults:
 
 @check("Add the key under 'input', for example  dtype: uint8  and  range: [0, 255].")
 def card_says_what_the_model_takes(model: ModelUnderTest) -> Faults:
-    """The card gives shape, dtype, range and a description of the stimuli."""
+    """The card gives shape, dtype, range and a description of the stimuli; of texts their form."""
     expected = model.card.input
     if expected is None:
         yield "'input' is missing"
         return
-    for key in ("shape", "dtype", "range", "description"):
+    of_values = ("text",) if expected.kind == "text" else ("dtype", "range")
+    for key in ("shape", *of_values, "description"):
         if getattr(expected, key) in (None, "", []):
             yield f"'input.{key}' is missing"
 

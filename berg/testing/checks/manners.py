@@ -162,6 +162,8 @@ def _changed(model: ModelUnderTest, names: object) -> Faults:
 
 
 def _tensor(model: ModelUnderTest) -> torch.Tensor:
+    if model.input.kind == "text":
+        raise NotApplicable("a text is no tensor")
     return torch.from_numpy(np.ascontiguousarray(model.stimulus, "float32")).to(getattr(model.loaded, "device", "cpu"))
 
 

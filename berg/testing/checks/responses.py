@@ -14,7 +14,7 @@ from berg.testing.closeness import disagreements
 from berg.testing.model_under_test import ModelUnderTest, Responses, takes
 from berg.testing.outcome import NotApplicable
 from berg.testing.selections import Selections, takes_lists
-from berg.testing.stimuli import dtype_of
+from berg.testing.stimuli import dtype_of, is_in_context
 
 SAME = 1e-6  # of the largest response
 ALIKE = 1e-5  # if another batch is computed, whose sums are added in another order
@@ -62,6 +62,7 @@ def axes_are_as_the_card_says(model: ModelUnderTest) -> Faults:
 @check("Let the first axis be the stimuli.")
 def first_axis_is_the_stimuli(model: ModelUnderTest) -> Faults:
     """The first axis of the responses is as long as there are stimuli."""
+    _unless_volumes(model)
     for array in model.responses:
         if not array.ndim or len(array) != len(model.stimulus):
             yield f"shape {array.shape} for {len(model.stimulus)} stimuli"
@@ -86,6 +87,7 @@ def responses_depend_on_the_stimulus(model: ModelUnderTest) -> Faults:
 @check("Do not squeeze: one stimulus is an array whose first axis has length 1.")
 def one_stimulus_keeps_its_axis(model: ModelUnderTest) -> Faults:
     """One stimulus gives an array whose first axis has length 1, with the values that it has in a batch."""
+    _unless_volumes(model)
     alone = model.encode(stimulus=model.stimulus[:1].copy())
     yield from disagreements("one stimulus", alone, _rows(model.responses, slice(0, 1)), ALIKE)
 
@@ -155,6 +157,8 @@ def batch_size_does_not_matter(model: ModelUnderTest) -> Faults:
 @check("Compute each stimulus by itself, and write it to its own row.")
 def order_of_stimuli_does_not_matter(model: ModelUnderTest) -> Faults:
     """Stimuli in another order give the same responses in that order."""
+    if is_in_context(model.input):
+        raise NotApplicable("a word belongs to those before it")
     order = np.roll(np.arange(len(model.stimulus)), 1)
     yield from disagreements(
         "another order", model.encode(stimulus=model.stimulus[order]), _rows(model.responses, order), ALIKE
@@ -199,6 +203,11 @@ def integer_dtypes_are_alike(model: ModelUnderTest) -> Faults:
         given = model.stimulus.astype(dtype)
         if np.array_equal(given, model.stimulus):
             yield from disagreements(f"stimuli of {dtype}", model.encode(stimulus=given), model.responses, ALIKE)
+
+
+def _unless_volumes(model: ModelUnderTest) -> None:
+    if model.input.text in ("timed_words", "tr_texts"):
+        raise NotApplicable("the responses are of all words together, at times of their own")
 
 
 def _axes(model: ModelUnderTest) -> list[list[int | str]]:

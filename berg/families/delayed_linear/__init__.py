@@ -1,0 +1,1 @@
+"""Ridge regression on features of words in time, brought to volumes and delayed."""

@@ -1,0 +1,1 @@
+"""A transformer over volumes on the hidden states of a language model."""
