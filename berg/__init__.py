@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from berg.facade import BERG as BERG
     from berg.facade import list_models as list_models
     from berg.facade import load as load
+    from berg.server.remote_berg import remote as remote
     from berg.stimuli.images import load_images as load_images
     from berg.stimuli.videos import load_video as load_video
 
-__all__ = ["BERG", "__version__", "list_models", "load", "load_images", "load_video"]
+__all__ = ["BERG", "__version__", "list_models", "load", "load_images", "load_video", "remote"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from berg import facade
 
         return getattr(facade, name)
+    if name == "remote":
+        from berg.server.remote_berg import remote
+
+        return remote
     if name == "load_images":
         from berg.stimuli.images import load_images
 

@@ -15,9 +15,10 @@ from starlette.exceptions import HTTPException
 
 import berg
 from berg.core.exceptions import BERGError, InvalidParameterError, ServerError
-from berg.server.error_answers import error_body, headers_of, status_of
+from berg.server.error_answers import UNKNOWN, error_body, headers_of, status_of
 from berg.server.guard import Access, Guard
 from berg.server.routes import routes
+from berg.server.routes_for_python import routes_for_python
 from berg.server.service import Service
 
 PAGE = Path(__file__).parent / "page"
@@ -47,10 +48,12 @@ def make_app(service: Service, access: Access | None = None) -> Guard:
         lifespan=lifespan,
     )
     app.include_router(routes(service))
+    app.include_router(routes_for_python(service))
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_exception_handler(BERGError, _our_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _http_error)
+    app.add_exception_handler(Exception, _unknown_error)
     return Guard(app, access or Access(), service.limits)
 
 
@@ -58,6 +61,12 @@ def _our_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BERGError)
     status = status_of(error)
     return JSONResponse(error_body(error), status, headers_of(status))
+
+
+def _unknown_error(_: Request, error: Exception) -> JSONResponse:
+    """An error that nobody has foreseen; it stands in the log, and those who asked learn no more than its type."""
+    told = ServerError(f"The server failed at this request ({type(error).__name__}); its log says where. Tell who runs it.")
+    return JSONResponse(error_body(told), UNKNOWN)
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
