@@ -23,6 +23,7 @@ def serve(
     token: str | None = None,
     name: list[str] | None = None,
     behind_proxy: bool = False,
+    jobs: Path | None = None,
     berg_dir: Path | None = None,
 ) -> None:
     """Answer requests for responses over HTTP, with a page for a browser; until Ctrl+C.
@@ -49,6 +50,8 @@ def serve(
         Further names by which the server is called, such as that of a proxy: --name lab.example.org
     behind_proxy
         A proxy on this machine says who asks (X-Forwarded-For).
+    jobs
+        A folder in which jobs are kept, and go on after a restart; without it, they end with the server.
     berg_dir
         The BERG directory. See:  berg where
     """
@@ -67,7 +70,7 @@ def serve(
     kept = free_memory() // 2 if memory is None else n_bytes(memory)
     settings = Settings(models=model_ids, device=device, memory=kept)
     given = token or os.environ.get(TOKEN_VARIABLE) or None
-    address = Address(host, port, tuple(name or ()), given, behind_proxy)
+    address = Address(host, port, tuple(name or ()), given, behind_proxy, jobs)
     run(BERG(berg_dir), settings, address, lambda line: print(line, flush=True))
 
 

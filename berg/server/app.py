@@ -11,32 +11,39 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 import berg
 from berg.core.exceptions import BERGError, InvalidParameterError, ServerError
 from berg.server.error_answers import UNKNOWN, error_body, headers_of, status_of
 from berg.server.guard import Access, Guard
+from berg.server.jobs import Jobs
 from berg.server.routes import routes
 from berg.server.routes_for_python import routes_for_python
+from berg.server.routes_of_jobs import routes_of_jobs
 from berg.server.service import Service
 
 PAGE = Path(__file__).parent / "page"
 
 
-def make_app(service: Service, access: Access | None = None) -> Guard:
+def make_app(service: Service, access: Access | None = None, jobs: Jobs | None = None) -> Guard:
     """The server as an ASGI application, which ends the service when it ends.
 
     Parameters
     ----------
     access
         Who may ask; by default whoever reaches it.
+    jobs
+        None: those of a temporary folder.
     """
+    kept = jobs or Jobs(service)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        service.close()
+        await run_in_threadpool(kept.close)
+        await run_in_threadpool(service.close)
 
     app = FastAPI(
         title="BERG",
@@ -49,6 +56,7 @@ def make_app(service: Service, access: Access | None = None) -> Guard:
     )
     app.include_router(routes(service))
     app.include_router(routes_for_python(service))
+    app.include_router(routes_of_jobs(service, kept))
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     app.add_exception_handler(BERGError, _our_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -65,7 +73,9 @@ def _our_error(_: Request, error: Exception) -> JSONResponse:
 
 def _unknown_error(_: Request, error: Exception) -> JSONResponse:
     """An error that nobody has foreseen; it stands in the log, and those who asked learn no more than its type."""
-    told = ServerError(f"The server failed at this request ({type(error).__name__}); its log says where. Tell who runs it.")
+    told = ServerError(
+        f"The server failed at this request ({type(error).__name__}); its log says where. Tell who runs it."
+    )
     return JSONResponse(error_body(told), UNKNOWN)
 
 

@@ -187,11 +187,13 @@ class EncodeRequest(Part):
     selection: dict[str, Any] | None = None
     size: int | None = None
     fit: FIT | None = None
-    sampling_rate: int | None = Field(None, description="of sounds in an array, hertz")
-    names: list[str] | None = Field(None, description="of the stimuli; by default those of the files, or numbers")
+    sampling_rate: int | None = Field(default=None, description="of sounds in an array, hertz")
+    names: list[str] | None = Field(
+        default=None, description="of the stimuli; by default those of the files, or numbers"
+    )
     format: Format = "json"
     numbers: Numbers = "list"
-    drawings: bool = Field(True, description="whether to add what is drawn (JSON alone)")
+    drawings: bool = Field(default=True, description="whether to add what is drawn (JSON alone)")
 
 
 class Coordinate(Part):

@@ -23,9 +23,9 @@ from berg.server.numbers_as_json import as_base64
 from berg.server.service import Service, check_parameters
 from berg.server.uploads import Upload, shown_name
 
-_MOST_FIELD_BYTES = 4_000_000  # of the field ``request``: a selection may be a mask of all vertices
+MOST_FIELD_BYTES = 4_000_000  # of the field ``request``: a selection may be a mask of all vertices
 _ERROR: dict[int | str, dict[str, Any]] = {"default": {"model": contract.ErrorAnswer}}
-_FORM = {
+FORM = {
     "requestBody": {
         "required": True,
         "content": {
@@ -80,14 +80,12 @@ def routes(service: Service) -> APIRouter:
         """The two hemispheres that a cortex is drawn on."""
         return contract.Meshes(name="fsaverage5", hemispheres={name: _mesh(own) for name, own in fsaverage5().items()})
 
-    @router.post("/encode", response_model=contract.Answer, openapi_extra=_FORM)
+    @router.post("/encode", response_model=contract.Answer, openapi_extra=FORM)
     async def encode(request: Request) -> Response:
         """The responses of a model to stimuli: JSON, or a file."""
         client = client_of(request.scope)
         service.check_room(client)
-        async with request.form(
-            max_files=service.limits.stimuli, max_fields=8, max_part_size=_MOST_FIELD_BYTES
-        ) as form:
+        async with request.form(max_files=service.limits.stimuli, max_fields=8, max_part_size=MOST_FIELD_BYTES) as form:
             asked, uploads = parsed(form)
             return as_response(await service.encode(asked, uploads, client, _leaving(request)))
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -21,6 +22,7 @@ from berg.core.exceptions import InvalidParameterError, ServerError
 from berg.facade import BERG
 from berg.server.app import make_app
 from berg.server.guard import Access
+from berg.server.jobs import Jobs
 from berg.server.service import Service, Settings
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -41,6 +43,8 @@ class Address:
         What requests must bring; None: one is made, unless only this machine reaches the server.
     behind_proxy
         Whether a proxy on this machine says who asks (the header X-Forwarded-For).
+    jobs_folder
+        Where jobs are kept; None: as long as the server runs.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +52,7 @@ class Address:
     names: tuple[str, ...] = ()
     token: str | None = None
     behind_proxy: bool = False
+    jobs_folder: Path | None = None
 
     @property
     def is_loopback(self) -> bool:
@@ -130,11 +135,11 @@ def bind(address: Address) -> socket.socket:
     return bound
 
 
-def configured(service: Service, address: Address, access: Access) -> uvicorn.Config:
+def configured(service: Service, address: Address, access: Access, jobs: Jobs | None = None) -> uvicorn.Config:
     """How uvicorn runs the server."""
     options: dict[str, Any] = {"proxy_headers": address.behind_proxy, "forwarded_allow_ips": "127.0.0.1,::1"}
     return uvicorn.Config(
-        make_app(service, access),
+        make_app(service, access, jobs or Jobs(service, address.jobs_folder)),
         http=PatientProtocol,
         ws="none",
         loop="asyncio",

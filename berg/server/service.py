@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -28,6 +27,7 @@ from berg.server.heard_warnings import hear, listening
 from berg.server.limits import Limits
 from berg.server.loaded_models import LoadedModels
 from berg.server.tagged_json import untagged
+from berg.server.turns import Turns
 from berg.server.uploads import Received, Upload, receive
 from berg.system.threads import n_cores
 
@@ -66,9 +66,9 @@ class Service:
         for model_id in settings.models:
             model_registry.get_card(model_id)
         self.models = LoadedModels(self._load, settings.memory)
-        self.turn = threading.Lock()
+        self.turns = Turns()
         limits = settings.limits
-        self.batches = Batches(limits.waiting, limits.waiting_of_one, settings.most_stimuli, self.turn)
+        self.batches = Batches(limits.waiting, limits.waiting_of_one, settings.most_stimuli, self.turns)
         self._decoders = ThreadPoolExecutor(max(2, n_cores()), "berg-decode")
         self._loaders = ThreadPoolExecutor(4, "berg-load")
         self._inside: dict[str, int] = {}
@@ -118,7 +118,7 @@ class Service:
     async def _encode(
         self, asked: EncodeRequest, uploads: Sequence[Upload], client: str, is_gone: Callable[[], Any]
     ) -> Answered:
-        expected = self._expected(self.card(asked.model))
+        expected = self.expected(asked)
         using = self.using(asked)
         model = await self.in_loader(using.__enter__)
         try:
@@ -139,9 +139,8 @@ class Service:
         ------
         ModelNotFoundError, InvalidParameterError
         """
-        card = self.card(asked.model)
         parameters, selection = untagged(asked.parameters), untagged(asked.selection)
-        check_parameters(card, {**parameters, **(selection or {})})
+        check_parameters(self.card(asked.model), {**parameters, **(selection or {})})
         return self.models.using(asked.model, parameters, selection)
 
     def metadata(self, model: EncodingModel) -> dict[str, Any]:
@@ -202,7 +201,15 @@ class Service:
             )
         return model
 
-    def _expected(self, card: ModelCard) -> StimulusInput:
+    def expected(self, asked: EncodeRequest) -> StimulusInput:
+        """What the model of a request takes; its parameters are checked.
+
+        Raises
+        ------
+        ModelNotFoundError, InvalidParameterError
+        """
+        card = self.card(asked.model)
+        check_parameters(card, {**untagged(asked.parameters), **(untagged(asked.selection) or {})})
         if card.input is None:
             raise InvalidParameterError(f"The card of {card.model_id} says nothing under 'input'.")
         return card.input

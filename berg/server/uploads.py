@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import BERGError, InvalidParameterError, StimulusError, listing
 from berg.server.limits import Limits, n_bytes_of
-from berg.stimuli.arrays import open_array
+from berg.stimuli.arrays import ArrayPart, open_array
 from berg.stimuli.compressed_sounds import ENDINGS as COMPRESSED
 from berg.stimuli.compressed_sounds import compressed_facts
 from berg.stimuli.images import FIT, check_sizing, load_images, picture_size
@@ -32,6 +32,7 @@ from berg.stimuli.wav_header import wav_facts
 
 ARRAY = ".npy"
 _LONGEST_NAME = 200
+_AT_ONCE = 64  # stimuli of a job in memory at a time
 _ENDING_OF_TYPE = {  # of what has no name: a picture from the clipboard, a recording of the microphone
     "image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif", "image/bmp": ".bmp",
     "image/tiff": ".tif", "audio/wav": ".wav", "audio/x-wav": ".wav", "audio/flac": ".flac", "audio/mpeg": ".mp3",
@@ -188,14 +189,47 @@ def check_options(expected: StimulusInput, size: int | None, fit: FIT | None) ->
     check_sizing(size, fit or "center_crop")
 
 
+def check_files(
+    files: Sequence[Path],
+    expected: StimulusInput,
+    limits: Limits,
+    size: int | None = None,
+    fit: FIT | None = None,
+    sampling_rate: int | None = None,
+) -> int:
+    """The number of stimuli in files that are read later, batch by batch; only their heads are read.
+
+    Raises
+    ------
+    TooLargeError, StimulusError, InvalidParameterError, CorruptedFileError
+    """
+    check_options(expected, size, fit)
+    if not files:
+        raise StimulusError("No stimuli were given. Send at least one file in the field 'stimulus'.")
+    if any(file.suffix == ARRAY for file in files):
+        array = _checked_array(files, expected, limits, size, sampling_rate)
+        return len(array)
+    if expected.kind == "image":
+        largest = max(_picture_values(file, limits, size) for file in files)
+        limits.check_decoded(min(len(files), _AT_ONCE) * largest * _itemsize(expected))
+    else:
+        check = _check_sound if expected.kind == "sound" else _check_video
+        for file in files:
+            check(file, limits)
+    return len(files)
+
+
+def _picture_values(file: Path, limits: Limits, size: int | None) -> int:
+    """How many numbers a picture is at its final size."""
+    width, height = picture_size(file)
+    limits.check_pixels(width, height, str(file))
+    return 3 * (width * height if size is None else size**2)
+
+
 def _read_pictures(
     files: Sequence[Path], expected: StimulusInput, limits: Limits, size: int | None, fit: FIT | None
 ) -> NDArray[Any]:
-    n_values = 0
-    for file in files:
-        width, height = picture_size(file)
-        limits.check_pixels(width, height, str(file))
-        n_values += 3 * (width * height if size is None else size**2)
+    n_values = sum(_picture_values(file, limits, size) for file in files)
     if size is not None:
         limits.check_pixels(size, size, "A picture of this size")
     limits.check_decoded(n_values * _itemsize(expected))
@@ -207,12 +241,22 @@ def _read_pictures(
 def _read_array(
     files: Sequence[Path], expected: StimulusInput, limits: Limits, size: int | None, sampling_rate: int | None
 ) -> NDArray[Any]:
+    array = _checked_array(files, expected, limits, size, sampling_rate)
+    limits.check_number(len(array))
+    limits.check_decoded(n_bytes_of(array) // array.dtype.itemsize * _itemsize(expected))
+    opened = open_stimuli(np.array(array[0 : len(array)]), expected, sampling_rate)
+    limits.check_number(len(opened))
+    return opened.read(slice(0, len(opened)))
+
+
+def _checked_array(
+    files: Sequence[Path], expected: StimulusInput, limits: Limits, size: int | None, sampling_rate: int | None
+) -> ArrayPart:
     if len(files) > 1:
         raise StimulusError(f"{len(files):,} files were given, arrays among them. Give one array, or files of stimuli.")
     if size is not None:
         raise InvalidParameterError(f"size={size} is for pictures in files. Bring an array to its size before.")
     array = open_array(files[0])
-    limits.check_number(len(array))
     is_picture = expected.kind == "image" and len(array.shape) >= 3
     if is_picture or (expected.kind == "video" and len(array.shape) >= 3):
         limits.check_pixels(array.shape[-1], array.shape[-2], str(files[0]))
@@ -220,10 +264,7 @@ def _read_array(
         limits.check_seconds(
             array.shape[-1] / max(float(sampling_rate or expected.sampling_rate or 1), 1), str(files[0])
         )
-    limits.check_decoded(n_bytes_of(array) // array.dtype.itemsize * _itemsize(expected))
-    opened = open_stimuli(np.array(array[0 : len(array)]), expected, sampling_rate)
-    limits.check_number(len(opened))
-    return opened.read(slice(0, len(opened)))
+    return array
 
 
 def _check_sound(file: Path, limits: Limits) -> None:

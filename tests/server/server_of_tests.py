@@ -9,6 +9,7 @@ import urllib3
 import uvicorn
 
 from berg import BERG
+from berg.server.jobs import Jobs
 from berg.server.run import Address, bind, configured
 from berg.server.service import Service, Settings
 
@@ -18,8 +19,8 @@ PRF, SPIKES = "fmri-szinte2024-prf_css", "ephys-rokem2006-ln_renewal"
 class Client:
     """Requests as any program sends them."""
 
-    def __init__(self, address, service):
-        self.address, self.service = address, service
+    def __init__(self, address, service, jobs):
+        self.address, self.service, self.jobs = address, service, jobs
         self.pool = urllib3.PoolManager(maxsize=16, retries=False)
 
     def request(self, method, path, **options):
@@ -42,14 +43,15 @@ def served(settings=None, address=None, access=None, berg=None):
     where = address or Address(port=0)
     bound = bind(where)
     service = Service(berg or BERG(), settings or Settings())
-    server = uvicorn.Server(configured(service, where, access or where.access()))
+    jobs = Jobs(service, where.jobs_folder)
+    server = uvicorn.Server(configured(service, where, access or where.access(), jobs))
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
         assert thread.is_alive()
     try:
-        yield Client(f"http://127.0.0.1:{bound.getsockname()[1]}", service)
+        yield Client(f"http://127.0.0.1:{bound.getsockname()[1]}", service, jobs)
     finally:
         server.should_exit = True
         thread.join()
