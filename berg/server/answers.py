@@ -21,7 +21,6 @@ from berg.server.contract import Answer, Coordinate, EncodeRequest, Format, Numb
 from berg.server.drawings import drawings_of
 from berg.server.numbers_as_json import as_base64, finite, labels_as_json
 from berg.server.python_lines import python_lines
-from berg.server.tagged_json import write_tagged
 
 MEDIA_TYPES: Mapping[Format, str] = {
     "json": "application/json",
@@ -48,19 +47,13 @@ class Answered:
     ending: str = ""
 
 
-def answer(computed: Computed, metadata: Mapping[str, Any], names: Sequence[Any], asked: EncodeRequest) -> Answered:
-    """Responses in the format that was asked for.
-
-    Parameters
-    ----------
-    metadata
-        Those that label them, of the model that computed them.
-    """
+def answer(computed: Computed, names: Sequence[Any], asked: EncodeRequest) -> Answered:
+    """Responses in the format that was asked for."""
     media_type = MEDIA_TYPES[asked.format]
     if asked.format == "arrays":
         return Answered(arrays_file(computed), media_type, computed.warnings)
     responses = computed.outputs[0] if len(computed.outputs) == 1 else tuple(computed.outputs)
-    labelled = label_responses(responses, {**metadata, "responses": computed.labels}, names)
+    labelled = label_responses(responses, computed.metadata, names)
     if asked.format == "json":
         content = json_answer(labelled, asked, computed.warnings).model_dump_json().encode()
         return Answered(content, media_type, computed.warnings)
@@ -68,11 +61,10 @@ def answer(computed: Computed, metadata: Mapping[str, Any], names: Sequence[Any]
 
 
 def arrays_file(computed: Computed) -> bytes:
-    """The bare arrays in an .npz file, by their number; with the labels of the axes, as `parse_tagged` reads them."""
+    """The bare arrays in an .npz file, by their number."""
     buffer = io.BytesIO()
     arrays = {f"output_{index}": output for index, output in enumerate(computed.outputs)}
-    labels = np.frombuffer(write_tagged(computed.labels).encode(), np.uint8)
-    np.savez(buffer, labels=labels, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

@@ -13,11 +13,12 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 
 import berg
-from berg.core.exceptions import BERGError, InvalidParameterError, ServerError
+from berg.core.exceptions import BERGError, InvalidParameterError, ServerError, TooLargeError
 from berg.server.error_answers import UNKNOWN, error_body, headers_of, status_of
-from berg.server.guard import Access, Guard
+from berg.server.guard import CUT, Access, Guard
 from berg.server.jobs import Jobs
 from berg.server.routes import routes
 from berg.server.routes_for_python import routes_for_python
@@ -61,6 +62,7 @@ def make_app(service: Service, access: Access | None = None, jobs: Jobs | None =
     app.add_exception_handler(BERGError, _our_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _http_error)
+    app.add_exception_handler(MultiPartException, _http_error)
     app.add_exception_handler(Exception, _unknown_error)
     return Guard(app, access or Access(), service.limits)
 
@@ -81,9 +83,13 @@ def _unknown_error(_: Request, error: Exception) -> JSONResponse:
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework says, in the form that all our errors have."""
+    if CUT in request.scope:
+        return _our_error(request, request.scope[CUT])
     status: int = getattr(error, "status_code", 422)
     detail: Any = getattr(error, "detail", None) or str(error)
-    kind = InvalidParameterError if status < 500 else ServerError
+    kind: type[BERGError] = InvalidParameterError if status < 500 else ServerError
+    if str(detail).startswith("Too many files"):
+        kind, status = TooLargeError, 413
     if status == 404:
         detail = f"There is nothing at {request.url.path[:200]}. The API: /api/openapi.json"
     return JSONResponse(error_body(kind(str(detail))), status, headers_of(status))

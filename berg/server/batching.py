@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from berg.core.exceptions import BERGError, ServerBusyError
+from berg.encoding.store_identity import labelling_metadata
 from berg.models.encoding_model import EncodingModel
 from berg.server.heard_warnings import hear
 
@@ -32,13 +33,13 @@ class Computed:
 
     Attributes
     ----------
-    labels
-        What the model says of its axes for stimuli of this length; see `EncodingModel.labels`.
+    metadata
+        Those that label responses to stimuli of this length; empty if nobody wants them.
     """
 
     outputs: Outputs
     warnings: list[str]
-    labels: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 @dataclass(eq=False)
@@ -51,12 +52,15 @@ class Work:
         Shape (n_stimuli, ...).
     client
         Who asks; clients take turns.
+    is_labelled
+        Whether the metadata that label the responses are wanted too.
     """
 
     model: EncodingModel
     stimuli: NDArray[Any]
     client: Hashable
     sampling_rate: int | None = None
+    is_labelled: bool = True
     done: Future[Computed] = field(default_factory=Future)
 
     @property
@@ -234,5 +238,5 @@ def encode_together(batch: Sequence[Work]) -> list[Computed]:
     outputs = responses if isinstance(responses, tuple) else (responses,)
     ends = np.cumsum([len(work.stimuli) for work in batch])
     parts = [np.split(output, ends[:-1]) for output in outputs]
-    labels = model.labels()
-    return [Computed([part[index] for part in parts], list(warned), labels) for index in range(len(batch))]
+    metadata = labelling_metadata(model) if any(work.is_labelled for work in batch) else {}
+    return [Computed([part[index] for part in parts], list(warned), metadata) for index in range(len(batch))]

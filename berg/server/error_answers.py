@@ -49,7 +49,7 @@ def headers_of(status: int, seconds: float = RETRY_SECONDS) -> dict[str, str]:
         found["Retry-After"] = str(max(1, round(seconds)))
     if status == 401:
         found["WWW-Authenticate"] = "Bearer"
-    if status in (401, 403, 408, 413, 429):
+    if status in (400, 401, 403, 408, 413, 429):
         found["Connection"] = "close"
     return found
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.formparsers import MultiPartException
+
 from berg.core.exceptions import AccessError, BERGError, ServerBusyError, TokenError, TooSlowError
 from berg.server.error_answers import RETRY_SECONDS, error_body, headers_of, status_of
 from berg.server.limits import Limits, too_large_body
@@ -41,6 +43,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(self)",
 }
 API = "/api"
+CUT = "berg.cut"
 _MOST_CLIENTS = 4096  # whose rate is remembered
 
 
@@ -130,7 +133,7 @@ class Guard:
             if seconds:
                 await refuse(answered, _too_often(self.limits), 429, seconds)
                 return
-            body = Body(receive, self._most_bytes(scope["path"]), self.limits)
+            body = Body(receive, self._most_bytes(scope["path"]), self.limits, scope)
             body.check_stated(headers.get("content-length"))
             await self.application(scope, body, answered)
         except BERGError as error:
@@ -157,10 +160,14 @@ class _Answered:
 
 
 class Body:
-    """`receive` that counts what comes, and does not wait for ever."""
+    """`receive` that counts what comes, and does not wait for ever.
 
-    def __init__(self, receive: Receive, most_bytes: int, limits: Limits) -> None:
-        self.receive, self.most_bytes, self.limits = receive, most_bytes, limits
+    What it raises is an error of forms, at which Starlette closes the files that it has begun; the error that is told
+    lies in the scope, under `CUT`.
+    """
+
+    def __init__(self, receive: Receive, most_bytes: int, limits: Limits, scope: Scope) -> None:
+        self.receive, self.most_bytes, self.limits, self.scope = receive, most_bytes, limits, scope
         self.n_bytes, self.is_whole, self.began = 0, False, time.monotonic()
 
     def check_stated(self, content_length: str | None) -> None:
@@ -176,12 +183,16 @@ class Body:
         try:
             message = await asyncio.wait_for(self.receive(), max(0.0, min(self.limits.idle_seconds, left)))
         except TimeoutError:
-            raise TooSlowError("The request came too slowly, and was given up. Try again.") from None
+            raise self._cut(TooSlowError("The request came too slowly, and was given up. Try again.")) from None
         self.n_bytes += len(message.get("body", b""))
         self.is_whole = message["type"] != "http.request" or not message.get("more_body", False)
         if self.n_bytes > self.most_bytes:
-            raise too_large_body(self.most_bytes)
+            raise self._cut(too_large_body(self.most_bytes))
         return message
+
+    def _cut(self, error: BERGError) -> MultiPartException:
+        self.scope[CUT] = error
+        return MultiPartException(str(error))
 
     def _seconds(self) -> float:
         """How long the body may take: more for a job, which is larger."""

@@ -27,6 +27,7 @@ from berg.server.service import Service, Settings
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 HEAD_SECONDS = 15.0
+READ_SECONDS = 120.0
 MOST_CONNECTIONS = 512
 _TOKEN_BYTES = 24
 
@@ -85,7 +86,10 @@ class Address:
 
 
 class PatientProtocol(H11Protocol):
-    """A connection that is closed if the head of a request does not come within `HEAD_SECONDS`."""
+    """A connection that is closed if the head of a request does not come within `HEAD_SECONDS`.
+
+    One whose client does not read its answer is cut after `READ_SECONDS`.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
@@ -104,8 +108,11 @@ class PatientProtocol(H11Protocol):
         self._waiting = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+        if self.cycle is not None and not self.cycle.response_complete:
+            return
+        if self.transport.get_write_buffer_size():
+            self._waiting = self.loop.call_later(READ_SECONDS, self.transport.abort)
+        self.transport.close()
 
 
 def bind(address: Address) -> socket.socket:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +16,6 @@ from berg.core.card_schema import StimulusInput
 from berg.core.exceptions import InvalidParameterError, ModelNotFoundError, ServerBusyError, listing
 from berg.core.file_names import name_fields
 from berg.core.model_card import ModelCard
-from berg.encoding.store_identity import labelling_metadata
 from berg.facade import BERG
 from berg.models.encoding_model import EncodingModel
 from berg.server.answers import Answered, answer
@@ -71,7 +70,7 @@ class Service:
         self.batches = Batches(limits.waiting, limits.waiting_of_one, settings.most_stimuli, self.turns)
         self._decoders = ThreadPoolExecutor(max(2, n_cores()), "berg-decode")
         self._loaders = ThreadPoolExecutor(4, "berg-load")
-        self._inside: dict[str, int] = {}
+        self.inside: dict[str, int] = {}
         self._closing = ExitStack()
         self._closing.enter_context(listening())
 
@@ -124,11 +123,11 @@ class Service:
         try:
             received, warned = await self._in_decoder(lambda: _received(uploads, expected, self.limits, asked))
             self._check_values(model, received, asked)
-            work = Work(model, received.stimuli, client, received.sampling_rate)
+            is_labelled = asked.format != "arrays"
+            work = Work(model, received.stimuli, client, received.sampling_rate, is_labelled)
             computed = await self._computed(work, is_gone)
-            both = list(dict.fromkeys([*warned, *computed.warnings]))
-            told = Computed(computed.outputs, both, computed.labels)
-            return await self._in_decoder(lambda: answer(told, self.metadata(model), received.names, asked))
+            told = replace(computed, warnings=list(dict.fromkeys([*warned, *computed.warnings])))
+            return await self._in_decoder(lambda: answer(told, received.names, asked))
         finally:
             await asyncio.shield(self.in_loader(lambda: using.__exit__(None, None, None)))
 
@@ -142,10 +141,6 @@ class Service:
         parameters, selection = untagged(asked.parameters), untagged(asked.selection)
         check_parameters(self.card(asked.model), {**parameters, **(selection or {})})
         return self.models.using(asked.model, parameters, selection)
-
-    def metadata(self, model: EncodingModel) -> dict[str, Any]:
-        """The metadata that label the responses of a model."""
-        return labelling_metadata(model)
 
     async def in_loader(self, function: Callable[[], T]) -> T:
         """Call a function that may take long, such as loading a model."""
@@ -176,17 +171,17 @@ class Service:
             If there are too many.
         """
         self.check_room(client)
-        self._inside[client] = self._inside.get(client, 0) + 1
+        self.inside[client] = self.inside.get(client, 0) + 1
         try:
             yield
         finally:
-            self._inside[client] -= 1
-            if not self._inside[client]:
-                del self._inside[client]
+            self.inside[client] -= 1
+            if not self.inside[client]:
+                del self.inside[client]
 
     def check_room(self, client: str) -> None:
         """Raise ServerBusyError if there are too many requests, of all or of this client."""
-        n_all, n_own = sum(self._inside.values()), self._inside.get(client, 0)
+        n_all, n_own = sum(self.inside.values()), self.inside.get(client, 0)
         if n_all >= self.limits.waiting or n_own >= self.limits.waiting_of_one:
             raise ServerBusyError(
                 f"{n_all:,} requests wait already, {n_own:,} of them yours; this server lets {self.limits.waiting:,} "
