@@ -181,7 +181,8 @@ class Body:
             return await self.receive()
         left = self.began + self._seconds() - time.monotonic()
         try:
-            message = await asyncio.wait_for(self.receive(), max(0.0, min(self.limits.idle_seconds, left)))
+            async with asyncio.timeout(max(0.0, min(self.limits.idle_seconds, left))):
+                message = await self.receive()
         except TimeoutError:
             raise self._cut(TooSlowError("The request came too slowly, and was given up. Try again.")) from None
         self.n_bytes += len(message.get("body", b""))

@@ -60,7 +60,7 @@ class LoadedModels:
         BERGError
             What loading it raises; the next one who asks tries again.
         """
-        key = write_tagged([model_id, dict(sorted(parameters.items())), selection or None])
+        key = _key(model_id, parameters, selection)
         entry, is_mine = self._enter(key)
         try:
             if is_mine:
@@ -68,6 +68,12 @@ class LoadedModels:
             yield entry.loaded.result()
         finally:
             self._leave(entry)
+
+    def has(self, model_id: str, parameters: Mapping[str, Any], selection: Mapping[str, Any] | None) -> bool:
+        """Whether a model is in memory, so that `using` it takes no time."""
+        with self._lock:
+            entry = self._entries.get(_key(model_id, parameters, selection))
+            return entry is not None and entry.n_bytes > 0
 
     def ids(self) -> set[str]:
         """The models that are in memory."""
@@ -142,6 +148,10 @@ class LoadedModels:
             entry.loaded.result().cleanup()
         if gone:
             gc.collect()
+
+
+def _key(model_id: str, parameters: Mapping[str, Any], selection: Mapping[str, Any] | None) -> str:
+    return write_tagged([model_id, dict(sorted(parameters.items())), selection or None])
 
 
 def model_bytes(model: EncodingModel) -> int:

@@ -134,6 +134,7 @@ def bind(address: Address) -> socket.socket:
         bound = socket.socket(family, kind)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(place)
+        bound.listen(MOST_CONNECTIONS)
     except OSError as error:
         raise ServerError(
             f"Nothing can listen at {address.host}, port {address.port}: {error.strerror}. Give another port "

@@ -119,7 +119,8 @@ class Service:
     ) -> Answered:
         expected = self.expected(asked)
         using = self.using(asked)
-        model = await self.in_loader(using.__enter__)
+        is_loaded = self.models.has(asked.model, untagged(asked.parameters), untagged(asked.selection))
+        model = using.__enter__() if is_loaded else await self.in_loader(using.__enter__)
         try:
             received, warned = await self._in_decoder(lambda: _received(uploads, expected, self.limits, asked))
             self._check_values(model, received, asked)
@@ -127,9 +128,11 @@ class Service:
             work = Work(model, received.stimuli, client, received.sampling_rate, is_labelled)
             computed = await self._computed(work, is_gone)
             told = replace(computed, warnings=list(dict.fromkeys([*warned, *computed.warnings])))
+            if not is_labelled:
+                return answer(told, received.names, asked)
             return await self._in_decoder(lambda: answer(told, received.names, asked))
         finally:
-            await asyncio.shield(self.in_loader(lambda: using.__exit__(None, None, None)))
+            using.__exit__(None, None, None)
 
     def using(self, asked: EncodeRequest) -> Any:
         """The model of a request, loaded, as a context manager.
