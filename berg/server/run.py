@@ -131,15 +131,23 @@ def bind(address: Address) -> socket.socket:
         family, kind, _, _, place = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        bound = socket.socket(family, kind)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(place)
-        bound.listen(MOST_CONNECTIONS)
+        return _listening(family, kind, place)
     except OSError as error:
         raise ServerError(
             f"Nothing can listen at {address.host}, port {address.port}: {error.strerror}. Give another port "
             f"(--port {min(address.port + 1, 65_535)}, or 0 for any), or another address (--host 127.0.0.1)."
         ) from error
+
+
+def _listening(family: int, kind: int, place: Any) -> socket.socket:
+    bound = socket.socket(family, kind)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(place)
+        bound.listen(MOST_CONNECTIONS)
+    except OSError:
+        bound.close()
+        raise
     return bound
 
 
