@@ -252,7 +252,7 @@ class Jobs:
     def _encode(self, job: JobRecord) -> None:
         store = job.folder / _STORE
         files = sorted((job.folder / _STIMULI).iterdir())
-        with self.service.using(job.asked) as model, suppress_names(job, files):
+        with self.service.using(job.asked) as model, _named(job, files):
             job.n_done = job.n_stimuli - count_missing(store) if store.exists() else 0
             encode_to_store(
                 in_turns(model, job, self.turns),
@@ -264,7 +264,7 @@ class Jobs:
             )
 
 
-def suppress_names(job: JobRecord, files: Sequence[Path]) -> Any:
+def _named(job: JobRecord, files: Sequence[Path]) -> Any:
     """Errors name the files as the client does."""
     return named_by_client(job.folder / _STIMULI, dict(zip(files, map(str, job.names), strict=False)))
 

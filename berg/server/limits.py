@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from berg.core.exceptions import TooLargeError
@@ -125,8 +124,3 @@ def n_bytes_of(array: Any) -> int:
     for length in array.shape:
         n_values *= int(length)
     return n_values * int(array.dtype.itemsize)
-
-
-def file_bytes(path: Path) -> int:
-    """Bytes of a file."""
-    return path.stat().st_size

@@ -6,9 +6,10 @@ import os
 import pickle
 import socket
 import struct
+import tempfile
 import time
 import zlib
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import fuzz_files
 import numpy as np
@@ -44,9 +45,11 @@ def small():
 @pytest.fixture(autouse=True)
 def nothing_is_left(client, tmp_path, monkeypatch):
     """Nothing hostile leaves a file behind, where the server keeps what it reads."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield
-    left = [name for name in os.listdir("/tmp") if name.startswith(("berg-stimuli-", "berg-answer-"))]
-    assert left == []
+    assert [path.name for path in folder.glob("berg-[sa]*")] == []  # of stimuli and answers
 
 
 def bomb(width, height):
@@ -303,11 +306,13 @@ def test_a_head_that_does_not_come_is_given_up(client, monkeypatch):
 
 def test_a_client_that_goes_leaves_the_queue(client):
     queue = client.service.batches
-    with client.service.turns:
-        busy = [_begun(client) for _ in range(4)]
-        _until(lambda: queue.n_waiting() >= 3)
-        for connection in busy:
-            connection.close()
+    with client.service.turns, ExitStack() as busy:
+        for number in range(1, 4):  # what is taken for the first batch cannot be taken back
+            busy.enter_context(_begun(client))
+            _until(lambda number=number: sum(client.service.inside.values()) == number)
+            time.sleep(0.1)
+        _until(lambda: queue.n_waiting() >= 1)
+        busy.close()
         _until(lambda: queue.n_waiting() == 0)
     _until(lambda: not client.service.inside)
 
