@@ -43,7 +43,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(self)",
 }
 API = "/api"
-CUT = "berg.cut"
+CUT = "berg_cut"
 _MOST_CLIENTS = 4096  # whose rate is remembered
 
 
