@@ -39,6 +39,7 @@ VERBS = {
     ),
     "Models for others, and without programming": (
         ("serve", "serve:serve", "Answer requests over HTTP, with a page for a browser."),
+        ("explorer", "explorer:explorer", "Write that page with responses computed now, for any web host."),
     ),
     "In silico experiments": (
         ("experiment", "experiment:experiment", "Run an experiment on responses or models; write result and figure."),

@@ -17,7 +17,7 @@ from berg.plotting.shown import is_signed, quantity_of, shown_unit
 from berg.responses.labelled import Labelled, attributes_of, label_responses, outputs_of
 from berg.responses.save import save_responses
 from berg.server.batching import Computed
-from berg.server.contract import Answer, Coordinate, EncodeRequest, Format, Numbers, Output
+from berg.server.contract import Answer, Coordinate, EncodeRequest, Format, Output
 from berg.server.drawings import drawings_of
 from berg.server.numbers_as_json import as_base64, finite, labels_as_json
 from berg.server.python_lines import python_lines
@@ -29,6 +29,8 @@ MEDIA_TYPES: Mapping[Format, str] = {
     "arrays": "application/x-npz",
 }
 _UNITS = {"_deg": "deg", "time": "s"}
+_DRAWN = ("stimulus", "time", "channel", "x_deg", "y_deg", "size_deg")
+"""Coordinates that drawings need; those of a whole cortex would be forty megabytes of JSON."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,18 @@ def json_answer(labelled: Labelled, asked: EncodeRequest, warnings: Sequence[str
     return Answer(
         model={name: _plain(value) for name, value in attributes_of(labelled).items()},
         stimuli=stimuli,
-        outputs=[_output(name, array, asked.numbers) for name, array in arrays.items()],
+        outputs=[_output(name, array, asked) for name, array in arrays.items()],
         drawings=drawings_of(labelled, asked.numbers) if asked.drawings else [],
         warnings=list(warnings),
         python=python_lines(asked, stimuli),
     )
 
 
-def _output(name: str, array: xr.DataArray, numbers: Numbers) -> Output:
+def _output(name: str, array: xr.DataArray, asked: EncodeRequest) -> Output:
     unit = str(array.attrs.get("units", ""))
     shown, factor = shown_unit(unit)
-    coordinates = {str(key): _coordinate(str(key), own) for key, own in array.coords.items()}
+    kept = [key for key in array.coords if asked.coordinates == "all" or key in _DRAWN]
+    coordinates = {str(key): _coordinate(str(key), array[key]) for key in kept}
     accuracy = next((known for known in ACCURACIES if known in coordinates), None)
     values = array.values
     return Output(
@@ -97,8 +100,8 @@ def _output(name: str, array: xr.DataArray, numbers: Numbers) -> Output:
         is_signed=is_signed({name: array}, shown),
         axes=[str(axis) for axis in array.dims],
         shape=list(array.shape),
-        values=finite(values) if numbers == "list" else None,
-        values_base64=None if numbers == "list" else as_base64(values),
+        values=finite(values) if asked.numbers == "list" else None,
+        values_base64=None if asked.numbers == "list" else as_base64(values),
         coordinates=coordinates,
         noise_ceiling=coordinates.get(CEILING),
         accuracy=None if accuracy is None else coordinates[accuracy],

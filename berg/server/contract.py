@@ -194,6 +194,9 @@ class EncodeRequest(Part):
     format: Format = "json"
     numbers: Numbers = "list"
     drawings: bool = Field(default=True, description="whether to add what is drawn (JSON alone)")
+    coordinates: Literal["all", "drawn"] = Field(
+        default="all", description="of units; drawn: no more than drawings need"
+    )
 
 
 class Coordinate(Part):

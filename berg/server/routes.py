@@ -14,12 +14,11 @@ from fastapi.responses import Response
 from starlette.datastructures import FormData, UploadFile
 
 from berg.core.exceptions import InvalidParameterError, did_you_mean, listing
-from berg.plotting.meshes import fsaverage5
 from berg.server import contract, descriptions
 from berg.server.answers import Answered
 from berg.server.contract import EncodeRequest
 from berg.server.guard import client_of
-from berg.server.numbers_as_json import as_base64
+from berg.server.mesh_answers import fsaverage5_answer
 from berg.server.service import Service, check_parameters
 from berg.server.uploads import Upload, shown_name
 
@@ -78,7 +77,7 @@ def routes(service: Service) -> APIRouter:
     @router.get("/meshes/fsaverage5")
     def meshes() -> contract.Meshes:
         """The two hemispheres that a cortex is drawn on."""
-        return contract.Meshes(name="fsaverage5", hemispheres={name: _mesh(own) for name, own in fsaverage5().items()})
+        return fsaverage5_answer()
 
     @router.post("/encode", response_model=contract.Answer, openapi_extra=FORM)
     async def encode(request: Request) -> Response:
@@ -154,16 +153,3 @@ def _leaving(request: Request) -> Callable[[], Awaitable[None]]:
             pass
 
     return leaving
-
-
-def _mesh(mesh: Any) -> contract.Mesh:
-    return contract.Mesh(
-        n_vertices=mesh.n_vertices,
-        n_faces=len(mesh.faces),
-        inflated_base64=as_base64(mesh.inflated),
-        faces_base64=as_base64(mesh.faces, "<i4"),
-        sulci_base64=None if mesh.sulci is None else as_base64(mesh.sulci),
-        flat_base64=None if mesh.flat is None else as_base64(mesh.flat),
-        n_flat_faces=0 if mesh.flat_faces is None else len(mesh.flat_faces),
-        flat_faces_base64=None if mesh.flat_faces is None else as_base64(mesh.flat_faces, "<i4"),
-    )
