@@ -1,4 +1,4 @@
-# make demo, make test, make docs: each does all the set-up by itself.
+# make demo, make serve, make test, make docs: each does all the set-up by itself.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -8,10 +8,13 @@ LOWEST_READY := .venv-lowest/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 INSTALL := $(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable
 
-.PHONY: demo test test-slow test-lowest docs check fix dist clean
+.PHONY: demo serve test test-slow test-lowest docs check fix dist clean
 
 demo: $(READY)
 	$(BIN)/berg demo
+
+serve: $(READY)
+	$(BIN)/berg serve
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from berg.facade import BERG as BERG
     from berg.facade import list_models as list_models
     from berg.facade import load as load
+    from berg.server.remote_berg import remote as remote
     from berg.stimuli.films import Film as Film
     from berg.stimuli.films import convert_film as convert_film
     from berg.stimuli.films import load_film as load_film
@@ -27,6 +28,7 @@ __all__ = [
     "load_film",
     "load_images",
     "load_video",
+    "remote",
 ]
 
 
@@ -36,6 +38,10 @@ def __getattr__(name: str) -> Any:
         from berg import facade
 
         return getattr(facade, name)
+    if name == "remote":
+        from berg.server.remote_berg import remote
+
+        return remote
     if name == "load_images":
         from berg.stimuli.images import load_images
 

@@ -141,10 +141,20 @@ class BERG:
         ------
         ModelNotFoundError, InvalidParameterError, DeviceError, MissingFileError, CorruptedFileError
         """
-        from berg.models.loading import load_model
-
         if self.downloads:
             self._fetch_missing(model_id, selection, parameters)
+        return self._loaded(model_id, device, selection, parameters)
+
+    def _model_class(self, model_id: str) -> Any:
+        """The class of a model; those on a server have others."""
+        return model_registry.get_model_class(model_id)
+
+    def _loaded(
+        self, model_id: str, device: str, selection: Selection | None, parameters: Mapping[str, Any]
+    ) -> BaseModelInterface:
+        """A model, made and loaded; nothing is downloaded."""
+        from berg.models.loading import load_model
+
         return load_model(model_id, self.berg_dir, device, selection, parameters)
 
     def _fetch_missing(self, model_id: str, selection: Selection | None, parameters: dict[str, Any]) -> None:
@@ -371,20 +381,21 @@ class BERG:
             published (``responses["NaturalScenesDataset"]["sub-01"]``). Labelled: a Dataset, or a DataTree for several
             outputs. With `return_metadata`, always the two values (responses, metadata).
         """
-        _check_names(model, kwargs)
+        model_class = self._model_class(model) if isinstance(model, str) else None
+        _check_names(model, model_class, kwargs)
         stimulus = _observed(model, _sized(stimulus, size, fit), eye_position, behaviour)
         if flag is not False:
             return self._encode_flagged(model, stimulus, return_metadata, flag, **kwargs)
         if kwargs.get("scheduler") is not None:
-            return _encode_on_cluster(model, stimulus, self.berg_dir, return_metadata, **kwargs)
+            return self._encode_on_cluster(model, stimulus, return_metadata, **kwargs)
         if _is_file(kwargs.get("out")):
             return self._encode_to_file(model, stimulus, return_metadata, **kwargs)
         if isinstance(model, str):
-            from berg.models.loading import load_model, split_options
+            from berg.models.loading import split_options
 
-            parameters, options = split_options(model, kwargs)
+            parameters, options = split_options(model_class, kwargs)
             device, selection = parameters.pop("device", "auto"), parameters.pop("selection", None)
-            with load_model(model, self.berg_dir, device, selection, parameters) as loaded:  # which downloads nothing
+            with self._loaded(model, device, selection, parameters) as loaded:
                 return self.encode(loaded, stimulus, return_metadata, labelled=labelled, **options)
         if _is_store(kwargs.get("out")):
             return _encode_to_store(model, stimulus, return_metadata, **kwargs)
@@ -400,6 +411,9 @@ class BERG:
         responses = one.generate_response(listed, **kwargs)
         responses = _labelled(responses, one, listed) if labelled else _returned(responses, one, kwargs)
         return (responses, one.get_metadata()) if return_metadata else responses
+
+    def _encode_on_cluster(self, model: Any, stimulus: Any, return_metadata: bool, **options: Any) -> Any:
+        return _encode_on_cluster(model, stimulus, self.berg_dir, return_metadata, **options)
 
     def _encode_flagged(self, model: Any, stimulus: Any, return_metadata: bool, flag: Any, **options: Any) -> Any:
         """Labelled responses, with what is said of each picture as coordinates."""
@@ -805,9 +819,9 @@ def _labelled(responses: Any, model: Any, stimulus: Any) -> Labelled:
     return label_responses(responses, labelling_metadata(model), names)
 
 
-def _check_names(model: Any, given: Mapping[str, Any]) -> None:
+def _check_names(model: Any, model_class: Any, given: Mapping[str, Any]) -> None:
     """Raise InvalidParameterError for an option that nothing takes, with the nearest that something does."""
-    known = _names_taken(model, given)
+    known = _names_taken(model, model_class, given)
     if known is None:
         return
     for name in given:
@@ -817,28 +831,28 @@ def _check_names(model: Any, given: Mapping[str, Any]) -> None:
             )
 
 
-def _names_taken(model: Any, given: Mapping[str, Any]) -> set[str] | None:
-    """What encode takes for this model and this kind of `out`; None if the model takes any name."""
-    from berg.models.loading import parameter_names, takes_any
+def _names_taken(model: Any, model_class: Any, given: Mapping[str, Any]) -> set[str] | None:
+    """What encode takes for this model and this kind of `out`; None if the model takes any name.
+
+    Parameters
+    ----------
+    model_class
+        That of a model that is given by its id.
+    """
+    from berg.models.loading import card_parameters, parameter_names, takes_any
 
     own = {"return_metadata", "labelled", "size", "fit", "eye_position", "behaviour", "out"}
-    if isinstance(model, str):
-        model_class = model_registry.get_model_class(model)
-        own |= {"device", "selection", *parameter_names(model_class), *_card_parameters(model, model_class)}
+    if model_class is not None:
+        own |= {"device", "selection", *parameter_names(model_class), *card_parameters(model_class)}
         own -= {"parameters", "berg_dir"}
     one: Any = (
-        model_class if isinstance(model, str) else model[0] if isinstance(model, (list, tuple)) and model else model
+        model_class if model_class is not None else model[0] if isinstance(model, (list, tuple)) and model else model
     )
     functions = [*_store_functions(given), *([one.generate_response] if hasattr(one, "generate_response") else [])]
     if any(map(takes_any, functions)):
         return None
     taken = own.union(*map(parameter_names, functions)) - {"self", "models", "model", "path", "recipes"}
     return taken | ({"overwrite"} if _is_file(given.get("out")) else set())
-
-
-def _card_parameters(model_id: str, model_class: Any) -> set[str]:
-    has_card = model_registry.get_registered(model_id)["yaml_path"] is not None
-    return set(model_class.get_supported_parameters()) if has_card else set()
 
 
 def _store_functions(given: Mapping[str, Any]) -> list[Any]:

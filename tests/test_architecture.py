@@ -24,7 +24,8 @@ FLOORS = (
     "fitting evaluation testing",
     "families/fit",
     "facade experiments",
-    "cli server",
+    "server",
+    "cli",
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 BESIDE = {("fitting", "evaluation"), ("plotting", "responses")}

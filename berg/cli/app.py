@@ -37,6 +37,10 @@ VERBS = {
         ("plot", "plot:plot", "Draw responses: on the cortex, on the head, in the visual field, in time, by region."),
         ("estimate", "estimate:estimate", "Measure what encoding would take: time, disk, memory."),
     ),
+    "Models for others, and without programming": (
+        ("serve", "serve:serve", "Answer requests over HTTP, with a page for a browser."),
+        ("explorer", "explorer:explorer", "Write that page with responses computed now, for any web host."),
+    ),
     "In silico experiments": (
         ("experiment", "experiment:experiment", "Run an experiment on responses or models; write result and figure."),
     ),

@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+
+from berg.core.json_values import plain
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 """The option of every verb that prints a table."""
 
 
 def print_json(data: Any) -> None:
-    """Print data as JSON: arrays as lists, paths as texts, numbers that JSON does not have (NaN) as null."""
+    """Print data as JSON; see `berg.core.json_values.plain`."""
     print(json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON has it.
-
-    >>> from pathlib import Path
-    >>> plain({"r": float("nan"), 1: (2, Path("a"))})
-    {'r': None, '1': [2, 'a']}
-    """
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # of NumPy, which need not be imported for this
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

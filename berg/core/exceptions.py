@@ -119,6 +119,30 @@ class MissingExtraError(BERGError, ImportError):
     """An optional package is not installed."""
 
 
+class ServerError(BERGError, ConnectionError):
+    """A server of models cannot be reached, or does not answer as one."""
+
+
+class ServerBusyError(ServerError):
+    """A server has as much to do as it takes; the same request again, a little later, is answered."""
+
+
+class AccessError(ServerError, PermissionError):
+    """A server does not answer those who ask: the token is missing or wrong, or a page of another site asks."""
+
+
+class TokenError(AccessError):
+    """A server takes a token, which is missing or wrong."""
+
+
+class TooSlowError(ServerError, TimeoutError):
+    """A request came so slowly that the server gave it up."""
+
+
+class TooLargeError(ServerError, ValueError):
+    """A request, a stimulus or an answer is larger than a server takes."""
+
+
 class StimulusWarning(UserWarning):
     """A stimulus is taken, but lies outside what a model can speak for; `StimulusError` is for one that is not."""
 

@@ -39,8 +39,8 @@ def model_identity(model: EncodingModel) -> dict[str, Any]:
 
 def weights_fingerprint(model: EncodingModel) -> str:
     """Hash the weights files, and values evenly spread over the tensors in memory, also those of the network."""
-    digest = hashlib.sha256()
-    for path in model.paths_read(model.berg_dir, model.file_values):
+    digest = hashlib.sha256((model.weights_told or "").encode())
+    for path in () if model.weights_told is not None else model.paths_read(model.berg_dir, model.file_values):
         digest.update(model_files.fingerprint(path).encode())
     for half in model.loaded_modules():
         for name, tensor in half.state_dict().items():
@@ -61,6 +61,8 @@ def weights_sha256(model: EncodingModel) -> str:
 
     From the manifest of the model; a file that is not in it is read, once per process.
     """
+    if model.weights_told is not None:
+        return model.weights_told
     return "\n".join(f"{_sha256(path)}  {path.name}" for path in model.paths_read(model.berg_dir, model.file_values))
 
 

@@ -73,6 +73,8 @@ class EncodingModel(BaseModelInterface):
 
     card: ClassVar[ModelCard]
     batch_size: ClassVar[int] = 32
+    weights_told: str | None = None
+    """Of a model whose weights are on a server: what `berg.encoding.store_identity.weights_sha256` says there."""
 
     def __init__(
         self,

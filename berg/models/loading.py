@@ -77,12 +77,9 @@ def loading_options(load: Any, options: dict[str, Any], model_class: type[BaseMo
     return {name: options[name] for name in needed | left}
 
 
-def split_options(model_id: str, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_options(model_class: Any, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divide options into those of the model's class and those of its `generate_response`."""
-    model_class = model_registry.get_model_class(model_id)
-    taken = {"device", "selection", *parameter_names(model_class)}
-    if model_registry.get_registered(model_id)["yaml_path"] is not None:
-        taken |= set(model_class.get_supported_parameters())
+    taken = {"device", "selection", *parameter_names(model_class), *card_parameters(model_class)}
     options = set(given) & set(parameter_names(model_class.generate_response)) - taken
     if takes_any(model_class.generate_response):
         options |= set(given) - taken - options
@@ -90,6 +87,14 @@ def split_options(model_id: str, given: dict[str, Any]) -> tuple[dict[str, Any],
         {name: value for name, value in given.items() if name not in options},
         {name: value for name, value in given.items() if name in options},
     )
+
+
+def card_parameters(model_class: Any) -> set[str]:
+    """The parameters that the card of a class describes; none if it has no card."""
+    if hasattr(model_class, "card"):
+        return set(model_class.get_supported_parameters())
+    has_card = model_registry.get_registered(model_class.get_model_id())["yaml_path"] is not None
+    return set(model_class.get_supported_parameters()) if has_card else set()
 
 
 def parameter_names(function: Any) -> list[str]:

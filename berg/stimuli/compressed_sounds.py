@@ -50,6 +50,22 @@ def read_compressed(file: Path | str) -> tuple[NDArray[np.float64], int]:
     return samples, int(sampling_rate)
 
 
+def compressed_facts(file: Path | str) -> tuple[int, int]:
+    """How many samples a compressed file says that it holds, of all channels, and its sampling rate.
+
+    Raises
+    ------
+    MissingExtraError, StimulusError
+        As `read_compressed`.
+    """
+    soundfile = _soundfile()
+    try:
+        with soundfile.SoundFile(file) as opened:
+            return opened.frames * opened.channels, opened.samplerate
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError) as error:
+        raise StimulusError(f"{file} is not a sound that can be read: {error}") from error
+
+
 def _ends_with_last_page(path: Path | str) -> bool:
     """Whether an Ogg file ends with a page that says that it is the last, and that is whole (RFC 3533, section 6)."""
     with open(path, "rb") as file:

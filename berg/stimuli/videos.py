@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,30 @@ class VideoFrames:
 
     def _picture(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return frame if self.size is None else sized(Image.fromarray(frame), self.size, self.fit)
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """Size of the frames in pixels, their number, and the seconds from the first to the last."""
+
+    width: int
+    height: int
+    n_frames: int
+    seconds: float
+
+
+def video_facts(path: Path | str) -> VideoFacts:
+    """What a video file says of itself; no frame is decoded.
+
+    Raises
+    ------
+    MissingExtraError, StimulusError
+        As `load_video`.
+    """
+    stamps, _, tick = _stamps(Path(path))
+    with _errors(Path(path)), _opened(Path(path)) as opened:
+        context = opened.streams.video[0].codec_context
+        return VideoFacts(context.width, context.height, len(stamps), float(stamps[-1] - stamps[0]) * tick)
 
 
 class _Reader:

@@ -41,6 +41,17 @@ def check_whole(path: Path | str) -> None:
         raise StimulusError(f"{path} is cut: its {n_bytes:,} bytes of sound are no whole number of {frame_bytes}.")
 
 
+def wav_facts(path: Path | str) -> tuple[int, int]:
+    """How many samples a .wav file holds of each channel, and its sampling rate.
+
+    Only its head is read; raises as `check_whole`.
+    """
+    check_whole(path)
+    with open(path, "rb") as file:
+        sampling_rate, frame_bytes, n_bytes, _ = _described(path, file)
+    return n_bytes // frame_bytes, sampling_rate
+
+
 def _seconds(n_bytes: int, frame_bytes: int, sampling_rate: int) -> str:
     return f"{n_bytes / frame_bytes / sampling_rate:.4g} s"
 

@@ -140,3 +140,14 @@ def test_the_slope_at_a_blank_screen_is_finite():
     drive = torch.zeros(1, 1, requires_grad=True)
     css_response(drive, torch.tensor([0.1])).sum().backward()
     assert torch.isfinite(drive.grad).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+def test_a_picture_has_the_same_bits_whatever_else_is_in_the_batch(n):
+    rng = np.random.default_rng(4)
+    contrast = torch.from_numpy(rng.random((16, 40, 40), dtype=np.float32))
+    weights = torch.from_numpy(rng.random((1600, 700), dtype=np.float32))
+    exponent = torch.from_numpy(rng.uniform(0.3, 1, 700).astype(np.float32))
+    together = predict_responses(contrast, weights, exponent)
+    parts = [predict_responses(part, weights, exponent) for part in torch.split(contrast, n)]
+    assert torch.equal(torch.cat(parts), together)
