@@ -15,8 +15,9 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
+# The slow tests, and those of published models once more with the whole ViT-B/32.
 test-slow: $(DOCS_READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or published" --published-size
 
 # The same tests with the lowest versions that pyproject.toml promises.
 test-lowest: $(LOWEST_READY)

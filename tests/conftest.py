@@ -29,13 +29,15 @@ FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--published-size", action="store_true", help="ViT-B/32 with all its weights, as in the paper")
+    parser.addoption("--published-size", action="store_true", help="ViT-B/32 with all its weights (make test-slow)")
 
 
 def pytest_itemcollected(item: pytest.Function) -> None:
     """One worker runs a file, and one all tests that need the backbone, unless they say otherwise."""
+    needs_backbone = "torch_home" in getattr(item, "fixturenames", ())
+    if needs_backbone:
+        item.add_marker(pytest.mark.published)
     if item.get_closest_marker("xdist_group") is None:
-        needs_backbone = "torch_home" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("published" if needs_backbone else item.nodeid.partition("::")[0]))
 
 
