@@ -101,5 +101,5 @@ def _chunks(file: BinaryIO, byte_order: str) -> Iterator[tuple[bytes, int, int]]
     while len(head := file.read(8)) == 8:
         name, n_bytes = struct.unpack(byte_order + "4sL", head)
         yield name, n_bytes, end - start - 8
-        start += 8 + n_bytes + n_bytes % 2  # chunks begin at even places
+        start += 8 + n_bytes + n_bytes % 2  # chunks begin at even bytes
         file.seek(start)
