@@ -19,9 +19,10 @@ serve: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
-# With the true readouts of img2fmri, 62 MB: of the package its files alone, as BERG runs nothing of it.
+# The slow tests, and those of published models once more with the whole ViT-B/32 and with the true readouts of
+# img2fmri, 62 MB: of that package its files alone, as BERG runs nothing of it.
 test-slow: $(SLOW_READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or published" --published-size
 
 # The same tests with the lowest versions that pyproject.toml promises.
 test-lowest: $(LOWEST_READY)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from published import language, layouts, mosaic, mouse_scans, reference, retina, text2fmri
+from torchvision.models import vision_transformer
 
 from berg.core import model_registry
 from berg.families.linearizing import shared_projection
@@ -27,10 +28,16 @@ AlexNetFeatures = Callable[[bool], tuple[reference.Images, reference.Floats]]
 FeaturesOf = Callable[[tuple[int, int], str], tuple[reference.Images, reference.Floats]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--published-size", action="store_true", help="ViT-B/32 with all its weights (make test-slow)")
+
+
 def pytest_itemcollected(item: pytest.Function) -> None:
     """One worker runs a file, and one all tests that need the backbone, unless they say otherwise."""
+    needs_backbone = "torch_home" in getattr(item, "fixturenames", ())
+    if needs_backbone:
+        item.add_marker(pytest.mark.published)
     if item.get_closest_marker("xdist_group") is None:
-        needs_backbone = "torch_home" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("published" if needs_backbone else item.nodeid.partition("::")[0]))
 
 
@@ -51,11 +58,32 @@ def no_settings_of_this_user() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def narrow_vit(pytestconfig: pytest.Config) -> Iterator[None]:
+    """ViT-B/32 with 64 units inside its MLPs, not 3,072: all its features, in a third of the time.
+
+    ``make test-slow`` runs the same tests with the published size.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not pytestconfig.getoption("published_size"):
+            published = vision_transformer._vision_transformer
+            patch.setattr(
+                vision_transformer, "_vision_transformer", lambda **given: published(**given | {"mlp_dim": 64})
+            )
+        yield
+
+
+@cache
+def discover_models() -> None:
+    """Once for all tests: it looks into every installed package for models."""
+    model_registry.discover()
+
+
 @contextmanager
 def registry_kept() -> Iterator[None]:
     """What is made known to the registry inside is forgotten afterwards."""
-    model_registry.get_available_models()
-    names = ("MODEL_REGISTRY", "PROBLEMS", "_cards_read", "_opened", "_hand_written_cards")
+    discover_models()
+    names = ("MODEL_REGISTRY", "PROBLEMS", "_cards_read", "_opened", "_hand_written_cards", "_stores")
     before = {name: getattr(model_registry, name).copy() for name in names}
     yield
     for name, content in before.items():

@@ -42,11 +42,20 @@ def text_of(node):
 
 
 @cache
+def source():
+    """(file, the parts of its syntax that are texts, functions and classes), walked through once for all tests."""
+    kinds = (ast.Constant, ast.JoinedStr, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [
+        (path, [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, kinds)])
+        for path in sorted(PACKAGE.rglob("*.py"))
+    ]
+
+
+@cache
 def texts():
     """(file, text), each once."""
     found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    for path, nodes in source():
         parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
         for node in nodes:
             if id(node) not in parts and (text := text_of(node)):
@@ -68,28 +77,46 @@ def options_of(verb):
 
 
 ALL_VERBS = [verb for verbs in VERBS.values() for verb, *_ in verbs]
-COMMANDS = sorted({(verb, rest, file) for file, text in texts() for verb, rest in COMMAND.findall(text)})
-OPTIONS = sorted({(option, file) for file, text in texts() for option in OPTION.findall(text)})
-NAMES = sorted({(name, call, file) for file, text in texts() for name, call in DOTTED.findall(text)})
+
+
+@cache
+def commands():
+    """(verb, the rest, file)"""
+    return sorted({(verb, rest, file) for file, text in texts() for verb, rest in COMMAND.findall(text)})
+
+
+@cache
+def options():
+    """(option, file)"""
+    return sorted({(option, file) for file, text in texts() for option in OPTION.findall(text)})
+
+
+@cache
+def names():
+    """(name below berg, its bracket if it is called, file)"""
+    return sorted({(name, call, file) for file, text in texts() for name, call in DOTTED.findall(text)})
 
 
 def test_there_are_advices():
-    assert len(COMMANDS) > 60
-    assert len(OPTIONS) > 60
-    assert len(NAMES) > 100
+    assert len(commands()) > 60
+    assert len(options()) > 60
+    assert len(names()) > 100
 
 
-@pytest.mark.parametrize("verb", sorted({verb for verb, *_ in COMMANDS}))
-def test_an_advised_verb_exists_with_its_options(verb):
-    assert verb in ALL_VERBS, [file for own, _, file in COMMANDS if own == verb]
-    for own, rest, file in COMMANDS:
+def test_every_advised_verb_exists():
+    assert [(verb, file) for verb, _, file in commands() if verb not in ALL_VERBS] == []
+
+
+@pytest.mark.parametrize("verb", sorted(ALL_VERBS))
+def test_an_advised_verb_has_its_options(verb):
+    for own, rest, file in commands():
         unknown = {*OPTION.findall(rest)} - options_of(verb) - OF_OTHERS if own == verb else set()
         assert not unknown, (file, f"berg {verb}{rest}")
 
 
 def test_every_option_that_a_text_names_is_one_of_some_verb():
     known = set().union(*map(options_of, ALL_VERBS)) | OF_OTHERS
-    assert [(option, file) for option, file in OPTIONS if option not in known] == []
+    assert [(option, file) for option, file in options() if option not in known] == []
 
 
 def exists(dotted):
@@ -108,7 +135,7 @@ def exists(dotted):
 def test_every_name_of_python_that_a_text_gives_exists():
     """``berg`` stands for the package, or for an object of `BERG` as in the guide."""
     wrong = []
-    for name, _, file in NAMES:
+    for name, _, file in names():
         first = name.split(".")[1]
         known = hasattr(berg.BERG, first) or first in ("models", "berg_dir", "yaml") or name in FILES
         if not known and not exists(name):
@@ -119,8 +146,8 @@ def test_every_name_of_python_that_a_text_gives_exists():
 def test_every_argument_that_a_text_gives_is_one_of_some_function():
     given = {(name or other, file) for file, text in texts() for name, other in KEYWORD.findall(text)}
     known = {"allow_pickle", "keep_attrs"}  # of np.load and xr.set_options
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for _, nodes in source():
+        for node in nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 known |= {each.arg for each in (*node.args.args, *node.args.kwonlyargs)}
     assert given
@@ -137,7 +164,6 @@ PLACEHOLDERS = {
     "MODEL": MODEL, "MODEL_ID": MODEL, "CARD_OR_ID": MODEL, "FOLDER": "folder", "FILE": "responses.nc",
     "LEFT": "lh.gii", "RIGHT": "rh.gii", "{family}": "prf",
 }  # fmt: skip
-WHOLE = sorted({(verb, rest.strip(), file) for verb, rest, file in COMMANDS if re.match(r" [\w{-]", rest)})
 PARTS = {"dataset check", "convert {}{}"}  # the name of a verb in a sentence; a command that the code puts together
 
 
@@ -156,7 +182,8 @@ def is_parsed(words):
 
 
 def test_every_advised_command_can_be_typed():
-    tried = [(verb, rest, file) for verb, rest, file in WHOLE if f"{verb} {rest}" not in PARTS]
+    whole = sorted({(verb, rest.strip(), file) for verb, rest, file in commands() if re.match(r" [\w{-]", rest)})
+    tried = [(verb, rest, file) for verb, rest, file in whole if f"{verb} {rest}" not in PARTS]
     assert len(tried) > 20
     wrong = [
         (file, f"berg {verb} {rest}")
@@ -182,8 +209,8 @@ GIVEN = re.compile(r"(?:^|, ?)([a-z_]+)=")
 def arguments_by_name():
     """The arguments of every function and class of the package by its name; None among them: it takes any."""
     found = {}
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for _, nodes in source():
+        for node in nodes:
             own = [node] if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") else []
             if isinstance(node, ast.ClassDef):
                 own = [part for part in node.body if getattr(part, "name", "") == "__init__"]

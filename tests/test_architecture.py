@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,36 +44,57 @@ NO_WORDS = {"utils", "helpers", "util", "helper", "common", "misc"}
 FOR_THE_MODEL = "model.py"
 
 
-def imports(tree: ast.AST, package: list[str]) -> Iterator[tuple[str, int]]:
+Nodes = Collection[ast.AST]
+
+
+def nodes_of(path: Path) -> Nodes:
+    """All parts of a file's syntax."""
+    return nodes_in(path.read_text("utf-8"))
+
+
+@cache
+def nodes_in(text: str) -> Nodes:
+    """All parts of the syntax of a text, walked through once for all tests."""
+    return list(ast.walk(ast.parse(text)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def syntax_is_forgotten() -> Iterator[None]:
+    """After the last of these tests: it takes 100 MB."""
+    yield
+    nodes_in.cache_clear()
+
+
+def imports(nodes: Nodes, package: list[str]) -> Iterator[tuple[str, int]]:
     """What a file imports, as dotted names with their lines."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             base = [*above, *([node.module] if node.module else [])]
             yield from ((".".join([*base, alias.name]), node.lineno) for alias in node.names)
-    yield from in_strings(tree)
+    yield from in_strings(nodes)
 
 
-def in_strings(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def in_strings(nodes: Nodes) -> Iterator[tuple[str, int]]:
     """Texts that are the name of a module, or the beginning of one (of an f-string): `import_module` takes those."""
-    for node in ast.walk(tree):
+    for node in nodes:
         text = node.value if isinstance(node, ast.Constant) else None
         if isinstance(text, str) and re.fullmatch(r"berg(\.\w+)+\.?", text):
             yield text.rstrip("."), node.lineno
 
 
-def private_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+def private_names(nodes: Nodes) -> Iterator[tuple[str, int]]:
     """Names with a leading underscore that are taken from another file."""
     modules = {"berg"}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "berg"):
             for alias in node.names:
                 modules.add(alias.asname or alias.name)
                 if alias.name.startswith("_") and not alias.name.startswith("__"):
                     yield alias.name, node.lineno
-    for node in ast.walk(tree):
+    for node in nodes:
         of_module = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in modules
         if of_module and re.match("_[^_]", node.attr):
             yield f"{node.value.id}.{node.attr}", node.lineno
@@ -90,8 +112,8 @@ def files_of_models(folder: Path) -> set[str]:
     todo = set(found)
     while todo:
         family, file = todo.pop().split("/")
-        tree = ast.parse((folder / "families" / family / file).read_text("utf-8"))
-        names = {name.split(".")[3] for name, _ in imports(tree, []) if name.startswith(f"berg.families.{family}.")}
+        nodes = nodes_of(folder / "families" / family / file)
+        names = {name.split(".")[3] for name, _ in imports(nodes, []) if name.startswith(f"berg.families.{family}.")}
         new = {
             f"{family}/{name}.py" for name in names if (folder / "families" / family / f"{name}.py").exists()
         } - found
@@ -122,16 +144,16 @@ def violations(folder: Path) -> Iterator[str]:
     of_models = files_of_models(folder)
     for path in sorted(folder.rglob("*.py")):
         relative = path.relative_to(folder)
-        parts, tree = relative.parts, ast.parse(path.read_text("utf-8"))
-        yield from (f"{path}:{line}: {name} is private to another file" for name, line in private_names(tree))
+        parts, nodes = relative.parts, nodes_of(path)
+        yield from (f"{path}:{line}: {name} is private to another file" for name, line in private_names(nodes))
         if len(parts) == 1 and parts[0] in ("__init__.py", "__main__.py"):
             continue
         room = room_of(parts, of_models)
         if room not in FLOOR or NO_WORDS & {part.removesuffix(".py") for part in parts}:
             yield f"{path}: no such room"
             continue
-        strings = set(in_strings(tree))
-        for name, line in sorted(set(imports(tree, ["berg", *parts[:-1]])), key=lambda found: found[1]):
+        strings = set(in_strings(nodes))
+        for name, line in sorted(set(imports(nodes, ["berg", *parts[:-1]])), key=lambda found: found[1]):
             if room == "core" and name.split(".")[0] in HEAVY:
                 yield f"{path}:{line}: core may not import {name.split('.')[0]}"
             found = target(name, folder, of_models)
@@ -160,7 +182,7 @@ def arrows_between_files(folder: Path) -> dict[str, set[str]]:
 
 def imported(path: Path, folder: Path, files: Collection[str]) -> Iterator[str]:
     """The files that one file imports, for whatever name in them."""
-    for name, _ in imports(ast.parse(path.read_text("utf-8")), ["berg", *path.relative_to(folder).parts[:-1]]):
+    for name, _ in imports(nodes_of(path), ["berg", *path.relative_to(folder).parts[:-1]]):
         yield from [short for short in (name, name.rpartition(".")[0]) if short in files][:1]
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
 
 from berg.cli.json_output import Json, print_json
 from berg.core import model_registry, settings
 from berg.core.exceptions import ModelNotFoundError
 from berg.core.model_card import ModelCard
+from berg.core.tables import text_table
 from berg.weights.availability import Availability, availability
 
 
@@ -61,7 +60,7 @@ def list_models(
     if json:
         print_json([_as_json(card, state) for card, state in chosen])
     else:
-        Console(width=None if sys.stdout.isatty() else 200, markup=False).print(_table(chosen))
+        _print_table(chosen)
     for name, problem in model_registry.PROBLEMS.items():
         print(f"left out: {problem if name in problem else f'{name}: {problem}'}", file=sys.stderr)
 
@@ -83,8 +82,17 @@ def _as_json(card: ModelCard, state: Availability) -> dict[str, Any]:
     return {**words, **more, "availability": state}
 
 
-def _table(found: list[tuple[ModelCard, Availability]]) -> Table:
-    table = Table("model", "here?", "species", "stimuli", "architecture", box=None)
-    for card, state in found:
-        table.add_row(card.model_id, str(state), card.species, card.stimuli, card.architecture)
-    return table
+def _print_table(found: list[tuple[ModelCard, Availability]]) -> None:
+    """Fitted to a terminal; else a line for each model, whole, for programs that read it."""
+    headings = ("model", "here?", "species", "stimuli", "architecture")
+    rows = [(card.model_id, str(state), card.species, card.stimuli, card.architecture) for card, state in found]
+    if not sys.stdout.isatty():
+        print(text_table(headings, rows))
+        return
+    from rich.console import Console  # 50 ms with the table
+    from rich.table import Table
+
+    table = Table(*headings, box=None)
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False).print(table)

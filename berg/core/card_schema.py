@@ -186,7 +186,7 @@ class OutputArray(CardPart):
 
 
 class Axis(CardPart):
-    """An axis of the outputs: how long it is, and what its places are called.
+    """An axis of the outputs: how long it is, and what its positions are called.
 
     Coordinates and length name places in the metadata, such as ``eeg.ch_names``; ``{output}`` stands
     for the name of the output. A place that ends in ``?`` need not be in every file; if it is not, or its values
@@ -203,7 +203,7 @@ class Axis(CardPart):
     """
 
     length: Annotated[int, Field(ge=1)] | Literal["from_stimulus"] | None = None
-    sampling_rate: int | None = Field(None, ge=1, description="places per second; with length: from_stimulus")
+    sampling_rate: int | None = Field(None, ge=1, description="positions per second; with length: from_stimulus")
     coordinates: dict[str, str] = Field(default_factory=dict)
     time_step: float | None = Field(
         None, gt=0, description="seconds between two times; tells whether a file has seconds or milliseconds"
@@ -214,7 +214,7 @@ class Axis(CardPart):
 class Selector(CardPart):
     """How one selection key picks units.
 
-    ``name``: labels in the metadata, in the order given. ``mask``: a 0/1 vector as long as the axis, or the places
+    ``name``: labels in the metadata, in the order given. ``mask``: a 0/1 vector as long as the axis, or the indices
     of the units, from 0, which come in the order given.
     ``roi``: names that the metadata turns into indices (or one label per unit); a list is their union.
     ``minimum``: units whose value in the metadata is at least so much. ``range``: within two bounds, both included;

@@ -69,7 +69,7 @@ def _named(place: str, names: Any, numbers: Any) -> NDArray[np.str_]:
 
 
 def axis_length(card: ModelCard, output: str, axis: str, metadata: Metadata) -> int:
-    """How many places an axis has before anything is selected."""
+    """How many positions an axis has before anything is selected."""
     described = card.axes[axis]
     if isinstance(described.length, str):
         raise InvalidParameterError(f"Axis '{axis}' of {card.model_id} is as long as the stimulus; encode one first.")

@@ -45,7 +45,7 @@ class Values(CardPart):
 
 
 class Coordinate(Values):
-    """What the places along an axis are called."""
+    """What the positions along an axis are called."""
 
     axis: str | None = Field(None, description="where it is not the axis of the same name, or the only one")
 

@@ -38,7 +38,7 @@ class EncodingDataset:
     splits
         Indices of stimuli under ``train``, ``validation`` and ``test``; none is in two, some may be in none.
     sampling_interval_s
-        Seconds between places of an axis ``time``; without one, between stimuli that are frames of one sequence.
+        Seconds between positions along an axis ``time``; without one, between stimuli that are frames of one sequence.
     subject
         Whose responses these are.
     sampling_rate

@@ -272,7 +272,7 @@ class _Folder:
 
     def _splits_of_column(self, labels: NDArray[Any], names: list[str]) -> dict[str, Indices]:
         if len(labels) != len(names):
-            raise DatasetError(f"column has {len(labels):,} places for {len(names):,} stimuli.")
+            raise DatasetError(f"column has {len(labels):,} entries for {len(names):,} stimuli.")
         wrong = set(map(str, labels)) - {*SPLITS, "", "none"}
         if wrong:
             raise DatasetError(f"column holds {listing(sorted(wrong))}. Allowed: {listing(SPLITS)}, or nothing.")
@@ -443,7 +443,7 @@ def _along(labels: Any, length: int, mask: Any, first: int, name: str) -> NDArra
     n_all = length if kept is None or len(kept) != length else np.size(mask)
     found = np.asarray(per_unit(labels, n_all, first)).ravel()
     if len(found) not in (length, n_all):
-        raise DatasetError(f"has {len(found):,} labels; the axis has {length:,} places.")
+        raise DatasetError(f"has {len(found):,} labels; the axis has {length:,} positions.")
     if kept is not None and len(found) != length:
         found = found[kept]
     return _regions(found) if name == "roi" else whole_numbers_or_names(found) if name in NAMES else found

@@ -153,7 +153,7 @@ def _check_coordinates(coordinates: Coordinates, lengths: Mapping[str, int]) -> 
             raise DatasetError(f"Coordinate '{name}' is along '{axis}'; the axes of the units are {listing(lengths)}.")
         if np.shape(labels) != (lengths[axis],):
             raise DatasetError(
-                f"Coordinate '{name}' has shape {np.shape(labels)}; axis '{axis}' has {lengths[axis]:,} places."
+                f"Coordinate '{name}' has shape {np.shape(labels)}; axis '{axis}' has {lengths[axis]:,} positions."
             )
 
 

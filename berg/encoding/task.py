@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from berg.stimuli.films import as_one_film
 from berg.stimuli.open import open_stimuli
 from berg.stimuli.readers import Stimuli
 from berg.stimuli.stimulus_files import check_links
+from berg.system.threads import n_cores
 
 Models = EncodingModel | Sequence[EncodingModel] | Mapping[str, EncodingModel]
 OnDamaged = Literal["raise", "skip"]
@@ -86,7 +86,7 @@ class Task:
 
     def n_readers(self, workers: int | None) -> int:
         """How many threads read ahead."""
-        return workers or (min(4, os.cpu_count() or 1) if len(self.files or ()) > 1 else 1)
+        return workers or (min(4, n_cores()) if len(self.files or ()) > 1 else 1)
 
     def identity(self, compression: Compression, begun: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """All that must be the same when the store is continued.

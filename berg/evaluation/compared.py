@@ -74,8 +74,8 @@ def check_axes(model: EncodingModel, output: OutputArray, dataset: EncodingDatas
         expected, found = axis_length(model.card, output.name, axis, model.metadata), data.shape[axes.index(axis)]
         if expected != found:
             raise InvalidParameterError(
-                f"{name} has {expected:,} places along '{axis}' of '{output.name}', the data {found:,}. Both must be "
-                "of the same subject and region, with all units."
+                f"{name} has {expected:,} positions along '{axis}' of '{output.name}', the data {found:,}. Both must "
+                "be of the same subject and region, with all units."
             )
     _check_labels(model, output, data)
     if (

@@ -249,6 +249,6 @@ def _split_differences(
 
 
 def _local_sets(result: xr.Dataset, pairs: tuple[list[Patterns], list[Patterns]]) -> dict[str, Indices]:
-    """The sets as places among the pictures shown."""
+    """The sets as indices of the pictures shown."""
     shown = np.array([int(name) for name in pairs[0][0].stimuli])
     return {name: np.searchsorted(shown, np.sort(own)) for name, own in sets_of(result).items()}

@@ -21,7 +21,7 @@ class OutputFacts:
     axes, shape
         Of the units.
     labels
-        By name, the axis and what its places are called.
+        By name, the axis and what its positions are called.
     """
 
     name: str
@@ -92,7 +92,7 @@ def _output(facts: DataFacts) -> dict[str, Any]:
 
 
 def _axis(axis: str, labels: Sequence[tuple[str, str, Any]], place: str) -> dict[str, Any]:
-    """The numbers or names of its places first: they tell how many there are."""
+    """The numbers or names of its positions first: they tell how many there are."""
     names = dict.fromkeys([axis, *(name for name, own, _ in labels if own == axis)])
     return {"coordinates": {name: f"{place}{name}" for name in names}} if axis != REPETITION else {}
 

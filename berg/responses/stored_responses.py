@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +19,11 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from berg.core.exceptions import CorruptedFileError
 from berg.responses.blocks import Blocks, Seen, checksum, reading
+from berg.system.threads import n_cores
 
 _PIECE = 2**19  # bytes
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-_N_READERS = min(8, os.cpu_count() or 1)
+_N_READERS = min(8, n_cores())
 
 
 def lazy_responses(blocks: Blocks, number: int, seen: Sequence[Seen]) -> Any:

@@ -67,7 +67,7 @@ class Labelled:
         )
 
     def taken(self, axis: int, places: NDArray[np.intp]) -> Labelled:
-        """The same with the places along an axis in another order."""
+        """The same with the entries along an axis in another order."""
         key = (slice(None),) * axis + (places,)
         coordinates = {
             name: (own_axis, own[places] if own_axis == axis else own)

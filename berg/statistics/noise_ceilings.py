@@ -394,7 +394,7 @@ def _narrowed(present: Mask) -> Mask:
 
 def _half_correlation(filled: Floats, key: Floats, present: Mask, half: NDArray[np.int_], tolerance: float) -> Floats:
     order = np.argsort(np.where(present, key[..., None], np.inf), axis=0)
-    rank = np.argsort(order, axis=0)  # place of each repeat in the random order, missing ones last
+    rank = np.argsort(order, axis=0)  # position of each repeat in the random order, missing ones last
     first, second = (
         _weighted_sum((chosen & (half > 0)) / np.maximum(half, 1), filled)
         for chosen in (rank < half, (rank >= half) & (rank < 2 * half))

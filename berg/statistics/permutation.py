@@ -181,7 +181,7 @@ def permuted_orders(n_stimuli: int, n_permutations: int, block_length: int = 1, 
     Returns
     -------
     orders
-        Shape (n_permutations or fewer, n_stimuli), places from 0. Random ones may repeat, and may be the given one.
+        Shape (n_permutations or fewer, n_stimuli), indices from 0. Random ones may repeat, and may be the given one.
     """
     blocks = _stretches(n_stimuli, block_length)
     if n_permutations < 1 or len(blocks) < 2:

@@ -408,8 +408,8 @@ def _in_order(rows: Floats) -> Floats:
 def _ranks(rows: Floats, weight: Floats) -> Floats:
     """Twice the ranks in a sample that has each integer so many times, ties in the middle.
 
-    On average 1 more than all weight. Each value is sorted together with its place, which takes a third of the time of
-    sorting places by values.
+    On average 1 more than all weight. Each value is sorted together with its index, which takes a third of the time of
+    sorting indices by values.
     """
     n = rows.shape[1]
     bits = n.bit_length()

@@ -55,7 +55,7 @@ class ArrayPart:
         return int(self.shape[0])
 
     def __getitem__(self, places: slice) -> NDArray[Any]:
-        """The stimuli at these places.
+        """The stimuli at these indices.
 
         Raises
         ------

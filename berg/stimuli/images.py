@@ -358,5 +358,5 @@ class ResizedPictures:
         return len(self.files)
 
     def __getitem__(self, places: slice) -> NDArray[np.uint8]:
-        """The pictures at these places."""
+        """The pictures at these indices."""
         return load_images(self.files[places], self.size, self.fit)

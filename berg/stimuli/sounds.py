@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from berg.core.regular_file import check_regular_file
 from berg.stimuli import compressed_sounds
 from berg.stimuli.checks import as_array, as_expected, check_stimulus, is_dataset
 from berg.stimuli.stimulus_files import check_links, stimulus_files
-from berg.stimuli.wav_header import check_whole
+from berg.stimuli.wav_header import check_whole, sound_alone
 
 _FILTER_SAMPLES, _STEPS = 20, 32  # length of the anti-alias filter in samples of the lower rate, steps in one of them
 ENDINGS = {".wav", *compressed_sounds.ENDINGS}
@@ -110,13 +109,12 @@ def _read_wav(file: Path | str) -> tuple[NDArray[Any], int]:
 
     try:
         check_whole(file)
-        with warnings.catch_warnings(action="ignore"):  # about chunks that hold no sound
-            sampling_rate, samples = wavfile.read(file)
+        sampling_rate, samples = wavfile.read(sound_alone(file))
     except StimulusError:
         raise
     except _UNREADABLE as error:
         raise StimulusError(f"{file} is not a .wav file that can be read: {error}") from error
-    return samples, int(sampling_rate)
+    return np.require(samples, requirements="W"), int(sampling_rate)
 
 
 def as_floats(samples: NDArray[Any]) -> NDArray[Any]:

@@ -121,7 +121,7 @@ class VideoFrames:
         return len(self._places)
 
     def __getitem__(self, places: slice) -> NDArray[np.uint8]:
-        """The frames at these places, shape (n, 3, height, width).
+        """The frames at these indices, shape (n, 3, height, width).
 
         Raises
         ------
@@ -175,7 +175,7 @@ class _Reader:
         self.stamps, self.key_stamps, self.tick = _stamps(path)
         self.opened: av.container.InputContainer | None = None
         self.decoded: Iterator[av.VideoFrame] = iter(())
-        self.next = -1  # the place of the frame that the decoder gives next; -1 if nobody knows
+        self.next = -1  # the index of the frame that the decoder gives next; -1 if nobody knows
 
     def first(self) -> NDArray[np.uint8]:
         """The first frame that can be decoded."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,6 +53,35 @@ def wav_facts(path: Path | str) -> tuple[int, int]:
     return n_bytes // frame_bytes, sampling_rate
 
 
+def sound_alone(path: Path | str) -> BytesIO:
+    """The chunks of a whole .wav file that hold the sound and describe it, as a file.
+
+    scipy warns of other chunks, such as those of field recorders, and of what follows the last one. To silence it for
+    each file would make Python forget which warnings it has shown.
+    """
+    with open(path, "rb") as file:
+        kind, form = struct.unpack("4s4x4s", file.read(12))
+        kept, in_ds64 = [form], 0
+        for name, n_bytes, _ in _chunks(file, _BYTE_ORDERS[kind]):
+            head = name + struct.pack(_BYTE_ORDERS[kind] + "L", n_bytes)
+            if name == b"ds64":
+                kept.append(head + file.read(n_bytes))
+                in_ds64 = struct.unpack("<8xQ", kept[-1][8:24])[0]
+            elif name == b"fmt ":
+                kept.append(head + file.read(n_bytes))
+            elif name == b"data":
+                kept.append(head + file.read(in_ds64 if in_ds64 and n_bytes == _IN_DS64 else n_bytes))
+                break
+    return BytesIO(_riff(kind, b"".join(part + b"\0" * (len(part) % 2) for part in kept)))
+
+
+def _riff(kind: bytes, content: bytes) -> bytes:
+    """A file with its size in the header; an RF64 says it in the chunk ds64, which is the first."""
+    if kind != b"RF64":
+        return kind + struct.pack(_BYTE_ORDERS[kind] + "L", len(content)) + content
+    return kind + struct.pack("<L", _IN_DS64) + content[:12] + struct.pack("<Q", len(content)) + content[20:]
+
+
 def _seconds(n_bytes: int, frame_bytes: int, sampling_rate: int) -> str:
     return f"{n_bytes / frame_bytes / sampling_rate:.4g} s"
 
@@ -82,5 +112,5 @@ def _chunks(file: BinaryIO, byte_order: str) -> Iterator[tuple[bytes, int, int]]
     while len(head := file.read(8)) == 8:
         name, n_bytes = struct.unpack(byte_order + "4sL", head)
         yield name, n_bytes, end - start - 8
-        start += 8 + n_bytes + n_bytes % 2  # chunks begin at even places
+        start += 8 + n_bytes + n_bytes % 2  # chunks begin at even bytes
         file.seek(start)

@@ -221,7 +221,7 @@ class ReversedArray:
         return self.shape[0]
 
     def __getitem__(self, places: Any) -> NDArray[Any]:
-        """What `numpy.transpose` of the whole array would give at these places."""
+        """What `numpy.transpose` of the whole array would give at these indices."""
         given = places if isinstance(places, tuple) else (places,)
         if Ellipsis in given:
             at = given.index(Ellipsis)

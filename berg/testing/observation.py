@@ -131,9 +131,11 @@ def _files(folder: Path | None) -> dict[str, tuple[int, int]]:
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
-    if isinstance(one, tuple):
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, tuple) and any(isinstance(part, (tuple, np.ndarray, torch.Tensor)) for part in one):
         return len(one) == len(other) and all(map(_same, one, other))
-    return bool(np.all(one == other))
+    return bool(one == other)  # the 625 numbers of the random state of Python among them, at once
 
 
 def _write_environment(values: dict[str, str]) -> None:

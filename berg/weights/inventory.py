@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Literal
 from berg.core.layout import ModelId, split_model_path
 from berg.system.file_hash import hash_file
 from berg.system.progress import Advance, progress_bar
+from berg.system.threads import n_cores
 from berg.transfer.file_heads import file_fault
 from berg.weights import manifest
 from berg.weights.download import update_manifest
@@ -80,7 +80,7 @@ def _all_or_none(advance: Advance) -> Iterator[tuple[ThreadPoolExecutor, Advance
             raise CancelledError
         advance(n)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(n_cores()) as threads:
         try:
             yield threads, counted
         except BaseException:

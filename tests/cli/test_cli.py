@@ -58,6 +58,17 @@ def test_list_shows_every_model(capsys):
     assert "Human" in printed.out
 
 
+def test_list_writes_each_model_on_one_line_for_programs_and_fits_a_terminal(capsys, monkeypatch):
+    ids = [card.model_id for card in model_registry.readable_cards()]
+    lines = run(capsys, "list").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", *ids]
+    assert max(map(len, lines)) > 100
+    monkeypatch.setenv("TERM", "dumb")  # without bold headings
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert max(map(len, run(capsys, "list").out.splitlines())) <= 100
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from distributed import LocalCluster
 from PIL import Image
 
 from berg import BERG
 from berg.cli.app import main
 from berg.core.exceptions import InvalidParameterError
-from berg.encoding.dask_scheduler import connected
 from berg.responses.store import open_responses
 
 V1 = "fmri-szinte2024-prf_css"
@@ -25,9 +25,13 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def address():
-    """Of a scheduler that runs, with one worker."""
-    with connected("local:1") as client:
-        yield client.scheduler.address
+    """Of a scheduler that runs, with one worker: a thread, as a process takes seconds to start."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        LocalCluster(1, processes=False, protocol="tcp", threads_per_worker=1, dashboard_address=":0") as cluster,
+    ):
+        patch.setattr("berg.encoding.cluster._keep_memory", lambda: None)  # of a worker's process, which this is not
+        yield cluster.scheduler_address
 
 
 def encode(*tokens, out):

@@ -10,7 +10,6 @@ from berg.evaluation.accuracy_table import accuracy_table, join_outputs, outputs
 from berg.weights.npy_files import read_npy
 
 V1 = "fmri-szinte2024-prf_css"
-published = pytest.mark.xdist_group("published")
 
 
 def metadata_of(berg_dir, model_id, name):
@@ -40,7 +39,6 @@ def test_a_selection_has_the_units_that_the_model_would_return():
         BERG().accuracy(V1, {"rio": "V1"})
 
 
-@published
 def test_two_hemispheres_keep_their_published_names(berg_dir):
     accuracy = BERG(berg_dir).accuracy("fmri-nsd_fsaverage-vit_b_32", subject=1)
     given = metadata_of(berg_dir, "fmri-nsd_fsaverage-vit_b_32", "subject-01")
@@ -54,7 +52,6 @@ def test_two_hemispheres_keep_their_published_names(berg_dir):
     np.testing.assert_array_equal(outputs_of(some)["rh"]["vertex"], places)
 
 
-@published
 @pytest.mark.parametrize("suffix", ["_nsdcore", "_nsdsynthetic"])
 def test_names_say_which_part_of_the_data_was_held_out(tmp_path, suffix):
     metadata = layouts.fsaverage_metadata(np.random.default_rng(0), accuracy_suffix=suffix)
@@ -66,7 +63,6 @@ def test_names_say_which_part_of_the_data_was_held_out(tmp_path, suffix):
     assert row.measure == f"correlation{suffix}"
 
 
-@published
 def test_channels_and_times_stay_two_axes(berg_dir):
     table = BERG(berg_dir).accuracy("eeg-things_eeg_2-vit_b_32", {"channels": ["Oz", "Fp1"]}, subject=1)
     given = metadata_of(berg_dir, "eeg-things_eeg_2-vit_b_32", "subject-01")
@@ -78,7 +74,6 @@ def test_channels_and_times_stay_two_axes(berg_dir):
     np.testing.assert_allclose(table["noise_ceiling"][1], given["eeg"]["noise_ceiling"][place], rtol=1e-6)
 
 
-@published
 def test_regions_with_a_file_each_come_one_after_another(berg_dir):
     table = BERG(berg_dir).accuracy("fmri-nsd-fwrf", {"roi": ["V2", "V1"]}, subject=1)
     assert table["roi"].values.tolist() == ["V2"] * 5 + ["V1"] * 21
@@ -89,7 +84,6 @@ def test_regions_with_a_file_each_come_one_after_another(berg_dir):
     assert set(whole["roi"].values) == {"V1", "V2", "OWFA", "lateral"}  # those that are here
 
 
-@published
 def test_a_table_goes_before_the_metadata(own_berg_dir):
     folder = layouts.model_folder(own_berg_dir, "fmri-nsd-fwrf") / "encoding_models_accuracy"
     table = accuracy_table(
@@ -131,7 +125,6 @@ def test_models_whose_accuracy_is_not_known_are_listed_last_with_the_reason(tmp_
     assert all(row.n_units is None and np.isnan(row.median_r) for row in absent)
 
 
-@published
 def test_a_model_without_a_correlation_says_what_it_has_instead(berg_dir):
     rows = BERG(berg_dir).find_models(dataset="nsd", roi="OWFA", modality="fmri", subject=1, min_r=0.1)
     (row,) = (row for row in rows if row.model_id == "fmri-nsd-fwrf")

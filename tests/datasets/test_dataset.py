@@ -220,7 +220,7 @@ WRONG = {
     ),
     "coordinate too short": (
         dict(responses=np.zeros((10, 2)), axes=("voxel",), coordinates={"roi": ("voxel", ["V1"])}),
-        r"'roi' has shape \(1,\); axis 'voxel' has 2 places",
+        r"'roi' has shape \(1,\); axis 'voxel' has 2 positions",
     ),
     "presentation of nothing": (
         dict(responses=np.zeros((2, 2)), presentations=[0, 10]),

@@ -295,14 +295,14 @@ FAULTS = {
         ("responses:\n", "splits: {train: [1, 2], test: [2]}\nresponses:\n", 1),
         r"line 4: splits: 1 stimuli are in 'train' and in 'test' \(p2\.png\)",
     ),
-    "a column": (("responses:\n", "splits: {column: [train]}\nresponses:\n", 1), "column has 1 places for 10 stimuli"),
+    "a column": (("responses:\n", "splits: {column: [train]}\nresponses:\n", 1), "column has 1 entries for 10 stimuli"),
     "words of a column": (
         ("responses:\n", f"splits: {{column: [{', '.join(['trian'] * 10)}]}}\nresponses:\n", 1),
         r"column holds trian\. Allowed: train, validation, test",
     ),
     "coordinate": (
         ("unit: z-scored beta", "coordinates: {roi: [V1, V2]}"),
-        r"line 5: responses.responses.coordinates.roi: has 2 labels; the axis has 4 places",
+        r"line 5: responses.responses.coordinates.roi: has 2 labels; the axis has 4 positions",
     ),
     "coordinate of no axis": (
         ("unit: z-scored beta", "coordinates: {roi: {values: [a, b, c, d], axis: vertex}}"),

@@ -125,7 +125,7 @@ def test_data_of_another_kind_are_refused_with_what_differs(model):
         evaluate_model(model, made({"lh": values}, {"lh": ("voxel",)}))
     with pytest.raises(InvalidParameterError, match=r"has the axes \('voxel',\); the data have \('vertex',\)"):
         evaluate_model(model, made({"responses": values}, {"responses": ("vertex",)}))
-    with pytest.raises(InvalidParameterError, match="2,308 places along 'voxel' of 'responses', the data 100"):
+    with pytest.raises(InvalidParameterError, match="2,308 positions along 'voxel' of 'responses', the data 100"):
         evaluate_model(model, made({"responses": values[:, :100]}, {"responses": ("voxel",)}))
 
 

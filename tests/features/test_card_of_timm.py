@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from families.linearizing.test_fit import N_TRAIN, N, card, fit, job, responses
+from late import Late
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import StandardScaler
@@ -18,6 +18,8 @@ from berg.families.linearizing.model import read_converted
 from berg.features.pretrained_network import network_features
 from berg.features.stated_weights import hash_of
 from berg.weights.safetensors_files import write_safetensors
+
+timm = Late("timm")
 
 NODES = "blocks.{0..5}:cls"  # of the six blocks of timm's test network, 64 wide
 

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import timm
 import torch
-import transformers
+from late import Late
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,6 +20,7 @@ from berg.features.network_nodes import network_nodes
 from berg.features.pretrained_network import network_features, network_file, read_pretrained
 from berg.features.stated_weights import downloaded_file, hash_of, hub_url
 
+timm, transformers, open_clip = Late("timm"), Late("transformers"), Late("open_clip")
 CPU = torch.device("cpu")
 TINY = "berg-test-tiny"  # a configuration of OpenCLIP made here
 # Away from 0 and 255: where a bicubic resize overshoots them, PIL cuts off between its two passes, and we behind them.
@@ -392,9 +391,9 @@ def test_weights_trained_with_another_activation_are_computed_with_it(
     theirs = open_clip.create_model(TINY, force_quick_gelu=True)
     torch.save(with_random_weights(theirs).state_dict(), path := tiny / "net.bin")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *given, **more: str(path))
-    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["quick"])
+    monkeypatch.setattr("open_clip.list_pretrained_tags_by_model", lambda name: ["quick"])
     listed = {"hf_hub": "a/b/", "quick_gelu": True, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: listed)
+    monkeypatch.setattr("open_clip.get_pretrained_cfg", lambda name, tag: listed)
     weights, node = stated("quick", path), "transformer.resblocks.1"
     (found,) = read(f"open_clip/{TINY}", weights, node)
     tokens = outputs_of(theirs.visual, node, transformed(f"open_clip/{TINY}", weights))

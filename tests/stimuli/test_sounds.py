@@ -3,6 +3,7 @@
 import re
 import struct
 import sys
+import warnings
 
 import h5py
 import numpy as np
@@ -244,6 +245,38 @@ def test_a_whole_wav_file_is_read_whatever_stands_around_the_sound(content, tmp_
     samples, rate = read_sound(tmp_path / "a.wav")
     assert rate == 20_000
     np.testing.assert_array_equal(samples, np.frombuffer(PCM, "<i2") / 32768)
+
+
+OTHERS = b"bext" + struct.pack("<L", 5) + b"fieldx", b"id3 " + struct.pack("<L", 2) + b"ab"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        riff(before=OTHERS[0]) + OTHERS[1],
+        riff() + b"cu",
+        riff(whole=2**20),
+        riff(PCM[:-1] + b"x", before=OTHERS[0], name=b"RF64", says=2**32 - 1, ds64=ds64(4000)) + OTHERS[1],
+    ],
+    ids=["other chunks", "bytes behind", "a size that is too large", "RF64"],
+)
+def test_chunks_around_the_sound_change_no_sample_and_no_warning_is_forgotten(content, tmp_path):
+    """Python forgets which warnings it has shown when `warnings.catch_warnings` is left."""
+    (tmp_path / "a.wav").write_bytes(content)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            warnings.warn("said once", UserWarning, stacklevel=1)
+            samples, _ = read_sound(tmp_path / "a.wav")
+    assert [str(each.message) for each in shown] == ["said once"]
+    np.testing.assert_array_equal(samples[:-1], np.frombuffer(PCM, "<i2")[:-1] / 32768)
+    assert samples.flags.writeable
+
+
+def test_sounds_of_floats_may_be_written_to(tmp_path):
+    samples, _ = read_sound(write(tmp_path / "a.wav", np.array([0.5, -0.25], "float32")))
+    samples[0] = 0
+    assert samples.tolist() == [0, -0.25]
 
 
 def test_a_model_of_pictures_takes_no_sampling_rate():
