@@ -28,6 +28,7 @@ KEYWORD = re.compile(r"in Python ([a-z_]+)=|\(([a-z_]+)=[A-Z][a-z]+\)")
 FILES = (".lock", *FORMATS)
 OF_OTHERS = {
     "--upgrade", "--force-reinstall", "--no-deps",  # of pip
+    "--cache-dir",  # of hf
     "--gres", "--exclusive", "--remove-destination",  # of SLURM and cp
     "--help", "--quiet", "--verbose",  # of every verb
 }  # fmt: skip

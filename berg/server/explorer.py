@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from PIL import Image
 from pydantic import BaseModel
 
 import berg
@@ -25,6 +24,7 @@ from berg.server.app import PAGE
 from berg.server.contract import Answer, EncodeRequest, Limits, ModelList
 from berg.server.limits import Limits as ServersLimits
 from berg.server.mesh_answers import fsaverage5_answer
+from berg.stimuli.images import open_picture
 from berg.stimuli.readers import READERS, Reader, kind_of_file
 from berg.stimuli.stimulus_files import stimulus_files
 from berg.system.progress import Advance, progress_bar
@@ -197,7 +197,7 @@ def _write_stimuli(out: Path, files: Mapping[int, Path]) -> None:
 
 
 def _write_thumbnail(file: Path, copy: Path) -> None:
-    with Image.open(file) as picture:
+    with open_picture(file) as picture:
         small = picture.convert("RGB")
         small.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
         small.save(copy, quality=85)

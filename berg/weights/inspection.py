@@ -69,6 +69,7 @@ class Inspection:
 
 def inspect_folder(folder: Path) -> Inspection:
     """The files below a folder by their headers; no array is read, and nothing of a pickle is run."""
+    model_registry.add_store(folder)  # its own cards
     files = [_inspected(read_header(path, path.relative_to(folder).as_posix())) for path in _paths(folder)]
     return Inspection(files, list(_notes(files)))
 

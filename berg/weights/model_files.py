@@ -214,7 +214,7 @@ def _find(
     pattern = _files(card).weights if folder == WEIGHTS else _files(card).metadata
     raise MissingFileError(
         f"{folder} of {card.model_id} for {_words(pattern, values)} are not there: {base / stem} "
-        f"({' or '.join(endings)}). Is '{_root(card, berg_dir, values)}' the BERG directory?"
+        f"({', '.join(endings[:-1])} or {endings[-1]}). Is '{_root(card, berg_dir, values)}' the BERG directory?"
         f"{_how_to_get(card, berg_dir, values)}"
     )
 

@@ -84,7 +84,7 @@ def test_convert_twice_writes_the_same(fwrf_dir: Path, capsys: Any) -> None:
         ([FWRF, "--berg-dir", "DIR"], "needs 'subject'"),
         ([FWRF, "--subject", "1", "--selection", "roi=V5", "--berg-dir", "DIR"], "Did you mean 'V"),
         ([FWRF, "--subject", "1", "--selection", "roi=V2", "--berg-dir", "DIR"], "roi-V2"),
-        ([EEG, "--subject", "1", "--berg-dir", "DIR"], "weights_subject-01 (.npy or .pt)"),
+        ([EEG, "--subject", "1", "--berg-dir", "DIR"], "weights_subject-01 (.npy, .pt, "),
         (["fmri-nsd-fwfr", "--subject", "1"], f"Did you mean '{FWRF}'"),
         (["fmri-szinte2024-prf_css"], "need no conversion"),
     ],

@@ -79,8 +79,8 @@ def test_find_prints_what_is_known_and_what_is_not(capsys, tmp_path):
     assert "accuracy not known: eeg-things_eeg_2-vit_b_32, subject 1, 2, 3, 4, 5, 6, 7, 8, 9, 10" in out
     out = said(capsys, "find", "--species", "human", "--berg-dir", tmp_path / "none")
     assert out.count("There is no BERG directory") == out.count("accuracy not known") == 1
-    error = refused(capsys, "find", "--roi", "V99", "--min-r", "0.5")
-    assert "No model has roi V99, min-r 0.5. All models:  berg list" in error
+    error = refused(capsys, "find", "--stimuli", "images", "--roi", "V99", "--min-r", "0.5")
+    assert "No model has stimuli images, roi V99, min-r 0.5. All models:  berg list" in error
 
 
 def test_report_writes_a_page_beside_the_one_who_asks(capsys, tmp_path, monkeypatch):

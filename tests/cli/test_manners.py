@@ -130,7 +130,7 @@ def test_the_doctor_ends_with_1_when_the_test_gives_other_numbers(tmp_path, caps
     with pytest.raises(SystemExit, match="1"):
         main(["doctor", "--berg-dir", str(tmp_path)])
     told = capsys.readouterr().out
-    assert "FAILED: the sum of the responses is 793.744, not 700" in told
+    assert "FAILED: the sum of the responses is 793.745, not 700" in told
     assert f"{tmp_path}" in told
 
 

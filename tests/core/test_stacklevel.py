@@ -73,4 +73,5 @@ def test_no_warning_of_the_package_counts_its_frames_by_hand():
                 level = [ast.unparse(word.value) for word in node.keywords if word.arg == "stacklevel"]
                 levels.append((path.name, node.lineno, *level))
     assert len(levels) > 15
-    assert [level for level in levels if level[2:] != ("users_stacklevel()",)] == []
+    passed_on = ("stacklevel + 1",)  # by what takes the place of warnings.warn
+    assert [level for level in levels if level[2:] not in (("users_stacklevel()",), passed_on)] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +51,7 @@ class Model:
     def __init__(self, device: str, size: int = 32, n_units: int = 10) -> None:
         self.device, self.batch_size, self.n_units = torch.device(device), size, n_units
         self.modules = torch.nn.Identity(), torch.nn.Identity()
+        self.expected_input = SimpleNamespace(kind="image")
 
     def loaded_modules(self) -> Any:
         return self.modules

@@ -53,7 +53,7 @@ def test_eeg_does_not_fit_into_a_brain_image(convert, encoded):
 @pytest.mark.parametrize("convert", [to_mne_epochs, to_mne_evoked])
 def test_voxels_do_not_fit_into_mne(convert, encoded):
     with pytest.raises(
-        InvalidParameterError, match=r"do not fit into MNE .* needs EEG or MEG .*Use one of .*\.nii\.gz\."
+        InvalidParameterError, match=r"do not fit into MNE .* needs EEG, MEG or ECoG .*Use one of .*\.nii\.gz\."
     ):
         convert(*encoded(FWRF, selection={"roi": "V1"}))
 
