@@ -67,11 +67,11 @@ def test_the_level_counts_frames_up_to_the_first_outside():
 
 def test_no_warning_of_the_package_counts_its_frames_by_hand():
     levels = []
-    for path in Path(berg.__file__).parent.rglob("*.py"):
+    takes_its_place = "heard_warnings.py"  # of warnings.warn, and passes its level on
+    for path in (each for each in Path(berg.__file__).parent.rglob("*.py") if each.name != takes_its_place):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("warnings.warn", "warn"):
                 level = [ast.unparse(word.value) for word in node.keywords if word.arg == "stacklevel"]
                 levels.append((path.name, node.lineno, *level))
     assert len(levels) > 15
-    passed_on = ("stacklevel + 1",)  # by what takes the place of warnings.warn
-    assert [level for level in levels if level[2:] not in (("users_stacklevel()",), passed_on)] == []
+    assert [level for level in levels if level[2:] != ("users_stacklevel()",)] == []
