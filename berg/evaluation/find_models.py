@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from berg.core import model_registry
-from berg.core.exceptions import BERGError
+from berg.core.exceptions import BERGError, InvalidParameterError
 from berg.core.model_card import ModelCard
 from berg.core.selection import EmptySelectionWarning
 from berg.core.tables import html_table, text_table
@@ -83,6 +83,8 @@ def find_models(
     berg_dir: str | None, filters: Filters, roi: str | None, subject: Any, min_r: float | None
 ) -> FoundModels:
     """Models and subjects by what their cards and accuracies say; see `berg.BERG.find_models`."""
+    if roi is not None and not isinstance(roi, str):
+        raise InvalidParameterError(f"roi is {roi!r}; it must be the name of a region, such as roi='V1'.")
     cards = [card for card in model_registry.readable_cards() if card.has_words(filters)]
     found = [row for card in cards for row in _rows(card, berg_dir, roi, subject, min_r)]
     known = [row for row in found if not row.unknown]

@@ -8,6 +8,7 @@ from own_prf import MODEL, pictures, write_own_prf
 from berg import BERG
 from berg.cli.app import main
 from berg.core import model_registry
+from berg.core.exceptions import InvalidParameterError
 from berg.evaluation.accuracy_table import read_accuracy
 
 V1 = "fmri-szinte2024-prf_css"
@@ -81,6 +82,11 @@ def test_find_prints_what_is_known_and_what_is_not(capsys, tmp_path):
     assert out.count("There is no BERG directory") == out.count("accuracy not known") == 1
     error = refused(capsys, "find", "--stimuli", "images", "--roi", "V99", "--min-r", "0.5")
     assert "No model has stimuli images, roi V99, min-r 0.5. All models:  berg list" in error
+
+
+def test_a_region_that_is_no_name_is_refused():
+    with pytest.raises(InvalidParameterError, match=r"roi is 3; it must be the name of a region"):
+        BERG().find_models(roi=3)
 
 
 def test_report_writes_a_page_beside_the_one_who_asks(capsys, tmp_path, monkeypatch):
