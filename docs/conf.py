@@ -27,6 +27,7 @@ copyright = f"{author}, BSD-3-Clause"
 
 extensions = [
     "executed",
+    "explorer",
     "generated_pages",
     "local_math",
     "myst_nb",
