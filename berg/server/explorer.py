@@ -131,7 +131,7 @@ def _write_model(
 
 def _numbered(stimuli: Sequence[Path]) -> dict[int, Path]:
     endings = {end for reader in READERS.values() if isinstance(reader, Reader) for end in reader.endings}
-    files = stimulus_files(stimuli, endings, "stimulus")
+    files = stimulus_files(stimuli, endings, "file")
     doubled = {file.name for file in files if sum(other.name == file.name for other in files) > 1}
     if doubled:
         raise StimulusError(f"Several stimuli are called {sorted(doubled)[0]}. Give each a name of its own.")

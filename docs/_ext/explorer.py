@@ -45,4 +45,4 @@ def write_stimuli(folder: Path) -> None:
     seconds = np.arange(RATE) / RATE
     for rate in (4, 10, 25):
         wave = 0.05 * np.sin(2 * np.pi * 2_500 * seconds) * np.sin(np.pi * rate * seconds) ** 2
-        wavfile.write(folder / f"beats-{rate}-hz.wav", RATE, np.int16(32_767 * wave))
+        wavfile.write(folder / f"beats-{rate:02d}-hz.wav", RATE, np.int16(32_767 * wave))
