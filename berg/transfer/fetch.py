@@ -367,10 +367,11 @@ def ended_together(remote: Remote, threads: ThreadPoolExecutor) -> Iterator[None
 
 
 def results(futures: list[Future[Result]]) -> list[Result]:
-    """The results, or the first error as soon as there is one."""
+    """The results, or the error as soon as there is one; of several, that of the first of these."""
     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-    for future in done:
-        future.result()
+    for future in futures:  # others may have failed before the waiting ended
+        if future in done:
+            future.result()
     return [future.result() for future in futures]
 
 
