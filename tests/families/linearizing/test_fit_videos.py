@@ -157,6 +157,7 @@ def test_an_array_of_videos_is_fitted_as_scikit_learn_does(tmp_path):
     np.testing.assert_allclose(table.r, r, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_videos_in_files_of_several_lengths_and_sizes_are_fitted(tmp_path, monkeypatch):
     shapes = [(7, 18, 22), (9, 18, 22), (5, 26, 20)]
     each = [clips(*shape) for shape in shapes]
