@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 SMALL = 1e-6
+TOGETHER = 4
 _BYTES_AT_ONCE = {"cpu": 2**23, "cuda": 2**28}
 """Of what is pooled over space, for some vertices: on a processor little enough for its cache."""
 
@@ -49,7 +51,7 @@ class FactorisedReadout(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         blocks = (self._blocks(own, maps) for own in (self.spatial, self.features))
         parts = (
-            (spatial @ maps.to(spatial.dtype)).float().mul(features).sum(-1)  # (batch, some vertices)
+            _pooled(spatial, maps).float().mul(features).sum(-1)  # (batch, some vertices)
             for spatial, features in zip(*blocks, strict=True)
         )
         return torch.cat([*parts], dim=1) * self.scale + self.bias
@@ -58,6 +60,17 @@ class FactorisedReadout(nn.Module):
         """Vertices whose pooled features, shape (batch, n, n_channels), are computed together."""
         most = _BYTES_AT_ONCE.get(maps.device.type, 2**26)
         return torch.split(of_vertices, max(1, most // (4 * len(maps) * maps.shape[2])))
+
+
+def _pooled(spatial: Tensor, maps: Tensor) -> Tensor:
+    """Maps pooled over space, shape (batch, n_vertices, n_channels).
+
+    Of whole fours of vertices: of one alone libraries sum in another order, and its last bits would depend on which
+    others are selected.
+    """
+    n = len(spatial)
+    whole = functional.pad(spatial, (0, 0, 0, -n % TOGETHER))
+    return torch.matmul(whole, maps.to(spatial.dtype))[:, :n]
 
 
 class Readouts(nn.Module):
