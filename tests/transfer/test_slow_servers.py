@@ -100,6 +100,7 @@ CHILD = """
 import signal, socket, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from berg.cli.app import main
+import berg.families.fwrf.model  # which takes seconds of several processes at once
 if sys.argv[2] == "slow name":
     socket.getaddrinfo = lambda *_, **__: time.sleep(60)
 print("go", flush=True)
