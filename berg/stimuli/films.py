@@ -182,7 +182,7 @@ def convert_film(
     Returns
     -------
     film
-        uint8, shape (n_frames * to_rate / frame_rate, *size).
+        uint8, shape (round(n_frames * to_rate / frame_rate), height, width).
 
     Examples
     --------

@@ -144,7 +144,8 @@ def _source_of(wanted: WantedFile) -> Source:
 
 def _sizes(source: Source, paths: list[str], parallel: int) -> list[int | None]:
     threads = ThreadPoolExecutor(parallel)
-    with closing(Remote(source, Patience(), parallel)) as remote, threads, ended_together(remote, threads):
+    told, connections = told_if_interrupted(lambda: _WHAT_IS_KEPT), closing(Remote(source, Patience(), parallel))
+    with told, connections as remote, threads, ended_together(remote, threads):
         return results([threads.submit(_size, remote, path) for path in paths])
 
 

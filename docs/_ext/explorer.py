@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,14 +28,13 @@ def write(app: Any, exception: Exception | None) -> None:
     """Write the explorer into the folder of the site."""
     if exception is not None or app.builder.format != "html":
         return
-    from berg import BERG
-    from berg.server.explorer import write_explorer
-
     out = Path(app.outdir) / "explorer"
     shutil.rmtree(out, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         write_stimuli(Path(folder))
-        write_explorer(BERG(), out, MODELS, [Path(folder)], show_progress=False)
+        # In a process of its own: what makes the pages changes how types are read.
+        command = [sys.executable, "-m", "berg", "-q", "explorer", str(out), *MODELS, "--stimuli", folder]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def write_stimuli(folder: Path) -> None:
