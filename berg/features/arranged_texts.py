@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.stimuli.text_stimuli import TextStimuli
@@ -12,7 +12,7 @@ class ArrangedTexts:
     """Texts with the rows that a model gives them, known as long as somebody else holds them."""
 
     def __init__(self) -> None:
-        self._held: WeakValueDictionary[int, TextStimuli] = WeakValueDictionary()
+        self._held: WeakSet[TextStimuli] = WeakSet()  # of one text there may be several, which end at different times
 
     def add(self, given: TextStimuli, own: TextStimuli) -> TextStimuli:
         """The rows of a text: a model's own, or those that another model has given it, if they are the same.
@@ -28,7 +28,7 @@ class ArrangedTexts:
             )
         found = given if given.is_arranged else own
         found.is_arranged = True
-        self._held[found.digest] = found
+        self._held.add(found)
         return found
 
     def of(self, digest: int) -> TextStimuli:
@@ -39,6 +39,7 @@ class ArrangedTexts:
         StimulusError
             If nobody holds it any more.
         """
-        if (found := self._held.get(digest)) is None:
+        found = next((each for each in self._held if each.digest == digest), None)
+        if found is None:
             raise StimulusError("These rows are of no text that this model was given. Encode the text itself.")
         return found

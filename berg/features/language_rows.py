@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from berg.core.exceptions import InvalidParameterError, StimulusError
+from berg.features.arranged_texts import ArrangedTexts
 from berg.features.in_time import Moments, lanczos, volume_times
 from berg.features.language_network import LanguageNetwork
 from berg.features.text_windows import characters_by_tr, growing_context, last_tokens, padded_windows
@@ -181,7 +182,7 @@ class TextFeatures(nn.Module):
         super().__init__()
         self.network = network
         self.rule = rule
-        self.texts: WeakSet[TextStimuli] = WeakSet()
+        self.texts = ArrangedTexts()
 
     @property
     def n_features(self) -> int:
@@ -196,23 +197,13 @@ class TextFeatures(nn.Module):
         InvalidParameterError
             If another model has arranged the text in other rows.
         """
-        own = self.rule.arranged(stimuli.text)
-        if stimuli.is_arranged:
-            if len(own) != len(stimuli) or list(own.names) != list(stimuli.names):
-                raise InvalidParameterError(
-                    f"These models give other rows for a text ({len(stimuli):,} and {len(own):,}); encode with each "
-                    "alone."
-                )
-            own = stimuli
-        own.is_arranged = True
-        self.texts.add(own)
-        return own
+        return self.texts.add(stimuli, self.rule.arranged(stimuli.text))
 
     def forward(self, rows: Tensor) -> Tensor:
         numbers, digests = rows[:, 0].tolist(), set(rows[:, 1].tolist())
-        stimuli = next((each for each in self.texts if {each.digest} == digests), None)
-        if stimuli is None:
-            raise StimulusError("These rows are of no text that this model was given. Encode the text itself.")
+        if len(digests) != 1:
+            raise StimulusError("These rows are not of one text. Encode each text itself.")
+        stimuli = self.texts.of(digests.pop())
         runs = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
         parts = [self.rule.features(self.network, stimuli, slice(int(run[0]), int(run[-1]) + 1)) for run in runs]
         return torch.cat(parts) if len(parts) > 1 else parts[0]

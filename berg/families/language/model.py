@@ -9,7 +9,7 @@ files, or from the ``.safetensors`` that `convert` makes of them once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,17 +19,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from berg.core.card_schema import CardPart
-from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError, StimulusError
+from berg.core.exceptions import CorruptedFileError, InvalidParameterError, MissingFileError
 from berg.core.model_card import ModelCard
 from berg.core.unit_labels import axis_length
 from berg.families.language.published_weights import Container, LanguageWeights, read_weights, tensors_of
 from berg.families.language.readout import LanguageReadout
 from berg.features.language_network import language_network, stated_place
 from berg.features.language_rows import EachSentence, Rule, TextFeatures, TextOfTRs, WordsInWindows, WordsToVolumes
-from berg.models.encoding_model import EncodingModel
-from berg.stimuli.open import open_stimuli
-from berg.stimuli.readers import Stimuli
-from berg.stimuli.text_stimuli import TextStimuli
+from berg.models.text_model import TextModel
 
 BATCH_SIZES = {"sentences": 32, "words": 64, "timed_words": 256, "tr_texts": 256}
 
@@ -64,7 +61,7 @@ class Readout(CardPart):
     container: Container
 
 
-class LanguageModel(EncodingModel):
+class LanguageModel(TextModel):
     """A linear readout on the hidden states of a language model."""
 
     @classmethod
@@ -116,26 +113,6 @@ class LanguageModel(EncodingModel):
     def _is_named(self, weights: LanguageWeights) -> bool:
         """Whether the units of the weights, if they have names, are in the order of the metadata."""
         return not weights.names or list(weights.names) == [str(name) for name in self.metadata["fmri"]["rois"]]
-
-    def arrange(self, stimuli: Stimuli) -> Stimuli:
-        """The rows of the responses to a text: its sentences or words, or the volumes of its words."""
-        features, _ = self.loaded_modules()
-        assert isinstance(features, TextFeatures)
-        assert isinstance(stimuli, TextStimuli)
-        return features.arrange(stimuli)
-
-    def row_names(self, stimulus: Any) -> Sequence[Any]:
-        """What the responses to a text belong to: the texts, or the times of volumes in seconds."""
-        arranged = self.arrange(open_stimuli(stimulus, self.expected_input))
-        assert isinstance(arranged, TextStimuli)
-        return arranged.names
-
-    def predict(self, stimulus: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Raise StimulusError: nothing can be differentiated by a text."""
-        raise StimulusError(
-            "predict takes tensors that responses are differentiated by, and a text is none. Call the model: "
-            "model(texts)"
-        )
 
     def attributes(self) -> dict[str, Any]:
         """What the responses are of, and which language model computed them."""
