@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from berg.cli.encode_options import Pair, pairs, value
-from berg.core.exceptions import MissingExtraError
+from berg.cli.serve import needing_server
 from berg.facade import BERG
 
 
@@ -40,14 +40,8 @@ def explorer(
     berg_dir
         The BERG directory. See:  berg where
     """
-    try:
+    with needing_server():
         from berg.server.explorer import write_explorer
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "berg":
-            raise
-        raise MissingExtraError(
-            f'The explorer needs {error.name}, which is not installed. Type:  pip install "berg[server]"'
-        ) from error
     given = pairs(parameter, "--parameter") | ({} if subject is None else {"subject": value(subject)})
     chosen = pairs(selection, "--selection")
     write_explorer(BERG(berg_dir), out, model_ids, stimuli, parameters=given, selection=chosen, device=device)

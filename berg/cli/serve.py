@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from berg.core.exceptions import InvalidParameterError, MissingExtraError
@@ -55,16 +57,10 @@ def serve(
     berg_dir
         The BERG directory. See:  berg where
     """
-    try:
+    with needing_server():
         from berg.server.run import Address
         from berg.server.run import serve as run
         from berg.server.service import Settings
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "berg":
-            raise
-        raise MissingExtraError(
-            f'The server needs {error.name}, which is not installed. Type:  pip install "berg[server]"'
-        ) from error
     from berg.facade import BERG
 
     kept = free_memory() // 2 if memory is None else n_bytes(memory)
@@ -72,6 +68,24 @@ def serve(
     given = token or os.environ.get(TOKEN_VARIABLE) or None
     address = Address(host, port, tuple(name or ()), given, behind_proxy, jobs)
     run(BERG(berg_dir), settings, address, lambda line: print(line, flush=True))
+
+
+@contextmanager
+def needing_server() -> Iterator[None]:
+    """Say how to get what the server needs, if an import inside does not find it.
+
+    Raises
+    ------
+    MissingExtraError
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "berg":
+            raise
+        raise MissingExtraError(
+            f'The server needs {error.name}, which is not installed. Type:  pip install "berg[server]"'
+        ) from error
 
 
 def n_bytes(text: str) -> int:

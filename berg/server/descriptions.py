@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,29 @@ from berg.server.contract import (
     Input,
     KnownAccuracy,
     ModelDescription,
+    ModelList,
     ModelSummary,
     OutputFacts,
     RegionAccuracy,
     Setting,
 )
+from berg.server.contract import Limits as StatedLimits
 from berg.server.drawings import drawings_of_card
+from berg.server.limits import Limits
 from berg.stimuli.readers import READERS, Reader
 from berg.weights.availability import availability
 
 SERVERS_OWN = ("device", "compile")
 """Parameters that the server decides."""
+
+
+def listed(cards: Iterable[ModelCard], berg_dir: Path, loaded: Collection[str], limits: Limits) -> ModelList:
+    """Models to choose from, of which some are loaded, and what a request may hold."""
+    return ModelList(
+        models=[summary(card, berg_dir, card.model_id in loaded) for card in cards],
+        limits=StatedLimits(**{name: getattr(limits, name) for name in StatedLimits.model_fields}),
+        berg_version=version("berg"),
+    )
 
 
 def summary(card: ModelCard, berg_dir: Path, is_loaded: bool) -> ModelSummary:

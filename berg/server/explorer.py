@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-import berg
 from berg.core.exceptions import InvalidParameterError, StimulusError
 from berg.core.model_card import ModelCard
 from berg.core.model_registry import get_card
@@ -21,8 +20,8 @@ from berg.facade import BERG
 from berg.server import descriptions
 from berg.server.answers import json_answer
 from berg.server.app import PAGE
-from berg.server.contract import Answer, EncodeRequest, Limits, ModelList
-from berg.server.limits import Limits as ServersLimits
+from berg.server.contract import Answer, EncodeRequest
+from berg.server.limits import Limits
 from berg.server.mesh_answers import fsaverage5_answer
 from berg.stimuli.images import open_picture
 from berg.stimuli.readers import READERS, Reader, kind_of_file
@@ -172,12 +171,8 @@ def _write_description(source: BERG, out: Path, card: ModelCard, settings: Mappi
 
 
 def _write_list(source: BERG, out: Path, models: Sequence[str]) -> None:
-    limits = ServersLimits()
-    _write(out / FOLDER / "models.json", ModelList(
-        models=[descriptions.summary(get_card(model_id), Path(source.berg_dir), True) for model_id in models],
-        limits=Limits(**{name: getattr(limits, name) for name in Limits.model_fields}),
-        berg_version=berg.__version__,
-    ))  # fmt: skip
+    cards = [get_card(model_id) for model_id in models]
+    _write(out / FOLDER / "models.json", descriptions.listed(cards, Path(source.berg_dir), models, Limits()))
 
 
 def _write_stimuli(out: Path, files: Mapping[int, Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +54,7 @@ def routes(service: Service) -> APIRouter:
     @router.get("/models")
     def models() -> contract.ModelList:
         """The models of this server."""
-        loaded, limits = service.models.ids(), service.limits
-        return contract.ModelList(
-            models=[descriptions.summary(card, berg_dir, card.model_id in loaded) for card in service.cards()],
-            limits=contract.Limits(**{name: getattr(limits, name) for name in contract.Limits.model_fields}),
-            berg_version=version("berg"),
-        )
+        return descriptions.listed(service.cards(), berg_dir, service.models.ids(), service.limits)
 
     @router.get("/models/{model_id}")
     def model(model_id: str) -> contract.ModelDescription:

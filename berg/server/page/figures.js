@@ -3,7 +3,7 @@
 import { drawBars } from "./bars.js";
 import { coordinate } from "./answers.js";
 import { Cortex, drawFlat, prepareCortex, readMeshes, VIEWS } from "./cortex.js";
-import { element, say } from "./elements.js";
+import { element } from "./elements.js";
 import { drawLines } from "./lines.js";
 import { outputOf } from "./panels.js";
 import { shown as number } from "./scales.js";

@@ -31,10 +31,6 @@ export class Server {
     return this.get("meshes/fsaverage5");
   }
 
-  jobs() {
-    return this.get("jobs");
-  }
-
   /** Responses to stimuli ({name, blob}), as an Answer; with format "nc" or "npz" as a Blob. */
   async encode(request, stimuli, signal) {
     const form = new FormData();
